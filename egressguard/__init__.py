@@ -1,0 +1,1 @@
+"""EgressGuard: a mail egress appliance for edge routers."""
