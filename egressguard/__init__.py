@@ -1,1 +1,3 @@
 """EgressGuard: a mail egress appliance for edge routers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m egressguard` is the `egressguard` command."""
+
+from egressguard.app.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""`egressguard run`, `role`, `status`, `reload`, `down`: the gateway as a running thing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from egressguard.app.children import ROLES
+from egressguard.app.cli.options import as_json, with_places
+from egressguard.app.cli.output import Exit, emit_one, fail
+from egressguard.app.control import CommandError, DaemonUnreachable, ask
+from egressguard.app.places import Places
+from egressguard.observe.log import set_up_logging
+
+_high_ports = click.option(
+    "--high-ports", is_flag=True, help="Listen on loopback, at port + 10000. Implied without root."
+)
+
+
+@click.command("run")
+@with_places
+@_high_ports
+def run_command(places: Places, high_ports: bool) -> None:
+    """Run the whole gateway: packet plane, relay, scanner, IMAP/POP3 and metrics. Ctrl-C stops it.
+
+    As root, each role runs as its own user and the rules are loaded into the kernel. As an ordinary user it
+    listens on loopback high ports, and the packet plane only plans.
+
+    \b
+    Example:
+      egressguard run --rules rules/ --state /var/lib/egressguard
+    Exit codes: 0 stopped as asked, 1 faults in the rules, or a port or user that is missing.
+    """
+    from egressguard.app.gateway import CannotRun, run_gateway
+
+    set_up_logging("run")
+    try:
+        sys.exit(run_gateway(places, high_ports=high_ports or os.geteuid() != 0, say=click.echo))
+    except CannotRun as wrong:
+        fail(str(wrong))
+
+
+@click.command("role")
+@click.argument("name", type=click.Choice([role.name for role in ROLES]))
+@with_places
+@_high_ports
+def role_command(name: str, places: Places, high_ports: bool) -> None:
+    """Run one role of the gateway in this process, as `egressguard run` and the systemd units do.
+
+    \b
+    Example:
+      egressguard role relay --rules /etc/egressguard/rules
+    """
+    set_up_logging(name)
+    module = importlib.import_module(f"egressguard.app.roles.{name}")
+    asyncio.run(module.run(places, high_ports=high_ports))
+
+
+@click.command("status")
+@with_places
+@as_json
+def status_command(places: Places, as_json: bool) -> None:
+    """One screen: which roles answer, what the packet plane enforces, what waits, what is held.
+
+    \b
+    Example:
+      egressguard status
+    Exit codes: 0 all roles answer, 3 one or more do not.
+    """
+    answers = {role.name: _status_of(places, role.name) for role in ROLES}
+    emit_one(answers, as_json=as_json)
+    if any("error" in answer for answer in answers.values()):
+        sys.exit(Exit.UNREACHABLE)
+
+
+def _status_of(places: Places, role: str) -> dict[str, Any]:
+    try:
+        return {"up": True, **ask(places.control(role), "status", 10)}
+    except (DaemonUnreachable, CommandError) as wrong:
+        return {"up": False, "error": str(wrong)}
+
+
+@click.command("reload")
+@with_places
+def reload_command(places: Places) -> None:
+    """Check the rules and, when they are without fault, let all roles of a running gateway take them.
+
+    \b
+    Example:
+      egressguard reload --rules rules/
+    Exit codes: 1 faults (the old rules stay in force), 3 no running gateway.
+    """
+    from egressguard.app.gateway import running_pid
+    from egressguard.app.rules import read_rules
+
+    loaded, _ = read_rules(places.rules)
+    if loaded.policy is None:
+        fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
+    pid = running_pid(places)
+    if pid is None:
+        fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError:
+        fail("run this as the user who runs the gateway", Exit.PERMISSION)
+    click.echo(f"asked the gateway (process {pid}) to take revision {loaded.policy.revision}")
+
+
+@click.command("down")
+@as_json
+def down_command(as_json: bool) -> None:
+    """Take the wall down: remove the table `inet egressguard` from the kernel. Nothing else is touched.
+
+    \b
+    Example:
+      egressguard down
+    Exit codes: 0 removed (or there was none), 1 the kernel refused, 4 not allowed.
+    """
+    from egressguard.firewall.gate import take_down
+    from egressguard.firewall.nft import NftError
+
+    try:
+        removed = asyncio.run(take_down())
+    except NftError as wrong:
+        fail(f"{wrong}; run this as root", Exit.PERMISSION if os.geteuid() else Exit.FAILED)
+    emit_one({"removed": bool(removed)}, as_json=as_json)

@@ -1,0 +1,60 @@
+"""Options that every command shares, and the way to the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from egressguard.app.cli.output import KINDS, Exit, fail
+from egressguard.app.control import CommandError, DaemonUnreachable, ask
+from egressguard.app.places import Places
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of words (stable keys).")
+
+
+def default_places() -> Places:
+    """Root: the system's directories; anybody else: below the home directory."""
+    if os.geteuid() == 0:
+        return Places(Path("/etc/egressguard/rules"), Path("/var/lib/egressguard"), Path("/run/egressguard"))
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "egressguard"
+    return Places(Path("/etc/egressguard/rules"), home, home / "run")
+
+
+def with_places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the Places that --rules, --state and --runtime (or the environment) name."""
+    folder = click.Path(path_type=Path, file_okay=False)
+
+    @click.option("--rules", type=folder, envvar="EGRESSGUARD_RULES", help="Directory of rule files.")
+    @click.option("--state", type=folder, envvar="EGRESSGUARD_STATE", help="What survives a reboot.")
+    @click.option("--runtime", type=folder, envvar="EGRESSGUARD_RUNTIME", help="Sockets and the like.")
+    @wraps(command)
+    def wrapped(rules: Path | None, state: Path | None, runtime: Path | None, **others: Any) -> Any:
+        usual = default_places()
+        places = Places(
+            *(p.absolute() for p in (rules or usual.rules, state or usual.state, runtime or usual.runtime))
+        )
+        return command(places=places, **others)
+
+    return wrapped
+
+
+def ask_role(places: Places, role: str, command: str, **arguments: Any) -> Any:
+    """Ask a role, or end with a documented exit code and the next thing to try."""
+    path = places.control(role)
+    try:
+        return ask(path, command, **arguments)
+    except CommandError as wrong:
+        fail(str(wrong), KINDS.get(wrong.kind, Exit.FAILED))
+    except DaemonUnreachable as wrong:
+        if isinstance(wrong.__cause__, PermissionError):
+            fail(f"{wrong}; run this as root or as the user who runs the gateway", Exit.PERMISSION)
+        fail(
+            f"the {role} role does not answer ({wrong}); is `egressguard run` running? "
+            "If it keeps its files elsewhere, name them: --state DIR --runtime DIR",
+            Exit.UNREACHABLE,
+        )

@@ -1,0 +1,42 @@
+"""Make the gateway's directories, each owned by the role that writes it and closed to all others."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+from egressguard.app.children import GROUP, ROLES
+from egressguard.app.places import Places
+
+
+def prepare_directories(places: Places, *, as_root: bool) -> None:
+    """Create what is missing and set owner and mode; as an ordinary user everything is the user's own."""
+    for path, role, mode in _wanted(places):
+        path.mkdir(parents=True, exist_ok=True)
+        if as_root:
+            os.chown(path, *_owner(role))
+        path.chmod(mode)
+
+
+def _wanted(places: Places) -> list[tuple[Path, str, int]]:
+    """(directory, owning role or "", mode). 2xxx: new files take the group, which Dovecot needs."""
+    return [
+        (places.runtime, "", 0o2751),
+        *((places.role(role.name), role.name, 0o2750) for role in ROLES),
+        (places.state, "", 0o2751),
+        (places.journals, "", 0o2770),
+        (places.spool, "relay", 0o2700),
+        (places.quarantine, "relay", 0o2770),
+        (places.mailboxes, "relay", 0o2770),
+        (places.secrets, "", 0o2750),
+        (places.tls, "", 0o2750),
+        (places.accounts.parent, "", 0o2750),
+        (places.dovecot_state, "access", 0o2770),
+    ]
+
+
+def _owner(role_name: str) -> tuple[int, int]:
+    user = next((role.user for role in ROLES if role.name == role_name), "root")
+    return pwd.getpwnam(user).pw_uid, grp.getgrnam(GROUP).gr_gid

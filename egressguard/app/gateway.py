@@ -1,0 +1,163 @@
+"""From a command line to a running gateway: check, make directories, bind, start, and say what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from egressguard.app.children import GROUP, missing_users
+from egressguard.app.control import CommandError, DaemonUnreachable, ask
+from egressguard.app.directories import prepare_directories
+from egressguard.app.listeners import (
+    CannotListen,
+    bind_all,
+    high_port,
+    metrics_endpoint,
+    relay_endpoints,
+    write_listening,
+)
+from egressguard.app.places import Places
+from egressguard.app.rules import read_rules, write_snapshot
+from egressguard.app.supervisor import Plan, Supervisor
+from egressguard.policy.model import Policy
+from egressguard.smtp.tls import ensure_certificate
+
+Say = Callable[[str], object]
+
+
+class CannotRun(Exception):
+    """Why the gateway does not start, and the cure."""
+
+
+def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
+    """Run until told to stop; return the exit status. Raises CannotRun before anything was started."""
+    loaded, files = read_rules(places.rules)
+    if loaded.policy is None:
+        faults = "\n".join(str(fault) for fault in loaded.faults)
+        raise CannotRun(f"the rules have faults; nothing was started\n{faults}")
+    policy, as_root = loaded.policy, os.geteuid() == 0
+    if as_root and (missing := missing_users()):
+        raise CannotRun(
+            f"the system users {', '.join(missing)} are missing; scripts/run makes them, or: "
+            f"groupadd --system {GROUP}; useradd --system --gid {GROUP} --no-create-home NAME"
+        )
+    os.umask(0o027)
+    prepare_directories(places, as_root=as_root)
+    with _only_one(places):
+        write_snapshot(files, places.snapshot)
+        _certificate(policy, places, as_root=as_root)
+        try:
+            endpoints = [*relay_endpoints(policy, high_ports=high_ports), metrics_endpoint(policy)]
+            sockets = bind_all(endpoints)
+        except CannotListen as wrong:
+            raise CannotRun(str(wrong)) from wrong
+        write_listening(places.listening, sockets)
+        arguments = ("--high-ports",) if high_ports else ()
+        plan = Plan(places, sockets, as_root=as_root, arguments=arguments)
+        supervisor = Supervisor(plan, lambda: _announce(places, policy, high_ports, say))
+        status = asyncio.run(supervisor.run())
+        say("stopped. The wall (if it was loaded) still stands: `egressguard down` removes it.")
+        return status
+
+
+@contextlib.contextmanager
+def _only_one(places: Places) -> Iterator[None]:
+    """Two gateways on one state directory would deliver twice. The lock dies with the process."""
+    with _pid_file(places).open("a+") as file:
+        try:
+            _lock_patiently(file.fileno())
+        except OSError:
+            raise CannotRun(f"another gateway runs on {places.state}; stop it first") from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _lock_patiently(fd: int, patience_seconds: float = 2) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _pid_file(places: Places) -> Path:
+    return places.runtime / "egressguard.pid"
+
+
+def running_pid(places: Places) -> int | None:
+    """The process that holds the pid file's lock, or None."""
+    try:
+        with _pid_file(places).open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return int(file.read() or 0) or None
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _certificate(policy: Policy, places: Places, *, as_root: bool) -> None:
+    if policy.site.relay.tls.certificate is not None:
+        return
+    _, key = ensure_certificate(places.tls, hostname_of(policy), time.time())
+    if as_root:
+        os.chown(key, 0, places.tls.stat().st_gid)
+        key.chmod(0o640)
+
+
+def hostname_of(policy: Policy) -> str:
+    """The relay's name: from the rules, else the machine's."""
+    return policy.site.relay.hostname or socket.getfqdn() or "localhost"
+
+
+def _announce(places: Places, policy: Policy, high_ports: bool, say: Say) -> None:
+    gate = _ask_status(places, "gate")
+    access = _ask_status(places, "access")
+    say(f"EgressGuard is ready. Rules {places.rules}, revision {policy.revision}.")
+    for reason in gate.get("reasons", []):
+        say(f"  note:    {reason}")
+    say(f"  guards:  {gate.get('summary', 'the packet plane does not answer; see the log above')}")
+    say(f"  relay:   {_listening(policy, high_ports)}")
+    say(f"  mailbox: {access.get('summary', 'the access role does not answer; see the log above')}")
+    say(f"  metrics: http://{policy.site.metrics.address}:{policy.site.metrics.port}/metrics")
+    say("  next:    " + _next_step(places, policy, high_ports))
+
+
+def _ask_status(places: Places, role: str) -> dict[str, Any]:
+    try:
+        return dict(ask(places.control(role), "status", 5))
+    except (DaemonUnreachable, CommandError):
+        return {}
+
+
+def _listening(policy: Policy, high_ports: bool) -> str:
+    where = "127.0.0.1 and ::1" if high_ports else "all addresses"
+    listeners = policy.site.relay.listeners.items()
+    ports = (f"{high_port(x.port) if high_ports else x.port} ({name})" for name, x in listeners)
+    return f"{', '.join(ports) or 'no listener'} on {where}"
+
+
+def _next_step(places: Places, policy: Policy, high_ports: bool) -> str:
+    ports = {x.kind: x.port for x in policy.site.relay.listeners.values()}
+    port = ports.get("submission", ports.get("smtp", 25))
+    port = high_port(port) if high_ports else port
+    state = "" if os.geteuid() == 0 else f" --state {places.state}"
+    return (
+        f"egressguard user add anna{state}\n"
+        f"           swaks --server 127.0.0.1:{port} --tls --auth-user anna --from anna@example.org "
+        "--to you@example.org"
+    )

@@ -1,0 +1,80 @@
+"""Where everything lies on disk: the one place that joins path names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """`rules` is what the administrator edits, `state` survives a reboot, `runtime` does not."""
+
+    rules: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def snapshot(self) -> Path:
+        """The checked copy of the rules that every role reads: all of them see one policy."""
+        return self.runtime / "rules"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "spool"
+
+    @property
+    def journals(self) -> Path:
+        return self.state / "journal"
+
+    def journal(self, role: str) -> Path:
+        return self.journals / f"{role}.sqlite"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.state / "quarantine"
+
+    @property
+    def mailboxes(self) -> Path:
+        return self.state / "mailboxes"
+
+    @property
+    def secrets(self) -> Path:
+        return self.state / "secrets"
+
+    @property
+    def tls(self) -> Path:
+        return self.state / "tls"
+
+    @property
+    def accounts(self) -> Path:
+        return self.state / "accounts" / "passwd"
+
+    @property
+    def dovecot_state(self) -> Path:
+        return self.state / "dovecot"
+
+    @property
+    def dovecot_base(self) -> Path:
+        return self.role("access") / "dovecot"
+
+    @property
+    def plan(self) -> Path:
+        """Where the packet plane writes the ruleset it would load, when it may not load it."""
+        return self.runtime / "gate" / "ruleset.nft"
+
+    def role(self, name: str) -> Path:
+        """The runtime directory that only this role writes."""
+        return self.runtime / name
+
+    def control(self, role: str) -> Path:
+        return self.role(role) / "control.sock"
+
+    @property
+    def scanner(self) -> Path:
+        return self.role("scan") / "scanner.sock"
+
+    @property
+    def listening(self) -> Path:
+        """JSON written by the supervisor: listener name -> list of [address, port]."""
+        return self.runtime / "listening.json"

@@ -1,0 +1,116 @@
+"""What every role does around its work: policy, journal, metrics, command socket, signals, readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from egressguard import __version__
+from egressguard.app.control import Commands, serve_commands
+from egressguard.app.notify import feed_watchdog, inherited_sockets, notify, watch_lifeline
+from egressguard.app.places import Places
+from egressguard.app.rules import read_rules
+from egressguard.observe.metrics import exposition, new_registry
+from egressguard.policy.model import Policy
+from egressguard.store.journal import Journal
+
+log = logging.getLogger(__name__)
+
+JOURNAL_ROWS = 1_000_000
+
+Reload = Callable[[Policy], Awaitable[None]]
+
+
+class BadRules(Exception):
+    """The rules a role was given do not load; the message names the first fault."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """What a role's own code gets. `policy` is replaced as a whole on reload."""
+
+    name: str
+    places: Places
+    policy: Policy
+    registry: CollectorRegistry
+    journal: Journal
+    sockets: dict[str, list[socket.socket]]
+    high_ports: bool
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def record(self, kind: str, fields: Mapping[str, object]) -> None:
+        self.journal.record(time.time(), kind, fields)
+
+
+def load_policy(places: Places) -> Policy:
+    """The policy of the rules directory given. Raises BadRules."""
+    loaded, _ = read_rules(places.rules)
+    if loaded.policy is None:
+        raise BadRules(str(loaded.faults[0]))
+    return loaded.policy
+
+
+@contextlib.asynccontextmanager
+async def framed(name: str, places: Places, *, high_ports: bool) -> AsyncIterator[Frame]:
+    """Open what every role needs, and close it whatever happens."""
+    os.umask(0o007)
+    policy = load_policy(places)
+    registry = new_registry(name, __version__, policy.revision)
+    journal = Journal(places.journal(name), max_rows=JOURNAL_ROWS)
+    frame = Frame(name, places, policy, registry, journal, inherited_sockets(), high_ports)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, frame.stopping.set)
+    watch_lifeline(loop, frame.stopping.set)
+    try:
+        yield frame
+    finally:
+        journal.close()
+
+
+async def serve_until_stopped(frame: Frame, commands: Commands, reload: Reload) -> None:
+    """Say READY, answer commands, reload on SIGHUP; return when it is time to stop."""
+    every = Commands({"metrics": _metrics(frame), **commands.reads}, commands.changes)
+    server = await serve_commands(frame.places.control(frame.name), every)
+    hangups = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangups.set)
+    tasks = [asyncio.create_task(feed_watchdog()), asyncio.create_task(_reloads(frame, hangups, reload))]
+    notify("READY=1")
+    try:
+        await frame.stopping.wait()
+    finally:
+        notify("STOPPING=1")
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        frame.places.control(frame.name).unlink(missing_ok=True)
+
+
+def _metrics(frame: Frame) -> Callable[[], Awaitable[str]]:
+    async def metrics() -> str:
+        return await asyncio.to_thread(exposition, frame.registry)
+
+    return metrics
+
+
+async def _reloads(frame: Frame, hangups: asyncio.Event, reload: Reload) -> None:
+    while True:
+        await hangups.wait()
+        hangups.clear()
+        try:
+            policy = load_policy(frame.places)
+            await reload(policy)
+            frame.policy = policy
+            log.info("policy reloaded", extra={"fields": {"revision": policy.revision}})
+        except (BadRules, OSError) as wrong:
+            log.error("policy not reloaded, the old one stays", extra={"fields": {"why": str(wrong)}})

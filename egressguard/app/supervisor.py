@@ -1,0 +1,112 @@
+"""`egressguard run`: all roles of one gateway under one process.
+
+Contract
+    The wall comes up before the relay, and stays up when everything else stops or dies.
+    A role that ends is started again, after 1, 2, 4 ... RESTART_SECONDS_MOST seconds.
+    SIGINT or SIGTERM stops the roles in reverse order and returns 0.
+    SIGHUP reloads the rules when they are without fault, and keeps the old ones otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from egressguard.app.children import ROLES, Child
+from egressguard.app.notify import notify
+from egressguard.app.places import Places
+from egressguard.app.rules import read_rules, write_snapshot
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 30
+RESTART_SECONDS_MOST = 30
+METRICS_SOCKET = "metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: `arguments` go to each role as they are (--high-ports ...)."""
+
+    places: Places
+    sockets: dict[str, list[socket.socket]]
+    as_root: bool
+    arguments: tuple[str, ...] = ()
+
+
+class Supervisor:
+    def __init__(self, plan: Plan, say_ready: Callable[[], None]) -> None:
+        self._plan = plan
+        self._say_ready = say_ready
+        self._stopping = asyncio.Event()
+        self._children = [self._child(index) for index in range(len(ROLES))]
+
+    def _child(self, index: int) -> Child:
+        role = ROLES[index]
+        plan = self._plan
+        sockets = {name: group for name, group in plan.sockets.items() if _takes(role.name, name)}
+        return Child(role, plan.places, sockets, arguments=plan.arguments, as_root=plan.as_root)
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with asyncio.TaskGroup() as group:
+            keepers = []
+            for child in self._children:
+                keepers.append(group.create_task(self._keep(child)))
+                await self._until_ready(child)
+            if not self._stopping.is_set():
+                notify("READY=1")
+                await asyncio.to_thread(self._say_ready)
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            for child, keeper in reversed(list(zip(self._children, keepers, strict=True))):
+                await child.stop()
+                await keeper
+        return 0
+
+    async def _until_ready(self, child: Child) -> None:
+        waits = {asyncio.create_task(child.ready.wait()), asyncio.create_task(self._stopping.wait())}
+        done, pending = await asyncio.wait(waits, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        if not done:
+            log.warning("a role is not ready yet, going on", extra={"fields": {"role": child.role.name}})
+
+    async def _keep(self, child: Child) -> None:
+        pause = 1.0
+        while not self._stopping.is_set():
+            started = asyncio.get_running_loop().time()
+            status = await child.run_once()
+            if self._stopping.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - started
+            pause = 1.0 if lived > RESTART_SECONDS_MOST else min(pause * 2, RESTART_SECONDS_MOST)
+            fields = {"child": child.role.name, "exit_status": status, "again_in_seconds": pause}
+            log.error("a role ended by itself", extra={"fields": fields})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    def _reload(self) -> None:
+        places = self._plan.places
+        loaded, files = read_rules(places.rules)
+        if loaded.policy is None:
+            faults = [str(fault) for fault in loaded.faults[:20]]
+            log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"faults": faults}})
+            return
+        write_snapshot(files, places.snapshot)
+        log.info("rules reloaded", extra={"fields": {"revision": loaded.policy.revision}})
+        for child in self._children:
+            child.send(signal.SIGHUP)
+
+
+def _takes(role_name: str, socket_name: str) -> bool:
+    """The console gets the metrics socket, the relay all SMTP listeners, the others none."""
+    return role_name == ("console" if socket_name == METRICS_SOCKET else "relay")

@@ -1,0 +1,75 @@
+"""One registry a process, and how several processes' expositions become one page.
+
+Contract
+    Nothing registers itself at import: a role makes a registry and hands it to its rooms.
+    `merge` keeps each family once; families that every process has (process_*, python_*) get a `role` label.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+
+def new_registry(role: str, version: str, revision: str) -> CollectorRegistry:
+    """A registry with what every role tells about itself: build, policy revision, process."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry(auto_describe=True)
+    ProcessCollector(registry=registry)
+    build = Gauge(
+        "egressguard_build_info",
+        "Version of the program, of Python and of the loaded policy.",
+        ["version", "python", "policy_revision"],
+        registry=registry,
+    )
+    build.labels(version, platform.python_version(), revision).set(1)
+    up = Gauge("egressguard_up", "1 while this component answers.", ["component"], registry=registry)
+    up.labels(role).set(1)
+    return registry
+
+
+def exposition(registry: CollectorRegistry) -> str:
+    return generate_latest(registry).decode()
+
+
+class _Merged:
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def merge(texts: Mapping[str, str]) -> str:
+    """Join the expositions of several roles (role name -> text) into one valid page."""
+    families: dict[str, Metric] = {}
+    for role, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            kept = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            kept.samples.extend(_labelled(sample, role) for sample in family.samples)
+    for family in families.values():
+        family.samples = list({_key(sample): sample for sample in family.samples}.values())
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Merged(families.values()))
+    return exposition(registry)
+
+
+def _labelled(sample: Sample, role: str) -> Sample:
+    if sample.name.startswith(("process_", "python_")):
+        return sample._replace(labels={**sample.labels, "role": role})
+    return sample
+
+
+def _key(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return sample.name, tuple(sorted(sample.labels.items()))
