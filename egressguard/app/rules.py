@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from egressguard.policy.load import Fault, Loaded, parse_rules
+from egressguard.policy.document import Fault
+from egressguard.policy.load import Loaded, parse_rules
 
 MAX_FILES = 1000
 MAX_FILE_OCTETS = 8 * 1024 * 1024
@@ -23,9 +24,7 @@ def read_rules(directory: Path) -> tuple[Loaded, Mapping[str, bytes]]:
         fault = Fault(str(directory), 1, 1, f"{wrong.strerror}; expected a directory of rule files (*.yaml)")
         return Loaded(None, (fault,)), files
     if not paths:
-        fault = Fault(
-            str(directory), 1, 1, "no rule files; expected at least one *.yaml with a `site:` section"
-        )
+        fault = Fault(str(directory), 1, 1, "no rule files; expected at least one *.yaml with a `site:` section")
         return Loaded(None, (fault,)), files
     for path in paths[:MAX_FILES]:
         try:

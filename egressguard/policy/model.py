@@ -117,9 +117,7 @@ class Retry(Strict):
 
 
 class Relay(Strict):
-    hostname: Domain | None = Field(
-        None, description="the name in banner, EHLO and Received; none = the machine's"
-    )
+    hostname: Domain | None = Field(None, description="the name in banner, EHLO and Received; none = the machine's")
     listeners: dict[Name, Listener] = Field(default_factory=dict)
     redirect_to: Name | None = Field(None, description="the listener that redirected flows land in")
     tls: Tls = Tls()
@@ -154,9 +152,7 @@ class PacketPlane(Strict):
     nflog_group: Annotated[int, Field(ge=1, le=65535)] = 2525
     log_per_second: Annotated[int, Field(ge=1, le=10_000)] = 20
     queue_number: Annotated[int, Field(ge=0, le=65535)] = 25
-    guard_own_processes: bool = Field(
-        True, description="only the relay's user may reach port 25 from the gateway"
-    )
+    guard_own_processes: bool = Field(True, description="only the relay's user may reach port 25 from the gateway")
 
 
 class Clamd(Strict):
@@ -197,9 +193,7 @@ class Site(Strict):
 
     zones: dict[Name, Zone]
     sets: dict[Name, Networks] = Field(default_factory=dict)
-    resolvers: Many[str] = Field(
-        (), description="address or address:port, [address]:port; empty = the system's"
-    )
+    resolvers: Many[str] = Field((), description="address or address:port, [address]:port; empty = the system's")
     domains: Many[Domain] = ()
     relay: Relay = Relay()
     smart_hosts: dict[Name, SmartHost] = Field(default_factory=dict)

@@ -50,8 +50,6 @@ def _summary(loaded: Loaded) -> str:
 
 
 def _as_json(loaded: Loaded) -> dict[str, object]:
-    faults = [
-        {"file": f.file, "line": f.line, "column": f.column, "message": f.message} for f in loaded.faults
-    ]
+    faults = [{"file": f.file, "line": f.line, "column": f.column, "message": f.message} for f in loaded.faults]
     revision = loaded.policy.revision if loaded.policy else None
     return {"schema": SCHEMA, "ok": loaded.policy is not None, "revision": revision, "faults": faults}

@@ -37,9 +37,7 @@ class _LazyGroup(click.Group):
         return command
 
 
-@click.command(
-    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="egressguard")
 def main() -> None:
     """A mail egress gateway: keeps LAN hosts from speaking SMTP to the Internet, and relays their mail.

@@ -35,9 +35,7 @@ def with_places(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(rules: Path | None, state: Path | None, runtime: Path | None, **others: Any) -> Any:
         usual = default_places()
-        places = Places(
-            *(p.absolute() for p in (rules or usual.rules, state or usual.state, runtime or usual.runtime))
-        )
+        places = Places(*(p.absolute() for p in (rules or usual.rules, state or usual.state, runtime or usual.runtime)))
         return command(places=places, **others)
 
     return wrapped

@@ -42,9 +42,7 @@ def fail(words: str, code: Exit = Exit.FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def emit_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
-) -> None:
+def emit_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """One JSON object a line, or a table of `columns`; nothing to show says `empty` on standard error."""
     kept = list(rows)
     if as_json:
@@ -69,11 +67,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     cells = [[_words(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
     click.echo(
-        _bold(
-            "  ".join(
-                c.upper().replace("_", " ").ljust(w) for c, w in zip(columns, widths, strict=True)
-            ).rstrip()
-        )
+        _bold("  ".join(c.upper().replace("_", " ").ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
     )
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

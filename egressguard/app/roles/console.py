@@ -34,9 +34,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             limit_concurrency=64,
         )
         server = uvicorn.Server(config)
-        serving = asyncio.create_task(
-            server._serve(frame.sockets["metrics"])
-        )  # no signal handlers of its own
+        serving = asyncio.create_task(server._serve(frame.sockets["metrics"]))  # no signal handlers of its own
         await serve_until_stopped(frame, Commands(), _keep)
         server.should_exit = True
         await serving

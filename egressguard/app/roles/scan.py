@@ -1,0 +1,36 @@
+"""The scan role: workers that read hostile messages, with no network and no rights to any file."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from egressguard.app.control import Commands
+from egressguard.app.places import Places
+from egressguard.app.roles.frame import framed, serve_until_stopped
+from egressguard.policy.model import Policy
+from egressguard.scan.server import ScanServer
+
+WORKERS = 2
+
+
+async def run(places: Places, *, high_ports: bool) -> None:
+    async with framed("scan", places, high_ports=high_ports) as frame:
+        server = ScanServer(places.scanner, frame.policy.site.scan, workers=WORKERS, registry=frame.registry)
+        await asyncio.to_thread(server.start)
+
+        async def status() -> dict[str, Any]:
+            return {"workers": WORKERS, "clamd": _clamd(frame.policy)}
+
+        async def reload(policy: Policy) -> None:
+            await asyncio.to_thread(server.reload, policy.site.scan)
+
+        try:
+            await serve_until_stopped(frame, Commands({"status": status}), reload)
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+def _clamd(policy: Policy) -> str:
+    clamd = policy.site.scan.clamd
+    return clamd.address if clamd else "not configured"

@@ -1,0 +1,75 @@
+"""Decide what happens to a flow.
+
+Contract
+    Pure: no clock, no DNS, no files. The first rule that matches wins.
+    No rule matching is ALLOW with rule "": what no rule names is none of our business.
+    A matcher that cannot tell (a host name not resolved yet) gives action None: drop silently, TCP asks again.
+    The same rules in the same order as firewall.render puts into the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from egressguard.net.flow import Flow, IPAddress
+from egressguard.policy.decision import FlowAction, FlowDecision
+from egressguard.policy.model import FlowRule, Policy
+from egressguard.policy.networks import normal, prefix_set, prefixes, zones_of
+
+AddressesOf = Callable[[str], frozenset[IPAddress] | None]
+
+
+def _nothing_known(_name: str) -> frozenset[IPAddress] | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the rules cannot know by themselves: interfaces without a default route; names' addresses (None: not yet)."""
+
+    inside_interfaces: frozenset[str] = frozenset()
+    addresses_of: AddressesOf = _nothing_known
+
+
+NO_RULE = FlowDecision(FlowAction.ALLOW, "", "no rule names this flow")
+
+
+def decide_flow(policy: Policy, flow: Flow, surroundings: Surroundings, *, start_at: str | None = None) -> FlowDecision:
+    """The decision on one flow; `start_at` names the rule to begin with (the one that queued it)."""
+    zones = zones_of(policy, flow.source, flow.interface, surroundings.inside_interfaces)
+    started = start_at is None
+    for rule in policy.flows:
+        started = started or rule.name == start_at
+        if not started:
+            continue
+        answer = _matches(policy, rule, flow, zones, surroundings)
+        if answer is None:
+            return FlowDecision(None, rule.name, "a host name is not resolved yet")
+        if answer:
+            return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}")
+    return NO_RULE
+
+
+def _matches(
+    policy: Policy, rule: FlowRule, flow: Flow, zones: frozenset[str], surroundings: Surroundings
+) -> bool | None:
+    if rule.protocol != flow.protocol.value or (rule.port and flow.destination_port not in rule.port):
+        return False
+    if rule.from_zone and zones.isdisjoint(rule.from_zone):
+        return False
+    if rule.source and normal(flow.source) not in prefix_set(prefixes(policy, rule.source)):
+        return False
+    destination = normal(flow.destination)
+    if rule.destination and destination not in prefix_set(prefixes(policy, rule.destination)):
+        return False
+    return _host_matches(rule, destination, surroundings.addresses_of)
+
+
+def _host_matches(rule: FlowRule, destination: IPAddress, addresses_of: AddressesOf) -> bool | None:
+    if not rule.destination_host:
+        return True
+    answers = [addresses_of(name) for name in rule.destination_host]
+    if any(destination in known for known in answers if known is not None):
+        return True
+    return None if None in answers else False
