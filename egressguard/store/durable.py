@@ -23,7 +23,9 @@ class Disk:
     unlink = staticmethod(os.unlink)
 
 
-def put(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o600, disk: type[Disk] = Disk) -> None:
+def put(
+    path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o600, disk: type[Disk] = Disk
+) -> None:
     """Write `content` to `path` durably. `temporary` (same file system) defaults to a hidden neighbour."""
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write_new(temporary, content, mode=mode, disk=disk)

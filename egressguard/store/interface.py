@@ -1,16 +1,18 @@
-"""The spool as its users see it: one interface, whatever the engine below (SQLite now, PostgreSQL by URL later).
+"""The spool as its users see it: one interface, whatever the engine below.
 
 Contract
     `put` returns only when the message is on stable storage. Every error before that is an exception.
-    A `source_id` is stored at most once, ever: putting it again returns the first queue id and stores nothing.
-    `claim` writes the next attempt's time and counts the attempt BEFORE it returns: nobody dials twice by a crash.
-    The states and moves are the table in docs/queue.md.
+    A `source_id` is stored once: putting it again returns the first queue id and stores nothing.
+    `claim` counts the attempt and writes the time of the next one BEFORE it returns: a crash between claim and
+    settle costs a wait, never a second dial at once.
+    `settle` and the notice it carries are one transaction.
+    The states and the moves between them are the table in docs/queue.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from egressguard.mail.envelope import Envelope
@@ -22,12 +24,12 @@ class SpoolFull(Exception):
 
 
 class SpoolBroken(Exception):
-    """Storage failed (EIO and the like): 451 4.3.0, and nothing is written until the process starts anew."""
+    """Storage failed (EIO and the like): 451 4.3.0; nothing is written until the process starts anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """`content` is the header section and the body as they leave; `received_at` is seconds since the epoch."""
+    """`content` is header section and body as they leave; `received_at` is seconds since the epoch."""
 
     queue_id: str
     envelope: Envelope
@@ -42,55 +44,91 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """One recipient that was claimed. `attempts` counts this attempt already."""
+
+    forward_path: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """One message and those of its recipients that are due. `attempts` counts this attempt already."""
+    """One message and those of its recipients that are now ours to try."""
 
     queue_id: str
     reverse_path: str
-    forward_paths: tuple[str, ...]
     received_at: float
-    attempts: int
+    size_octets: int
     smtputf8: bool
     body_8bit: bool
+    recipients: tuple[Due, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What an attempt came to: final recipients leave the queue, the others wait until `retry_at`.
+    """What an attempt came to. Recipients in `retry_at` wait until then; all others in `outcomes` are finished.
 
-    `notice` is a DSN to put in the same transaction.
+    `notice` is a DSN that is stored in the same transaction, if any of the finished was still there.
     """
 
     queue_id: str
     outcomes: Mapping[str, Outcome]
-    finished: frozenset[str]
-    retry_at: float
+    retry_at: Mapping[str, float] = field(default_factory=dict)
     notice: NewMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    messages: int
-    recipients_due: int
+    """Messages by what their recipients wait for: `incoming` never tried, `deferred` tried, `active` being tried."""
+
+    incoming: int
+    deferred: int
+    active: int
     size_octets: int
     oldest_received_at: float | None
 
 
+NextAttempt = Callable[[float, int], float]
+"""(received_at, attempts counting this one) -> when to try again, should nothing be heard of this attempt."""
+
+
 class Spool(Protocol):
-    async def put(self, message: NewMessage) -> str: ...
+    async def put(self, message: NewMessage) -> str:
+        """Store; return the queue id (the first one, for a known source_id). Raises SpoolFull, SpoolBroken."""
+        ...
 
-    async def claim(self, now: float, limit: int, lease_seconds: float) -> Sequence[Claim]: ...
+    async def claim(
+        self, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str] = ()
+    ) -> Sequence[Claim]:
+        """Take at most `limit` recipients that are due, grouped by message, the longest due first."""
+        ...
 
-    async def settle(self, settlement: Settlement) -> None: ...
+    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float) -> None:
+        """Give back what was claimed and never tried: due again at `now`, and not counted as an attempt."""
+        ...
 
-    async def content(self, queue_id: str) -> bytes: ...
+    async def settle(self, settlement: Settlement) -> None:
+        """Write down what became of an attempt. Recipients that are gone (deleted meanwhile) are left out."""
+        ...
 
-    async def next_due(self) -> float | None: ...
+    async def content(self, queue_id: str) -> bytes:
+        """The message's octets. Raises KeyError when it is not there any more."""
+        ...
 
-    async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]: ...
+    async def next_due(self) -> float | None:
+        """When the first waiting recipient is due, or None."""
+        ...
 
-    async def retry_now(self, queue_id: str | None, now: float) -> int: ...
+    async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:
+        """Messages ready for JSON, the oldest first, or the one asked for."""
+        ...
 
-    async def delete(self, queue_id: str) -> bool: ...
+    async def retry_now(self, queue_id: str | None, now: float) -> int:
+        """Make one message (None = all) due at `now`; return how many recipients it has left (0 = no message)."""
+        ...
+
+    async def delete(self, queue_id: str) -> bool:
+        """Remove a message without a notice; False when it is not there."""
+        ...
 
     async def depth(self) -> Depth: ...

@@ -121,7 +121,9 @@ class SqliteSpool:
 
     async def content(self, queue_id: str) -> bytes:
         """The message's octets. Raises KeyError when it is not there."""
-        body = await self._submit(lambda db: db.execute("SELECT body FROM message WHERE id = ?", (queue_id,)).fetchone())
+        body = await self._submit(
+            lambda db: db.execute("SELECT body FROM message WHERE id = ?", (queue_id,)).fetchone()
+        )
         if body is None:
             raise KeyError(queue_id)
         if body[0] is not None:

@@ -78,9 +78,7 @@ def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
     """Write what an attempt came to, and its DSN; True when the message has left the queue."""
     for path, outcome in settlement.outcomes.items():
         if path in settlement.finished:
-            db.execute(
-                "DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", (settlement.queue_id, path)
-            )
+            db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", (settlement.queue_id, path))
         else:
             said = f"{outcome.said_by}: {outcome.text}" if outcome.said_by else outcome.text
             db.execute(

@@ -1,0 +1,143 @@
+"""What the private Dovecot is to be, whatever its version: one value, rendered by access.dovecot.
+
+Contract
+    Pure. A model that Dovecot's configuration could not hold as it is (odd characters, port 0) is refused here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from egressguard.mailbox.account_name import is_account_name
+
+# Blank, quote, "%", "#", "=" and the like mean something in Dovecot's files; none belongs in a path of ours.
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,~-]*")
+_SAFE_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# sun_path holds 108 octets (unix(7)); the longest socket below base_dir is "auth-token-secret.dat" and its kind.
+BASE_DIRECTORY_OCTETS = 80
+
+
+class ModelError(ValueError):
+    """The model cannot be rendered; the message says which part and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """None = not offered. 0 (any free port) has to be resolved before a model is made of it."""
+
+    imap: int | None = None
+    imaps: int | None = None
+    pop3: int | None = None
+    pop3s: int | None = None
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """(service, port) of those offered."""
+        for service in ("imap", "imaps", "pop3", "pop3s"):
+            port = getattr(self, service)
+            if port is not None:
+                yield service, port
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        offered = {service.removesuffix("s") for service, _ in self.items()}
+        return tuple(protocol for protocol in ("imap", "pop3") if protocol in offered)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessModel:
+    """Directories are absolute. Everything Dovecot writes besides mail lies in `base_dir` or `state_dir`.
+
+    `user` and `group` are names: whom Dovecot's processes run as, and whose the mailboxes are. Started by an
+    ordinary user, that must be this user.
+    `quarantine_admins`: accounts that see the quarantine Maildir as the shared folder "Quarantine".
+    """
+
+    base_dir: Path
+    state_dir: Path
+    mailbox_root: Path
+    quarantine_root: Path
+    accounts: Path
+    certificate: Path
+    private_key: Path
+    user: str
+    group: str
+    ports: Ports
+    addresses: tuple[str, ...] = ("*", "::")
+    quarantine_admins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in _PATHS:
+            _check_path(name, getattr(self, name))
+        if len(str(self.base_dir)) > BASE_DIRECTORY_OCTETS:
+            raise ModelError(f"base_dir: over {BASE_DIRECTORY_OCTETS} octets, its sockets would not fit")
+        for user in (self.user, self.group):
+            if not _SAFE_USER.fullmatch(user):
+                raise ModelError(f"not a user or group name: {user!r}")
+        _check_ports(self.ports)
+        _check_addresses(self.addresses)
+        for admin in self.quarantine_admins:
+            if not is_account_name(admin):
+                raise ModelError(f"quarantine admin {admin!r} is not an account name")
+
+    @property
+    def config(self) -> Path:
+        """Where the rendered configuration is kept (Dovecot puts a link named dovecot.conf in base_dir)."""
+        return self.state_dir / "access.conf"
+
+    @property
+    def candidate(self) -> Path:
+        """The next configuration while doveconf(1) looks at it."""
+        return self.state_dir / "access.conf.new"
+
+    @property
+    def rights(self) -> Path:
+        """Dovecot 2.3's ACL file for the quarantine folders."""
+        return self.state_dir / "quarantine.acl"
+
+    @property
+    def temporary_dir(self) -> Path:
+        return self.state_dir / "tmp"
+
+    @property
+    def quarantine_state(self) -> Path:
+        """UIDs, indexes and each admin's own \\Seen flags: the quarantine itself holds messages only."""
+        return self.state_dir / "quarantine"
+
+
+_PATHS = (
+    "base_dir",
+    "state_dir",
+    "mailbox_root",
+    "quarantine_root",
+    "accounts",
+    "certificate",
+    "private_key",
+)
+
+
+def _check_path(name: str, path: Path) -> None:
+    if not _SAFE_PATH.fullmatch(str(path)):
+        raise ModelError(f"{name}: {str(path)!r} is not an absolute path of plain characters")
+
+
+def _check_ports(ports: Ports) -> None:
+    numbers = [port for _, port in ports.items()]
+    if any(not 1 <= port <= 65535 for port in numbers):
+        raise ModelError("a port is not between 1 and 65535")
+    if len(set(numbers)) < len(numbers):
+        raise ModelError("two services share a port")
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> None:
+    if not addresses:
+        raise ModelError("no address to listen on")
+    for address in addresses:
+        try:
+            if address != "*":
+                ipaddress.ip_address(address)
+        except ValueError:
+            raise ModelError(f"not an address to listen on: {address!r}") from None

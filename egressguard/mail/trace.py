@@ -1,0 +1,74 @@
+"""Trace fields: who handed us a message (RFC 5321 s4.4), and how many have handled it before."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from egressguard.mail.header import find_fields, split_header_section
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+NAME_CHARACTERS = 255
+HOP_LIMIT = 1000
+"""Counting stops here: nobody allows more hops."""
+
+
+def received_field(
+    *,
+    helo: str,
+    client: str,
+    host: str,
+    queue_id: str,
+    at: float,
+    esmtp: bool = True,
+    tls: bool = False,
+    authenticated: bool = False,
+    smtputf8: bool = False,
+    forward_path: str = "",
+) -> bytes:
+    """A whole Received: field with its CRLF, to be put before the content.
+
+    `helo` and `client` (an IP address) come from outside and cannot break out of their places. `forward_path` is
+    given only when the transaction has one recipient: the others must not learn of each other (RFC 5321 s7.2).
+    """
+    keyword = protocol_keyword(esmtp=esmtp, tls=tls, authenticated=authenticated, smtputf8=smtputf8)
+    lines = [
+        f"Received: from {_safe(helo) or 'unknown'} ({_literal(client)})",
+        f"by {_safe(host) or 'unknown'} with {keyword} id {_safe(queue_id) or 'unknown'}",
+    ]
+    if forward_path and _fits_one_line(forward_path):
+        lines.append(f"for <{forward_path}>")
+    return ("\r\n\t".join(lines) + ";\r\n\t" + date_time(at) + "\r\n").encode("utf-8", "replace")
+
+
+def protocol_keyword(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool = False) -> str:
+    """The `with` keyword: RFC 3848, and RFC 6531 s4.3 for SMTPUTF8."""
+    if not esmtp:
+        return "SMTP"
+    base = "UTF8SMTP" if smtputf8 else "ESMTP"
+    return base + ("S" if tls else "") + ("A" if authenticated else "")
+
+
+def count_hops(content: bytes) -> int:
+    """How many Received fields the header section has (RFC 5321 s6.3), at most HOP_LIMIT."""
+    return len(find_fields(split_header_section(content)[0], "Received", limit=HOP_LIMIT))
+
+
+def date_time(at: float) -> str:
+    """RFC 5322 date-time in UTC."""
+    return format_datetime(datetime.fromtimestamp(int(at), UTC))
+
+
+def _safe(text: str) -> str:
+    """What may stand where a domain stands; anything else becomes "?", so that nobody forges a field."""
+    return _UNSAFE.sub("?", text[:NAME_CHARACTERS])
+
+
+def _literal(client: str) -> str:
+    address = _safe(client.strip("[]")) or "unknown"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _fits_one_line(path: str) -> bool:
+    return path.isprintable() and "<" not in path and ">" not in path and len(path) <= 320

@@ -1,0 +1,33 @@
+"""Queue ids: short, sortable by time, unique over restarts, and safe as a file name."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TIME_DIGITS = 9  # milliseconds in base 36: good until the year 5188
+_CHANCE_DIGITS = 7  # 32 bits
+_QUEUE_ID = re.compile(r"[0-9A-Za-z]{1,32}")
+
+
+def new_queue_id(now: float, chance: int) -> str:
+    """`now` in seconds since the epoch, `chance` 32 random bits (higher bits are dropped). Pure."""
+    return _base36(int(now * 1000), _TIME_DIGITS) + _base36(chance & 0xFFFFFFFF, _CHANCE_DIGITS)
+
+
+def random_queue_id(now: float) -> str:
+    return new_queue_id(now, int.from_bytes(os.urandom(4), "big"))
+
+
+def is_queue_id(text: str) -> bool:
+    """Whether the text can be a queue id: nothing else ever becomes part of a path."""
+    return _QUEUE_ID.fullmatch(text) is not None
+
+
+def _base36(number: int, width: int) -> str:
+    text = ""
+    while number:
+        number, rest = divmod(number, 36)
+        text = _DIGITS[rest] + text
+    return text.rjust(width, "0")
