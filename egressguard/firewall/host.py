@@ -1,0 +1,52 @@
+"""What rendering must know of this machine, and the shells that find it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+QueueBackend = Literal["native", "xt", "none"]
+
+_ROUTE_UP = 0x1
+_ROUTE_REJECT = 0x200
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`redirect_port`: where redirected flows land; `relay_uid`: who alone may reach port 25 from here."""
+
+    inside_interfaces: frozenset[str] = frozenset()
+    redirect_port: int | None = None
+    relay_uid: int | None = None
+    queue: QueueBackend = "none"
+
+
+def read_inside_interfaces(proc: Path = Path("/proc/net"), sys: Path = Path("/sys/class/net")) -> frozenset[str]:
+    """Interfaces that carry no default route, loopback aside. Raises OSError where the kernel tells nothing."""
+    try:
+        every = {path.name for path in sys.iterdir()}
+    except OSError:  # a namespace without its own sysfs still has /proc
+        every = {line.partition(":")[0].strip() for line in (proc / "dev").read_text().splitlines()[2:]}
+    outside = default_interfaces_4((proc / "route").read_text())
+    if (proc / "ipv6_route").exists():
+        outside |= default_interfaces_6((proc / "ipv6_route").read_text())
+    return frozenset(every - outside - {"lo"})
+
+
+def default_interfaces_4(text: str) -> set[str]:
+    """The interfaces of IPv4 default routes in the text of /proc/net/route."""
+    rows = [line.split() for line in text.splitlines()[1:]]
+    return {r[0] for r in rows if len(r) >= 8 and r[1] == "00000000" and r[7] == "00000000" and int(r[3], 16) & 1}
+
+
+def default_interfaces_6(text: str) -> set[str]:
+    """The interfaces of IPv6 default routes in the text of /proc/net/ipv6_route."""
+    found = set()
+    for line in text.splitlines():
+        row = line.split()
+        if len(row) >= 10 and row[0] == "0" * 32 and row[1] == "00":
+            flags = int(row[8], 16)
+            if flags & _ROUTE_UP and not flags & _ROUTE_REJECT:
+                found.add(row[9])
+    return found - {"lo"}

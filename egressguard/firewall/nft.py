@@ -1,0 +1,125 @@
+"""nft(8) as a subprocess: load, delete, list, probe. Never libnftables in this process: it can abort.
+
+Contract
+    A failed load leaves the old table as it was. Only `table inet egressguard` is ever named.
+    Every trouble is an NftError of one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from egressguard.firewall.host import QueueBackend
+from egressguard.firewall.render import QUEUE_CHAIN, TABLE
+from egressguard.firewall.xt_queue import insert_queue_rule
+
+TIMEOUT_SECONDS = 60
+_PROBE = "egressguard-probe"
+
+
+class NftError(Exception):
+    """nft is missing, or said no; the message is its first line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """`may_change` False comes with `why`: what is missing, and the cure."""
+
+    may_change: bool
+    queue: QueueBackend
+    why: str = ""
+
+
+async def load(ruleset: str, queue: QueueBackend, queue_number: int) -> None:
+    """Replace our table by `ruleset` in one transaction; on "xt" kernels, then insert the NFQUEUE rule."""
+    await _run("-f", "-", given=ruleset)
+    if queue == "xt":
+        try:
+            insert_queue_rule(TABLE, QUEUE_CHAIN, queue_number)
+        except OSError as wrong:
+            raise NftError(f"NFQUEUE: {wrong.strerror or wrong}; flows that need thought are dropped") from wrong
+
+
+async def delete() -> bool:
+    """Remove our table; False when there was none."""
+    if not await exists():
+        return False
+    await _run("delete", "table", "inet", TABLE)
+    return True
+
+
+async def exists() -> bool:
+    listed = json.loads(await _run("-j", "list", "tables", "inet"))
+    return any(item.get("table", {}).get("name") == TABLE for item in listed["nftables"])
+
+
+async def read_counters() -> dict[str, tuple[int, int]]:
+    """Name -> (packets, octets) of our named counters; empty when the table is not there."""
+    try:
+        listed = json.loads(await _run("-j", "list", "counters", "table", "inet", TABLE))
+    except NftError:
+        return {}
+    counters: list[dict[str, Any]] = [item["counter"] for item in listed["nftables"] if "counter" in item]
+    return {c["name"]: (int(c["packets"]), int(c["bytes"])) for c in counters}
+
+
+async def probe() -> Capabilities:
+    """What this process may do to this kernel; changes nothing but a scratch table, which is gone after it."""
+    if shutil.which("nft") is None:
+        return Capabilities(False, "none", "nft is not installed: apt install nftables")
+    try:
+        await _run("--check", "-f", "-", given=f"table inet {_PROBE} {{ chain c {{ drop; }} }}\n")
+    except NftError as wrong:
+        return Capabilities(False, "none", f"the ruleset may not be changed here ({wrong}): run as root")
+    return Capabilities(True, await _probe_queue())
+
+
+async def _probe_queue() -> QueueBackend:
+    try:
+        await _run("--check", "-f", "-", given=f"table inet {_PROBE} {{ chain c {{ queue num 1; }} }}\n")
+        return "native"
+    except NftError:
+        pass
+    await _run("-f", "-", given=f"table inet {_PROBE} {{ chain c {{ drop; }} }}\n")
+    try:
+        insert_queue_rule(_PROBE, "c", 1)
+        return "xt"
+    except OSError:
+        return "none"
+    finally:
+        await _run("delete", "table", "inet", _PROBE)
+
+
+async def check_unprivileged(ruleset: str) -> None:
+    """Let nft check `ruleset` in a user and network namespace of its own; needs no rights. Raises NftError."""
+    await _execute(["unshare", "--map-root-user", "--net", "nft", "--check", "-f", "-"], ruleset)
+
+
+async def _run(*arguments: str, given: str = "") -> str:
+    return await _execute(["nft", *arguments], given)
+
+
+async def _execute(command: list[str], given: str) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as wrong:
+        raise NftError(f"{command[0]}: {wrong.strerror}") from wrong
+    try:
+        out, err = await asyncio.wait_for(process.communicate(given.encode()), TIMEOUT_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise NftError(f"nft gave no answer within {TIMEOUT_SECONDS} s") from None
+    if process.returncode != 0:
+        lines = [line for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
+        raise NftError(lines[0] if lines else f"nft ended with status {process.returncode}")
+    return out.decode()
