@@ -88,7 +88,7 @@ def _collapse(networks: Iterable[IPNetwork]) -> list[str]:
     """Merged and sorted prefixes: overlapping elements are an error to the kernel."""
     four = [n for n in networks if isinstance(n, ipaddress.IPv4Network)]
     six = [n for n in networks if isinstance(n, ipaddress.IPv6Network)]
-    return [_prefix(n) for n in (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))]
+    return [*map(_prefix, ipaddress.collapse_addresses(four)), *map(_prefix, ipaddress.collapse_addresses(six))]
 
 
 def _prefix(network: IPNetwork) -> str:

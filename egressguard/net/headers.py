@@ -29,9 +29,7 @@ class Packet:
     destination_port: int
 
     def flow(self, interface: str = "") -> Flow:
-        return Flow(
-            self.source, self.destination, self.destination_port, interface, self.protocol, self.source_port
-        )
+        return Flow(self.source, self.destination, self.destination_port, interface, self.protocol, self.source_port)
 
 
 def parse_packet(octets: bytes) -> Packet | None:
@@ -74,9 +72,7 @@ def _parse_6(octets: bytes) -> Packet | None:
     return _with_ports(octets, offset, next_header, source, destination)
 
 
-def _with_ports(
-    octets: bytes, offset: int, number: int, source: IPAddress, destination: IPAddress
-) -> Packet | None:
+def _with_ports(octets: bytes, offset: int, number: int, source: IPAddress, destination: IPAddress) -> Packet | None:
     protocol = _PROTOCOLS.get(number)
     if protocol is None:
         return None

@@ -1,0 +1,216 @@
+"""The gate: the policy in the kernel, kept there, watched, and counted.
+
+Contract
+    `start` loads the table before it returns, or goes to plan mode: the ruleset is written to a file instead.
+    A load that fails leaves the table that was there. `stop` leaves the table standing; `take_down` removes it.
+    What was blocked or redirected is recorded at the bounded rate at which the kernel logs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from egressguard.firewall import nft
+from egressguard.firewall.host import Host, read_inside_interfaces
+from egressguard.firewall.metrics import GateMetrics
+from egressguard.firewall.names import Names
+from egressguard.firewall.nflog import NflogReader, Observation
+from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, render_ruleset
+from egressguard.firewall.verdicts import Verdicts
+from egressguard.net.headers import Packet
+from egressguard.policy.decision import FlowAction, FlowDecision
+from egressguard.policy.flows import Surroundings
+from egressguard.policy.model import Policy
+from egressguard.policy.networks import zones_of
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 10
+COUNT_SECONDS = 2
+
+Record = Callable[[str, Mapping[str, object]], None]
+
+
+class Gate:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        redirect_port: int | None,
+        relay_uid: int | None,
+        record: Record,
+        registry: CollectorRegistry,
+        plan_path: Path,
+        plan_only: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._redirect_port = redirect_port
+        self._relay_uid = relay_uid
+        self._record = record
+        self._metrics = GateMetrics(registry, policy)
+        self._plan_path = plan_path
+        self._plan_only = plan_only
+        self._capabilities = nft.Capabilities(False, "none", "not started")
+        self._inside: frozenset[str] = frozenset()
+        self._reasons: list[str] = []
+        self._names: Names | None = None
+        self._reader: NflogReader | None = None
+        self._verdicts: Verdicts | None = None
+
+    @property
+    def enforcing(self) -> bool:
+        return self._capabilities.may_change
+
+    async def start(self) -> None:
+        """Probe, load (or plan), and begin to listen. Raises NftError when the kernel refuses our ruleset."""
+        self._capabilities = await self._probe()
+        self._inside = await asyncio.to_thread(read_inside_interfaces)
+        await self._apply(self._policy)
+        if self.enforcing:
+            self._listen()
+        mode = "enforcing" if self.enforcing else "plan"
+        self._metrics.mode.labels(mode).set(1)
+        log.info("packet plane ready", extra={"fields": self.status()})
+
+    async def run(self) -> None:
+        """Follow the interfaces and the kernel's counters until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._count())
+            group.create_task(self._watch())
+
+    async def reload(self, policy: Policy) -> None:
+        """Replace the table by another policy's; on an NftError the old table and policy stay."""
+        await self._apply(policy)
+        self._policy = policy
+        self._metrics.flows.policy = policy
+        if self._verdicts is not None:
+            self._close_listeners()
+            self._listen()
+
+    async def stop(self) -> None:
+        """Stop listening. The table stays in the kernel."""
+        if self.enforcing:
+            self._metrics.flows.update(await nft.read_counters())
+        self._close_listeners()
+
+    def status(self) -> dict[str, Any]:
+        """For `egressguard status` and the first lines of `run`."""
+        mode = "enforcing" if self.enforcing else "plan"
+        rules = len(self._policy.flows)
+        where = "in the kernel (table inet egressguard)" if self.enforcing else f"only planned, see {self._plan_path}"
+        return {
+            "mode": mode,
+            "queue_backend": self._capabilities.queue,
+            "revision": self._policy.revision,
+            "inside_interfaces": sorted(self._inside),
+            "reasons": self._reasons,
+            "summary": f"{rules} flow rules {where}",
+        }
+
+    async def _probe(self) -> nft.Capabilities:
+        if self._plan_only:
+            why = "packet plane in plan mode, nothing is enforced: run as root for the real thing"
+            self._reasons = [why]
+            return nft.Capabilities(False, "none", why)
+        found = await nft.probe()
+        if not found.may_change:
+            self._reasons = [f"packet plane in plan mode, nothing is enforced: {found.why}"]
+        elif found.queue == "none" and any(rule.decide == "queue" for rule in self._policy.flows):
+            self._reasons = ["this kernel has no NFQUEUE: flows that need thought are dropped (load nfnetlink_queue)"]
+        return found
+
+    def _host(self) -> Host:
+        return Host(self._inside, self._redirect_port, self._relay_uid, self._capabilities.queue)
+
+    async def _apply(self, policy: Policy) -> None:
+        ruleset = render_ruleset(policy, self._host())
+        if not self.enforcing:
+            await asyncio.to_thread(self._plan_path.write_text, ruleset)
+            return
+        try:
+            await nft.load(ruleset, self._capabilities.queue, policy.site.packet_plane.queue_number)
+        except nft.NftError:
+            self._metrics.applied.labels("failed").inc()
+            raise
+        self._metrics.applied.labels("ok").inc()
+        self._metrics.flows.restarted()
+        self._metrics.flows.update(await nft.read_counters())
+
+    def _listen(self) -> None:
+        plane = self._policy.site.packet_plane
+        try:
+            self._reader = NflogReader(plane.nflog_group, self._observe, LOG_SNAPLEN)
+            self._reader.start()
+        except OSError as wrong:
+            self._reasons.append(f"blocked flows are counted but not journaled: {wrong.strerror or wrong}")
+        self._names = Names(self._policy.site.resolvers)
+        if self._capabilities.queue != "none" and any(rule.decide == "queue" for rule in self._policy.flows):
+            self._verdicts = Verdicts(plane.queue_number, self._policy, self._surroundings(), self._observe_verdict)
+            self._verdicts.start()
+
+    def _close_listeners(self) -> None:
+        for listener in (self._reader, self._verdicts, self._names):
+            if listener is not None:
+                listener.close()
+        self._reader = self._verdicts = self._names = None
+
+    def _surroundings(self) -> Surroundings:
+        assert self._names is not None
+        return Surroundings(self._inside, self._names.addresses_of)
+
+    def _observe(self, seen: Observation) -> None:
+        kind = "flow.redirected" if seen.action == REDIRECTED else "flow.blocked"
+        self._record(kind, self._fields(seen.packet, seen.rule, seen.interface) | {"mac": seen.mac})
+
+    def _observe_verdict(self, packet: Packet, interface: str, decision: FlowDecision) -> None:
+        verdict = "unknown" if decision.action is None else decision.action.value
+        self._metrics.verdicts.labels(verdict).inc()
+        if decision.action not in {None, FlowAction.ALLOW}:
+            self._record("flow.blocked", self._fields(packet, decision.rule, interface))
+
+    def _fields(self, packet: Packet, rule: str, interface: str) -> dict[str, object]:
+        zones = zones_of(self._policy, packet.source, interface, self._inside) if interface else frozenset({"gateway"})
+        return {
+            "rule": rule,
+            "source": str(packet.source),
+            "destination": str(packet.destination),
+            "port": packet.destination_port,
+            "protocol": packet.protocol.value,
+            "interface": interface,
+            "zones": sorted(zones),
+        }
+
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            if self.enforcing:
+                self._metrics.flows.update(await nft.read_counters())
+            if self._reader is not None:
+                self._metrics.lost.set(self._reader.lost)
+
+    async def _watch(self) -> None:
+        """Interfaces come and go; "@inside" follows them."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            inside = await asyncio.to_thread(read_inside_interfaces)
+            if inside == self._inside:
+                continue
+            before, self._inside = self._inside, inside
+            fields = {"before": sorted(before), "now": sorted(inside)}
+            log.info("the inside interfaces changed", extra={"fields": fields})
+            with contextlib.suppress(nft.NftError):  # counted by _apply; the old table stands
+                await self._apply(self._policy)
+            if self._verdicts is not None:
+                self._verdicts.surroundings = self._surroundings()
+
+
+async def take_down() -> bool:
+    """Remove our table; False when there was none. Raises NftError."""
+    return await nft.delete()

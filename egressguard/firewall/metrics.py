@@ -1,0 +1,94 @@
+"""What the packet plane counts. Flow counters live in the kernel; the gate reads them every few seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.metrics_core import CounterMetricFamily
+
+from egressguard.firewall.render import GUARD_RULE, parse_counter_name
+from egressguard.policy.model import Policy
+
+OUTCOME = {"allow": "allowed", "reject": "blocked", "drop": "blocked", "redirect": "redirected"}
+MODES = ("enforcing", "plan")
+
+
+class FlowCollector:
+    """egressguard_firewall_flows_total{action,zone,rule}: packets that opened, or tried to open, a flow.
+
+    `update` takes what the kernel says; a table that was replaced starts at 0 again, so sums are kept here.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[tuple[str, str], int] = {}
+        self._sums: dict[tuple[str, str], int] = {}
+        self.policy = policy
+
+    def update(self, counters: Mapping[str, tuple[int, int]]) -> None:
+        with self._lock:
+            for name, (packets, _octets) in counters.items():
+                if (key := parse_counter_name(name)) is None:
+                    continue
+                before = self._last.get(key, 0)
+                grown = packets - before if packets >= before else packets
+                self._sums[key] = self._sums.get(key, 0) + grown
+                self._last[key] = packets
+
+    def restarted(self) -> None:
+        """The table was replaced: the kernel counts from 0."""
+        with self._lock:
+            self._last.clear()
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "egressguard_firewall_flows",
+            "Flows that a rule decided, by action (allowed, blocked, redirected, queued), zone and rule.",
+            labels=["action", "zone", "rule"],
+        )
+        with self._lock:
+            for (rule, zone), packets in sorted(self._sums.items()):
+                family.add_metric([self._action(rule), zone, rule], packets)
+        yield family
+
+    def _action(self, rule_name: str) -> str:
+        if rule_name == GUARD_RULE:
+            return "blocked"
+        for rule in self.policy.flows:
+            if rule.name == rule_name:
+                return "queued" if rule.decide == "queue" else OUTCOME[rule.action]
+        return "blocked"
+
+
+class GateMetrics:
+    def __init__(self, registry: CollectorRegistry, policy: Policy) -> None:
+        self.flows = FlowCollector(policy)
+        registry.register(self.flows)
+        self.applied = Counter(
+            "egressguard_firewall_apply_total",
+            "Loads of the ruleset into the kernel, by result (ok, failed).",
+            ["result"],
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "egressguard_nfqueue_packets_total",
+            "Packets decided by the daemon, by verdict (allow, reject, drop, redirect, unknown).",
+            ["verdict"],
+            registry=registry,
+        )
+        self.lost = Gauge(
+            "egressguard_nflog_overflows",
+            "How often the kernel had to drop observations since the gate started.",
+            registry=registry,
+        )
+        self.mode = Gauge(
+            "egressguard_enforcement_mode", "1 for the mode in force (enforcing, plan).", ["mode"], registry=registry
+        )
+        for result in ("ok", "failed"):
+            self.applied.labels(result)
+        for verdict in ("allow", "reject", "drop", "redirect", "unknown"):
+            self.verdicts.labels(verdict)
+        for mode in MODES:
+            self.mode.labels(mode).set(0)

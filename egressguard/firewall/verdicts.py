@@ -1,0 +1,92 @@
+"""Verdicts on flows that need thought: NFQUEUE on the event loop, headers sliced, the policy asked.
+
+Contract
+    Accept, drop, or accept with the mark that the table turns into a reset.
+    Cannot tell = drop silently: TCP asks again.
+    A packet that cannot be parsed is dropped. An exception of ours is a drop as well, counted, and the loop goes on.
+    Nobody listening (we are dead) is a drop: the kernel does that by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from netfilterqueue import NetfilterQueue
+
+from egressguard.firewall.nflog import interface_name
+from egressguard.firewall.render import REJECT_MARK, queue_mark
+from egressguard.net.headers import Packet, parse_packet
+from egressguard.policy.decision import FlowAction, FlowDecision
+from egressguard.policy.flows import Surroundings, decide_flow
+from egressguard.policy.model import Policy
+
+log = logging.getLogger(__name__)
+
+HEADER_OCTETS = 128
+WAITING_PACKETS = 4096
+
+Observe = Callable[[Packet, str, FlowDecision], None]
+
+
+def decide_packet(
+    policy: Policy, octets: bytes, mark: int, interface: str, surroundings: Surroundings
+) -> tuple[Packet | None, FlowDecision]:
+    """The decision on a queued packet; `mark` names the rule that queued it. Pure."""
+    packet = parse_packet(octets)
+    index = mark - queue_mark(0)
+    if packet is None or not 0 <= index < len(policy.flows):
+        return packet, FlowDecision(FlowAction.DROP, "", "not a packet that a rule queues")
+    start_at = policy.flows[index].name
+    return packet, decide_flow(policy, packet.flow(interface), surroundings, start_at=start_at)
+
+
+class Verdicts:
+    """Serves one queue; `policy` and `surroundings` may be replaced at any time."""
+
+    def __init__(self, queue_number: int, policy: Policy, surroundings: Surroundings, observe: Observe) -> None:
+        self.policy = policy
+        self.surroundings = surroundings
+        self._observe = observe
+        self._queue: Any = NetfilterQueue()
+        self._queue.bind(queue_number, self._answer, max_len=WAITING_PACKETS, range=HEADER_OCTETS)
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(self._queue.get_fd(), self._readable)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._queue.get_fd())
+        self._queue.unbind()
+
+    def _readable(self) -> None:
+        try:
+            self._queue.run(block=False)
+        except OSError as wrong:  # ENOBUFS: the kernel dropped packets, which TCP sends again
+            log.warning("the queue overflowed", extra={"fields": {"why": str(wrong)}})
+
+    def _answer(self, queued: Any) -> None:
+        try:
+            octets, mark = queued.get_payload(), queued.get_mark()
+            interface = interface_name(queued.indev)
+            packet, decision = decide_packet(self.policy, octets, mark, interface, self.surroundings)
+        except (ValueError, struct.error, OSError) as wrong:
+            log.error("a verdict failed, the packet is dropped", extra={"fields": {"why": str(wrong)}})
+            queued.drop()
+            return
+        _give(queued, decision)
+        if packet is not None:
+            self._observe(packet, interface, decision)
+
+
+def _give(queued: Any, decision: FlowDecision) -> None:
+    if decision.action is FlowAction.ALLOW:
+        queued.set_mark(0)
+        queued.accept()
+    elif decision.action is None or decision.action is FlowAction.DROP:
+        queued.drop()
+    else:  # reject; a redirect came too late (routing is done), so it is refused too
+        queued.set_mark(REJECT_MARK)
+        queued.accept()
