@@ -1,0 +1,70 @@
+"""Ask the scan role, from the relay's event loop. No answer is never "clean".
+
+Contract
+    `scan` never raises: whatever goes wrong is a report with verdict None and the reason among its findings.
+    At most `concurrency` messages are under way; the others wait their turn, each at most `timeout_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from egressguard.policy.facts import ScanReport
+from egressguard.scan.protocol import REPORT_OCTETS, decode_report, send_message
+
+RESULTS = ("clean", "infected", "denied", "unknown")
+
+
+class ScanClient:
+    def __init__(
+        self, path: Path, *, timeout_seconds: float, registry: CollectorRegistry, concurrency: int = 4
+    ) -> None:
+        self._path = path
+        self.timeout_seconds = timeout_seconds
+        self._places = asyncio.Semaphore(concurrency)
+        self._results = Counter(
+            "egressguard_scan_results_total",
+            "Messages scanned, by result (clean, infected, denied, unknown).",
+            ["result"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "egressguard_scan_duration_seconds", "Time of one scan, waiting included.", registry=registry
+        )
+        self._up = Gauge("egressguard_scanner_up", "1 when the last scan was answered.", registry=registry)
+        for result in RESULTS:
+            self._results.labels(result)
+
+    async def scan(self, content: bytes) -> ScanReport:
+        started = time.monotonic()
+        async with self._places:
+            report = await asyncio.to_thread(self._scan, content)
+        self._duration.observe(time.monotonic() - started)
+        self._results.labels(report.verdict.value if report.verdict else "unknown").inc()
+        self._up.set(report.verdict is not None)
+        return report
+
+    def _scan(self, content: bytes) -> ScanReport:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(self.timeout_seconds)
+                sock.connect(str(self._path))
+                send_message(sock, content)
+                return decode_report(_read_line(sock))
+        except (OSError, ValueError) as wrong:
+            return ScanReport(None, (f"the scanner did not answer: {wrong}",))
+
+
+def _read_line(sock: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        chunk = sock.recv(65536)
+        if not chunk or len(line) > REPORT_OCTETS:
+            raise ValueError("the answer was cut off")
+        line += chunk
+    return bytes(line)

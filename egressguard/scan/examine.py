@@ -1,0 +1,86 @@
+"""Examine one message: its parts, what is inside them, what they are, what a scanner says.
+
+Contract
+    INFECTED beats DENIED beats CLEAN. What cannot be looked into (encrypted, broken, too deep, too large) is DENIED:
+    held for a person, not deferred for ever. Only trouble of our own (a scanner that does not answer) is None.
+    A message that is infected by our own finding stays INFECTED whatever a scanner that is down would have said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+from egressguard.policy.facts import Attachment, ScanReport, Verdict
+from egressguard.policy.model import Scan
+from egressguard.scan.archive import Budget, Member, Opened, members
+from egressguard.scan.eicar import contains_eicar, is_eicar
+from egressguard.scan.kinds import ZIP, media_type
+from egressguard.scan.walk import Part, has_uuencode, walk
+
+MAX_FINDINGS = 50
+EICAR_NAME = "EICAR-Test-File"
+
+
+class ScannerDown(Exception):
+    """A scanner that is configured did not answer."""
+
+
+AskScanner = Callable[[bytes], str | None]
+"""Octets of a whole message -> the name of what was found, or None. Raises ScannerDown."""
+
+
+def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> ScanReport:
+    """The facts of one message for the rules."""
+    walked = walk(content)
+    opened = Opened(problems=list(walked.problems))
+    budget = Budget(settings.max_unpacked_octets)
+    found = [member for part in walked.parts for member in _unfold(part, budget, settings, opened)]
+    infected = [f"{EICAR_NAME} in {_where(m.path)}" for m in found if is_eicar(m.content)]
+    infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
+    denied = [*_denied(found, settings), *opened.problems]
+    denied += ["uuencoded file in the text" for p in walked.parts if p.is_text and has_uuencode(p.content)]
+    attachments = tuple(Attachment(m.path, m.media_type, len(m.content)) for m in found)
+    try:
+        name = ask(content) if ask is not None else None
+    except ScannerDown as wrong:
+        verdict = Verdict.INFECTED if infected else None
+        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong)]), attachments)
+    if name is not None:
+        infected.append(name)
+    verdict = Verdict.INFECTED if infected else Verdict.DENIED if denied else Verdict.CLEAN
+    return ScanReport(verdict, _bounded([*infected, *denied]), attachments)
+
+
+def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Iterable[Member]:
+    """The part itself under each of its names, and all that an archive holds."""
+    kind = media_type(part.content)
+    if part.is_text and kind != ZIP:
+        return
+    for name in part.names or ("unnamed",):
+        yield Member((name,), part.content, kind)
+    if kind == ZIP:
+        outer = (part.names or ("unnamed",))[0]
+        yield from members((outer,), part.content, budget, settings.max_nesting, opened)
+
+
+def _denied(found: Iterable[Member], settings: Scan) -> Iterable[str]:
+    for member in found:
+        if _name_denied(member.path[-1], settings.denied_names):
+            yield f"denied name: {_where(member.path)}"
+        if any(fnmatchcase(member.media_type, pattern.lower()) for pattern in settings.denied_types):
+            yield f"denied type {member.media_type}: {_where(member.path)}"
+
+
+def _name_denied(name: str, patterns: Iterable[str]) -> bool:
+    """As Windows reads a name: the last path component, trailing dots and blanks do not count."""
+    plain = name.replace("\\", "/").rpartition("/")[2].rstrip(" .").lower()
+    return any(fnmatchcase(plain, pattern.lower()) for pattern in patterns)
+
+
+def _where(path: tuple[str, ...]) -> str:
+    return " > ".join(path)[:200]
+
+
+def _bounded(findings: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(findings))[:MAX_FINDINGS]
