@@ -1,0 +1,26 @@
+# Every target calls the scripts that also work without make.
+SUITE ?= bookworm
+
+.PHONY: check test run lab fresh lock peers
+
+check: ## format, lint, types, import contracts, tests
+	scripts/test
+
+test: check
+
+peers: ## unpack the programs that only tests talk to into .peers/
+	scripts/peers
+
+run: ## install what is missing and run the gateway
+	scripts/run
+
+lab: ## the whole story in network namespaces (root)
+	scripts/lab
+
+fresh: ## prove scripts/run and scripts/test in a minimal Debian: make fresh SUITE=trixie (root)
+	scripts/fresh $(SUITE)
+
+lock: ## pin the dependencies anew (needs uv)
+	uv lock --upgrade
+	uv export --quiet --frozen --no-dev --no-emit-project --no-header -o requirements.lock
+	uv export --quiet --frozen --no-emit-project --no-header -o requirements-dev.lock
