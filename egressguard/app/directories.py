@@ -18,6 +18,17 @@ def prepare_directories(places: Places, *, as_root: bool) -> None:
         if as_root:
             os.chown(path, *_owner(role))
         path.chmod(mode)
+    if as_root:
+        _share_secrets(places)
+
+
+def _share_secrets(places: Places) -> None:
+    """Passwords that the administrator wrote are root's, and readable for the roles' group."""
+    group_id = grp.getgrnam(GROUP).gr_gid
+    for path in (places.accounts, *(p for p in places.secrets.iterdir() if p.is_file() and not p.is_symlink())):
+        if path.exists():
+            os.chown(path, 0, group_id)
+            path.chmod(0o640)
 
 
 def _wanted(places: Places) -> list[tuple[Path, str, int]]:

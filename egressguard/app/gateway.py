@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from egressguard.app.children import GROUP, missing_users
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.directories import prepare_directories
+from egressguard.app.identity import certificate_of
 from egressguard.app.listeners import (
     CannotListen,
     bind_all,
@@ -27,7 +27,6 @@ from egressguard.app.places import Places
 from egressguard.app.rules import read_rules, write_snapshot
 from egressguard.app.supervisor import Plan, Supervisor
 from egressguard.policy.model import Policy
-from egressguard.smtp.tls import ensure_certificate
 
 Say = Callable[[str], object]
 
@@ -111,17 +110,11 @@ def running_pid(places: Places) -> int | None:
 
 
 def _certificate(policy: Policy, places: Places, *, as_root: bool) -> None:
-    if policy.site.relay.tls.certificate is not None:
-        return
-    _, key = ensure_certificate(places.tls, hostname_of(policy), time.time())
-    if as_root:
+    """Made before the roles start, readable for the two that speak TLS."""
+    _, key = certificate_of(policy, places)
+    if as_root and policy.site.relay.tls.certificate is None:
         os.chown(key, 0, places.tls.stat().st_gid)
         key.chmod(0o640)
-
-
-def hostname_of(policy: Policy) -> str:
-    """The relay's name: from the rules, else the machine's."""
-    return policy.site.relay.hostname or socket.getfqdn() or "localhost"
 
 
 def _announce(places: Places, policy: Policy, high_ports: bool, say: Say) -> None:

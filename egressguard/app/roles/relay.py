@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from egressguard.app.identity import certificate_of, hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
+from egressguard.app.roles.relay_commands import commands
+from egressguard.mailbox.accounts import Accounts
+from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
+from egressguard.relay.attempt import Means
+from egressguard.relay.dns import Resolver
+from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Queue
+from egressguard.scan.client import ScanClient
+from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.server import SmtpServer
+from egressguard.smtp.settings import SmtpSettings
+from egressguard.smtp.tls import server_context
+from egressguard.store.passwd import PasswdFile
 from egressguard.store.spool import SqliteSpool
 
-DRAIN_SECONDS = 10
+DRAIN_SECONDS = 8
+MEASURE_SECONDS = 10
+SCAN_GRACE_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -25,19 +41,86 @@ class Relay:
     quarantine: Quarantine
     server: SmtpServer
     acceptance: Acceptance
+    scanner: ScanClient
+    delivery: MaildirDelivery
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
-    async with framed("relay", places, high_ports=high_ports) as frame, _relay(frame) as relay:
+    async with framed("relay", places, high_ports=high_ports) as frame, _open(frame) as relay:
 
         async def reload(policy: Policy) -> None:
+            certificate = await asyncio.to_thread(certificate_of, policy, places)
+            relay.server.reload_certificate(*certificate)
+            relay.server.settings = SmtpSettings.of(policy.site.relay, hostname_of(policy))
             relay.acceptance.policy = policy
             relay.queue.policy = policy
-            relay.server.reload_certificate(*_certificate(policy, places))
+            relay.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
 
-        await serve_until_stopped(frame, _commands(relay), reload)
+        working = [asyncio.create_task(relay.queue.run()), asyncio.create_task(_measure(relay.quarantine))]
+        for task in working:
+            task.add_done_callback(lambda _ended: frame.stopping.set())  # a queue that ended ends the role
+        try:
+            await serve_until_stopped(frame, commands(relay.spool, relay.queue, relay.quarantine), reload)
+        finally:
+            await relay.server.drain(DRAIN_SECONDS)
+            await relay.queue.stop(DRAIN_SECONDS)
+            for task in working:
+                task.cancel()
+            for ended in await asyncio.gather(*working, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
 
 
 @contextlib.asynccontextmanager
-async def _relay(frame: Frame) -> AsyncIterator[Relay]:
-    yield NotImplemented  # type: ignore[misc]
+async def _open(frame: Frame) -> AsyncIterator[Relay]:
+    policy, places = frame.policy, frame.places
+    spool = await asyncio.to_thread(
+        lambda: SqliteSpool(places.spool, reserve_octets=policy.site.relay.free_space_reserve_octets)
+    )
+    try:
+        relay = await _assemble(frame, spool)
+        for name, listener in policy.site.relay.listeners.items():
+            await relay.server.start(name, listener, frame.sockets.get(name, []))
+        yield relay
+    finally:
+        await asyncio.to_thread(spool.close)
+
+
+async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
+    policy, places, registry = frame.policy, frame.places, frame.registry
+    hostname = hostname_of(policy)
+    admins = policy.site.access.quarantine_admins
+    delivery = MaildirDelivery(
+        places.mailboxes, Accounts(places.accounts), os.getegid(), postmaster=admins[0] if admins else None
+    )
+    means = Means(Resolver(policy.site.resolvers), hostname, places.secrets, delivery)
+    queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
+    quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
+    timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
+    scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
+    acceptance = Acceptance(
+        policy,
+        spool=spool,
+        scanner=scanner,
+        holder=quarantine,
+        local_exists=delivery.exists,
+        record=frame.record,
+        registry=registry,
+        hostname=hostname,
+        accepted=queue.wake,
+    )
+    certificate = await asyncio.to_thread(certificate_of, policy, places)
+    server = SmtpServer(
+        acceptance,
+        SmtpSettings.of(policy.site.relay, hostname),
+        server_context(*certificate),
+        Authenticator(PasswdFile(places.accounts)),
+        registry,
+    )
+    return Relay(spool, queue, quarantine, server, acceptance, scanner, delivery)
+
+
+async def _measure(quarantine: Quarantine) -> None:
+    while True:
+        await quarantine.measure()
+        await asyncio.sleep(MEASURE_SECONDS)

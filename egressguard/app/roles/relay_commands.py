@@ -1,0 +1,70 @@
+"""What the command line asks of the relay: the queue's and the quarantine's commands, and what goes wrong in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from egressguard.app.control import CommandError, Commands, Handler
+from egressguard.quarantine.hold import NotFound, Quarantine
+from egressguard.relay.queue import Queue
+from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
+
+T = TypeVar("T")
+
+
+def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
+    async def status() -> dict[str, Any]:
+        depth = await spool.depth()
+        waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
+        return waiting | {"held": len(await quarantine.rows())}
+
+    async def show(message_id: str) -> dict[str, Any]:
+        return await _told(quarantine.show(message_id))
+
+    async def release(message_id: str, by: str) -> dict[str, Any]:
+        return await _told(quarantine.release(message_id, by))
+
+    async def delete(message_id: str, by: str) -> dict[str, Any]:
+        return await _told(quarantine.delete(message_id, by))
+
+    queue_reads, queue_changes = _of_queue(spool, queue)
+    reads: dict[str, Handler] = {"status": status, "quarantine.list": quarantine.rows, "quarantine.show": show}
+    changes: dict[str, Handler] = {"quarantine.release": release, "quarantine.delete": delete}
+    return Commands(reads | queue_reads, changes | queue_changes)
+
+
+def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str, Handler]]:
+    async def rows(limit: int) -> list[dict[str, Any]]:
+        return await spool.rows(limit)
+
+    async def show(queue_id: str) -> dict[str, Any]:
+        found = await spool.rows(1, queue_id)
+        return found[0] if found else _not_queued(queue_id)
+
+    async def retry(queue_id: str | None) -> dict[str, Any]:
+        recipients = await _told(spool.retry_now(queue_id, time.time()))
+        if queue_id is not None and recipients == 0:
+            _not_queued(queue_id)
+        queue.wake()
+        return {"recipients": recipients}
+
+    async def delete(queue_id: str) -> dict[str, Any]:
+        return {"deleted": queue_id} if await _told(spool.delete(queue_id)) else _not_queued(queue_id)
+
+    return {"queue.list": rows, "queue.show": show}, {"queue.retry": retry, "queue.delete": delete}
+
+
+def _not_queued(queue_id: str) -> dict[str, Any]:
+    raise CommandError(f"no message {queue_id!r:.60} in the queue; it may have been delivered", "not-found")
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """What went wrong, as the person who asked should hear it."""
+    try:
+        return await work
+    except NotFound as wrong:
+        raise CommandError(str(wrong), "not-found") from wrong
+    except (SpoolFull, SpoolBroken) as wrong:
+        raise CommandError(f"the spool cannot take it now: {wrong}", "temporary") from wrong
