@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,12 +23,9 @@ class Host:
     queue: QueueBackend = "none"
 
 
-def read_inside_interfaces(proc: Path = Path("/proc/net"), sys: Path = Path("/sys/class/net")) -> frozenset[str]:
+def read_inside_interfaces(proc: Path = Path("/proc/net")) -> frozenset[str]:
     """Interfaces that carry no default route, loopback aside. Raises OSError where the kernel tells nothing."""
-    try:
-        every = {path.name for path in sys.iterdir()}
-    except OSError:  # a namespace without its own sysfs still has /proc
-        every = {line.partition(":")[0].strip() for line in (proc / "dev").read_text().splitlines()[2:]}
+    every = {name for _, name in socket.if_nameindex()}
     outside = default_interfaces_4((proc / "route").read_text())
     if (proc / "ipv6_route").exists():
         outside |= default_interfaces_6((proc / "ipv6_route").read_text())
@@ -37,7 +35,7 @@ def read_inside_interfaces(proc: Path = Path("/proc/net"), sys: Path = Path("/sy
 def default_interfaces_4(text: str) -> set[str]:
     """The interfaces of IPv4 default routes in the text of /proc/net/route."""
     rows = [line.split() for line in text.splitlines()[1:]]
-    return {r[0] for r in rows if len(r) >= 8 and r[1] == "00000000" and r[7] == "00000000" and int(r[3], 16) & 1}
+    return {r[0] for r in rows if len(r) >= 8 and r[1] == "00000000" and r[7] == "00000000" and int(r[3], 16) & _ROUTE_UP}
 
 
 def default_interfaces_6(text: str) -> set[str]:

@@ -72,19 +72,23 @@ async def probe() -> Capabilities:
     if shutil.which("nft") is None:
         return Capabilities(False, "none", "nft is not installed: apt install nftables")
     try:
-        await _run("--check", "-f", "-", given=f"table inet {_PROBE} {{ chain c {{ drop; }} }}\n")
+        await _run("--check", "-f", "-", given=_scratch("drop"))
     except NftError as wrong:
         return Capabilities(False, "none", f"the ruleset may not be changed here ({wrong}): run as root")
     return Capabilities(True, await _probe_queue())
 
 
+def _scratch(statement: str) -> str:
+    return f"table inet {_PROBE} {{\n\tchain c {{\n\t\t{statement}\n\t}}\n}}\n"
+
+
 async def _probe_queue() -> QueueBackend:
     try:
-        await _run("--check", "-f", "-", given=f"table inet {_PROBE} {{ chain c {{ queue num 1; }} }}\n")
+        await _run("--check", "-f", "-", given=_scratch("queue num 1"))
         return "native"
     except NftError:
         pass
-    await _run("-f", "-", given=f"table inet {_PROBE} {{ chain c {{ drop; }} }}\n")
+    await _run("-f", "-", given=_scratch("drop"))
     try:
         insert_queue_rule(_PROBE, "c", 1)
         return "xt"

@@ -55,6 +55,8 @@ def _parse_4(octets: bytes) -> Packet | None:
 
 
 def _parse_6(octets: bytes) -> Packet | None:
+    if len(octets) < 40:
+        return None
     source, destination = IPv6Address(octets[8:24]), IPv6Address(octets[24:40])
     next_header, offset = octets[6], 40
     for _ in range(EXTENSIONS):
