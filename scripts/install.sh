@@ -162,9 +162,10 @@ pip_install() { # every file must have a hash that the lock names
 }
 
 # The checkout itself: a path file and the command, so that no build backend has to be fetched.
+# PYTHONSAFEPATH: the directory in which somebody types the command must not bring modules of its own.
 install_ourselves() {
     site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     printf '%s\n' "$ROOT" >"$site/egressguard.pth"
-    printf '#!/bin/sh\nexec "%s/bin/python" -m egressguard "$@"\n' "$VENV" >"$VENV/bin/egressguard"
+    printf '#!/bin/sh\nPYTHONSAFEPATH=1 exec "%s/bin/python" -m egressguard "$@"\n' "$VENV" >"$VENV/bin/egressguard"
     chmod 755 "$VENV/bin/egressguard"
 }

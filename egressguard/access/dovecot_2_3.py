@@ -21,7 +21,7 @@ def render_2_3(model: AccessModel) -> str:
     return render(
         instance(model),
         (f"protocols = {' '.join(model.ports.protocols)}",),
-        security(model),
+        security(),
         _tls_and_login(model),
         _accounts(model),
         _mail(model),

@@ -25,7 +25,7 @@ def render_2_4(model: AccessModel) -> str:
         ("dovecot_config_version = 2.4.0", "dovecot_storage_version = 2.4.0"),
         instance(model),
         _switches("protocols", model.ports.protocols),
-        security(model),
+        security(),
         _tls_and_login(model),
         _accounts(model),
         _mail(model),
@@ -46,8 +46,7 @@ def _tls_and_login(model: AccessModel) -> Lines:
         f"ssl_server_key_file = {model.private_key}",
         "auth_allow_cleartext = no",
         "auth_username_format = %{user | lower}",
-        "login_log_format_elements = "
-        '"user=<%{user}> method=%{mechanism} rip=%{remote_ip} %{secured}"',
+        'login_log_format_elements = "user=<%{user}> method=%{mechanism} rip=%{remote_ip} %{secured}"',
     )
 
 
@@ -102,9 +101,7 @@ def _quarantine(model: AccessModel) -> Lines:
 
 def _rights(model: AccessModel) -> Lines:
     return tuple(
-        line
-        for admin in model.quarantine_admins
-        for line in block(f"acl user={admin}", (f"rights = {ADMIN_RIGHTS}",))
+        line for admin in model.quarantine_admins for line in block(f"acl user={admin}", (f"rights = {ADMIN_RIGHTS}",))
     )
 
 

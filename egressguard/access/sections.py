@@ -54,7 +54,7 @@ def instance(model: AccessModel) -> Lines:
     )
 
 
-def security(model: AccessModel) -> Lines:
+def security() -> Lines:
     """`ssl = required` also refuses plaintext AUTH before TLS, whatever the client's address but loopback."""
     return (
         "ssl = required",

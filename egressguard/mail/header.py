@@ -39,6 +39,10 @@ def split_header_section(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], content[end:]
 
 
+def header_section(content: bytes) -> bytes:
+    return split_header_section(content)[0]
+
+
 def _belongs(line: bytes, *, first: bool) -> bool:
     if line[:1] in b" \t" and line[:1]:
         return not first and bool(line.strip())

@@ -23,10 +23,9 @@ from typing import Protocol
 
 from egressguard.mail.outcome import Outcome, delivered, permanent, transient
 from egressguard.mailbox.account_name import account_of, local_part_of
+from egressguard.mailbox.maildir import FILE_MODE, make_maildir, share
 from egressguard.store.durable import Disk, sync_directory, write_new
 
-DIRECTORY_MODE = 0o2770  # setgid: what Dovecot creates below stays in the shared group
-FILE_MODE = 0o660
 POSTMASTER = "postmaster"
 
 _QUEUE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -113,7 +112,7 @@ class MaildirDelivery:
         temporary = maildir / "tmp" / f"{queue_id}.{secrets.token_hex(8)}"
         write_new(temporary, octets, mode=FILE_MODE, disk=self._disk)
         try:
-            self._share(temporary, FILE_MODE)
+            share(temporary, FILE_MODE, group=self._group_id)
             self._disk.rename(temporary, maildir / "new" / name)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -125,25 +124,11 @@ class MaildirDelivery:
         """The account's Maildir, made where missing; durable before this process puts a first message there."""
         maildir = self._root / account
         if account not in self._synced:
-            for path in (maildir, *(maildir / part for part in ("tmp", "new", "cur"))):
-                self._make_directory(path)
+            make_maildir(maildir, group=self._group_id)
             sync_directory(maildir, self._disk)
             sync_directory(self._root, self._disk)
             self._synced.add(account)
         return maildir
-
-    def _make_directory(self, path: Path) -> None:
-        try:
-            path.mkdir()
-        except FileExistsError:
-            return  # Dovecot makes them too, at the first login
-        self._share(path, DIRECTORY_MODE)
-
-    def _share(self, path: Path, mode: int) -> None:
-        """Whatever the umask says, the group may read and write."""
-        if self._group_id is not None:
-            os.chown(path, -1, self._group_id)
-        path.chmod(mode)
 
 
 def _holds(maildir: Path, queue_id: str) -> bool:

@@ -2,180 +2,171 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from egressguard.policy.document import Fault, Path
-from egressguard.policy.model import Device, FlowRule, MailRule, Policy, Route
-from egressguard.policy.words import did_you_mean
+from egressguard.policy.endpoint import parse_endpoint
+from egressguard.policy.mail import ANY_DEVICE
+from egressguard.policy.model import Device, FlowRule, MailRule, Policy, Route, parse_network
+from egressguard.policy.patterns import LOCAL, NULL
+from egressguard.policy.sitecheck import Found, check_site, is_host
+from egressguard.policy.words import did_you_mean, one_of, quote
 
-MakeFault = Callable[..., Fault]
-"""(path in the merged rules, message, key=False) -> Fault."""
+__all__ = ["crosscheck", "parse_endpoint"]
+
+MakeFault = Callable[[Path, str], Fault]
+"""(path in the merged rules, message) -> Fault."""
 
 
-def crosscheck(policy: Policy, fault: MakeFault) -> list[Fault]:
+def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
     """All faults between the parts of a policy whose parts are each well-formed."""
-    return [
-        *_duplicates(policy, fault),
-        *chain.from_iterable(_flow(policy, i, rule, fault) for i, rule in enumerate(policy.flows)),
-        *chain.from_iterable(_mail(policy, i, rule, fault) for i, rule in enumerate(policy.mail)),
-        *chain.from_iterable(_route(policy, i, route, fault) for i, route in enumerate(policy.routes)),
-        *_site(policy, fault),
-        *chain.from_iterable(_device(i, device, fault) for i, device in enumerate(policy.devices)),
-    ]
+    found = chain(
+        _duplicates(policy),
+        chain.from_iterable(_flow(policy, i, rule) for i, rule in enumerate(policy.flows)),
+        chain.from_iterable(_mail(policy, i, rule) for i, rule in enumerate(policy.mail)),
+        chain.from_iterable(_route(policy, i, route) for i, route in enumerate(policy.routes)),
+        check_site(policy.site),
+        chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
+    )
+    return (fault(path, message) for path, message in found)
 
 
-def _duplicates(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
+def _duplicates(policy: Policy) -> Found:
     for section in ("flows", "mail", "routes", "devices"):
         first: dict[str, str] = {}
         for index, item in enumerate(getattr(policy, section)):
             if item.name in first:
                 words = f"the name '{item.name}' stands twice in {section}; the first is at {first[item.name]}"
-                yield fault((section, index, "name"), words)
+                yield (section, index, "name"), f"{words}, expected names of their own"
             first.setdefault(item.name, item.at)
 
 
-def _known(
-    path: Path, what: str, names: Iterable[str], known: Mapping[str, object], fault: MakeFault
-) -> Iterator[Fault]:
+def _known(path: Path, what: str, names: Iterable[str], known: Mapping[str, object]) -> Found:
     for index, name in enumerate(names):
         if name not in known:
-            there = ", ".join(sorted(known)) or "none is defined"
             hint = did_you_mean(name, known)
-            yield fault((*path, index), f"unknown {what} '{name}'{hint}; expected one of: {there}")
+            yield (*path, index), f"unknown {what} {quote(name)}{hint}; expected {one_of(sorted(known))}"
 
 
-def _networks(path: Path, texts: Iterable[str], policy: Policy, fault: MakeFault) -> Iterator[Fault]:
+def _networks(path: Path, texts: Iterable[str], policy: Policy) -> Found:
     """Prefixes and @set names."""
     for index, text in enumerate(texts):
-        if text.startswith("@"):
-            for found in _known(path, "set", [text[1:]], policy.site.sets, fault):
-                yield fault((*path, index), found.message)
-        elif not _is_network(text):
-            words = f"'{text}' is neither a prefix nor a set; expected 192.0.2.0/24, 2001:db8::/32 or @NAME"
-            yield fault((*path, index), words)
+        if message := _network_fault(text, policy):
+            yield (*path, index), message
 
 
-def _is_network(text: str) -> bool:
+def _network_fault(text: str, policy: Policy) -> str:
+    if text.startswith("@"):
+        return "".join(message for _path, message in _known((), "set", [text[1:]], policy.site.sets))
     try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
+        parse_network(text)
+    except ValueError as wrong:
+        return f"{quote(text)} is neither a prefix nor a set: {wrong}, or @NAME"
+    return ""
 
 
-def _flow(policy: Policy, index: int, rule: FlowRule, fault: MakeFault) -> Iterator[Fault]:
+def _flow(policy: Policy, index: int, rule: FlowRule) -> Found:
     path: Path = ("flows", index)
-    yield from _known((*path, "from"), "zone", rule.from_zone, policy.site.zones, fault)
-    yield from _networks((*path, "source"), rule.source, policy, fault)
-    yield from _networks((*path, "destination"), rule.destination, policy, fault)
+    yield from _known((*path, "from"), "zone", rule.from_zone, policy.site.zones)
+    yield from _networks((*path, "source"), rule.source, policy)
+    yield from _networks((*path, "destination"), rule.destination, policy)
+    for position, host in enumerate(rule.destination_host):
+        if not is_host(host):
+            words = f"{quote(host)} is no host name; expected one such as mx.example.org"
+            yield (*path, "destination_host", position), words
     if rule.destination_host and rule.decide != "queue":
-        yield fault((*path, "destination_host"), "host names need thought; expected `decide: queue` beside it")
-    if rule.action != "redirect":
-        return
+        yield (*path, "destination_host"), "the kernel knows no host names; expected `decide: queue` beside it"
+    if rule.action == "redirect":
+        yield from _redirect(policy, path, rule)
+
+
+def _redirect(policy: Policy, path: Path, rule: FlowRule) -> Found:
     if rule.decide == "queue":
-        yield fault((*path, "decide"), "a redirect cannot be decided by queue; expected `decide: kernel`")
+        yield (*path, "decide"), "a redirect cannot be decided by queue; expected `decide: kernel`"
     if rule.protocol != "tcp":
-        yield fault((*path, "protocol"), "only TCP can be redirected; expected `protocol: tcp`")
+        yield (*path, "protocol"), "only TCP can be redirected; expected `protocol: tcp`"
+    if not rule.port:
+        yield (*path, "action"), "every TCP port would end in the relay; expected `port: 25` beside the redirect"
     if policy.site.relay.redirect_to is None:
-        yield fault((*path, "action"), "redirect where to? expected `redirect_to: LISTENER` in site.relay")
+        yield (*path, "action"), "redirect where to? expected `redirect_to: LISTENER` in site.relay"
 
 
-def _mail(policy: Policy, index: int, rule: MailRule, fault: MakeFault) -> Iterator[Fault]:
+def _mail(policy: Policy, index: int, rule: MailRule) -> Found:
     path: Path = ("mail", index, "match")
+    match = rule.match
+    yield from _clients((*path, "client"), match.client, policy)
     devices = {device.name: device for device in policy.devices}
+    for position, name in enumerate(match.device):
+        if name not in devices and name != ANY_DEVICE:
+            choices = one_of([ANY_DEVICE, *sorted(devices)])
+            words = f"unknown device {quote(name)}{did_you_mean(name, [*devices, ANY_DEVICE])}; expected {choices}"
+            yield (*path, "device", position), words
+    yield from _known((*path, "listener"), "listener", match.listener, policy.site.relay.listeners)
+    yield from _domains((*path, "sender_domain"), match.sender_domain)
+    yield from _domains((*path, "recipient_domain"), match.recipient_domain)
+    yield from _paths((*path, "sender"), match.sender, NULL)
+    yield from _paths((*path, "recipient"), match.recipient)
+    if match.user and match.authenticated is False:
+        yield (*path, "user"), "a client that is not authenticated has no user; expected one of the two keys"
+    yield from _answers(("mail", index), rule)
+
+
+def _clients(path: Path, texts: Iterable[str], policy: Policy) -> Found:
     zones = policy.site.zones
-    for position, client in enumerate(rule.match.client):
-        if client in zones:
-            if not zones[client].networks:
-                words = f"zone '{client}' has no networks; a mail client is known by its address only"
-                yield fault((*path, "client", position), words)
-        elif client.startswith("@") or _is_network(client):
-            for found in _networks((*path, "client"), [client], policy, fault):
-                yield fault((*path, "client", position), found.message)
-        else:
-            hint = did_you_mean(client, zones)
-            words = f"unknown zone '{client}'{hint}; expected a zone, @SET or a prefix"
-            yield fault((*path, "client", position), words)
-    yield from _known((*path, "device"), "device", rule.match.device, devices, fault)
-    yield from _known((*path, "listener"), "listener", rule.match.listener, policy.site.relay.listeners, fault)
-    yield from _domains((*path, "sender_domain"), rule.match.sender_domain, fault)
-    yield from _domains((*path, "recipient_domain"), rule.match.recipient_domain, fault)
-    yield from _paths((*path, "sender"), rule.match.sender, fault)
-    yield from _paths((*path, "recipient"), rule.match.recipient, fault)
+    for position, text in enumerate(texts):
+        if text in zones:
+            if not zones[text].networks:
+                words = f"a mail client is known by its address only; expected `networks` in zone '{text}'"
+                yield (*path, position), words
+        elif message := _network_fault(text, policy):
+            if not text.startswith("@"):
+                choices = "a zone, @SET or a prefix such as 192.0.2.0/24"
+                message = f"unknown zone {quote(text)}{did_you_mean(text, zones)}; expected {choices}"
+            yield (*path, position), message
 
 
-def _domains(path: Path, texts: Iterable[str], fault: MakeFault) -> Iterator[Fault]:
+def _answers(path: Path, rule: MailRule) -> Found:
+    """Keys that the rule's action never uses: whoever wrote them expects something that will not happen."""
+    if "folder" in rule.model_fields_set and rule.action != "quarantine":
+        yield (*path, "folder"), f"`action: {rule.action}` has no folder; expected `action: quarantine`"
+    if rule.text and rule.action not in {"reject", "defer"}:
+        yield (*path, "text"), f"with `action: {rule.action}` nobody is told a text; expected reject or defer"
+
+
+def _domains(path: Path, texts: Iterable[str]) -> Found:
     for index, text in enumerate(texts):
-        if text.startswith("@") and text != "@local":
-            yield fault((*path, index), f"'{text}'; expected a domain, .domain (its subdomains) or @local")
-        elif not text:
-            yield fault((*path, index), "an empty domain; expected a domain, .domain or @local")
+        if text != LOCAL and not is_host(text.removeprefix(".")):
+            hint = did_you_mean(text, [LOCAL])
+            words = f"{quote(text)} is no domain{hint}; expected example.org, .example.org (subdomains) or {LOCAL}"
+            yield (*path, index), words
 
 
-def _paths(path: Path, texts: Iterable[str], fault: MakeFault) -> Iterator[Fault]:
+def _paths(path: Path, texts: Iterable[str], *others: str) -> Found:
     for index, text in enumerate(texts):
-        if text != "<>" and "@" not in text:
-            yield fault((*path, index), f"'{text}'; expected an address, *@domain or <> (the null sender)")
+        local_part, at, domain = text.rpartition("@")
+        if text not in others and not (local_part and at and (domain.startswith("[") or is_host(domain))):
+            choices = " or ".join(["anna@example.org", "*@example.org", *others])
+            yield (*path, index), f"{quote(text)} is no address; expected {choices}"
 
 
-def _route(policy: Policy, index: int, route: Route, fault: MakeFault) -> Iterator[Fault]:
+def _route(policy: Policy, index: int, route: Route) -> Found:
     path: Path = ("routes", index)
-    if "mx" in route.via and len(route.via) > 1:
-        yield fault((*path, "via"), "mx stands beside smart hosts; expected either mx or smart hosts")
-    hosts = [name for name in route.via if name != "mx"]
-    if "mx" not in route.via:
-        yield from _known((*path, "via"), "smart host", hosts, policy.site.smart_hosts, fault)
-    yield from _domains((*path, "match", "sender_domain"), route.match.sender_domain, fault)
-    yield from _domains((*path, "match", "recipient_domain"), route.match.recipient_domain, fault)
-    yield from _paths((*path, "match", "sender"), route.match.sender, fault)
+    if not route.via:
+        yield (*path, "via"), "a route that leads nowhere; expected mx or the names of smart hosts"
+    elif "mx" not in route.via:
+        yield from _known((*path, "via"), "smart host", route.via, policy.site.smart_hosts)
+    elif len(route.via) > 1:
+        yield (*path, "via"), "mx stands beside smart hosts; expected either mx or smart hosts"
+    yield from _domains((*path, "match", "sender_domain"), route.match.sender_domain)
+    yield from _domains((*path, "match", "recipient_domain"), route.match.recipient_domain)
+    yield from _paths((*path, "match", "sender"), route.match.sender, NULL)
 
 
-def _device(index: int, device: Device, fault: MakeFault) -> Iterator[Fault]:
-    yield from _paths(("devices", index, "senders"), device.senders, fault)
-    yield from _paths(("devices", index, "recipients"), device.recipients, fault)
-
-
-def _site(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
-    relay = policy.site.relay
-    if relay.redirect_to is not None:
-        path: Path = ("site", "relay", "redirect_to")
-        if relay.redirect_to not in relay.listeners:
-            for found in _known(path, "listener", [relay.redirect_to], relay.listeners, fault):
-                yield fault(path, found.message)
-        elif relay.listeners[relay.redirect_to].kind != "smtp":
-            yield fault(path, f"listener '{relay.redirect_to}' is not of kind smtp; clients on 25 expect that")
-    for index, resolver in enumerate(policy.site.resolvers):
-        if not _is_endpoint(resolver):
-            words = f"'{resolver}' is no resolver; expected 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
-            yield fault(("site", "resolvers", index), words)
-    if policy.site.scan.clamd is not None:
-        address = policy.site.scan.clamd.address
-        host, _, port = address.rpartition(":")
-        if not (address.startswith("unix:/") or (host and port.isdecimal())):
-            yield fault(("site", "scan", "clamd", "address"), f"'{address}'; expected unix:/path or host:port")
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        parse_endpoint(text, 53)
-    except ValueError:
-        return False
-    return True
-
-
-def parse_endpoint(text: str, default_port: int) -> tuple[str, int]:
-    """ "192.0.2.53", "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353" -> (address, port). Raises ValueError."""
-    host, port = text, default_port
-    if text.startswith("["):
-        host, closed, rest = text[1:].partition("]")
-        if not closed or (rest and not rest.startswith(":")):
-            raise ValueError(text)
-        port = int(rest[1:]) if rest else default_port
-    elif text.count(":") == 1:
-        host, _, number = text.partition(":")
-        port = int(number)
-    if not 0 < port < 65536:
-        raise ValueError(text)
-    return str(ipaddress.ip_address(host)), port
+def _device(index: int, device: Device) -> Found:
+    path: Path = ("devices", index)
+    for key in ("addresses", "senders"):
+        if not getattr(device, key):
+            yield (*path, key), f"a device without {key} may send nothing; expected at least one"
+    yield from _paths((*path, "senders"), device.senders, NULL)
+    yield from _paths((*path, "recipients"), device.recipients)

@@ -4,6 +4,7 @@ Contract
     Never raises on any octets: what is wrong becomes a Fault with file:line:column.
     `no`, `on`, `22:22`, `0755` and dates are text; numbers are decimal integers; true, false and null as in JSON.
     Duplicate keys, tags, aliases, several documents, and whatever is too large or too deep are refused.
+    Time and memory are bounded: events are read one by one and reading stops at the first limit.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ from typing import Any
 import yaml
 
 MAX_OCTETS = 4 * 1024 * 1024
-MAX_DEPTH = 20
-MAX_NODES = 500_000
+MAX_DEPTH = 16  # the schema itself needs 8
+MAX_VALUES = 200_000  # a set of 100,000 prefixes fits
+MAX_FAULTS = 100  # per file: nobody reads on after that
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _QUOTED = frozenset("'\"|>")
-_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+# What YAML 1.2 s5.1 calls printable, less U+0085, U+2028 and U+2029: they break lines here, but in no editor.
+_UNPRINTABLE = re.compile("[^\\t\\n\\r\\x20-\\x7e\\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Path = tuple[str | int, ...]
 """The way to a value: keys and list indexes from the top of the document."""
+
+Place = tuple[int, int]
+"""(line, column), both from 1; columns count characters."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,126 +49,191 @@ class Fault:
 
 @dataclass(slots=True)
 class Document:
-    """`value` is the top mapping; `places` gives (line, column) of each value, `key_places` of each mapping key."""
+    """`value` is the top mapping; `places` gives the place of each value, `key_places` of each mapping key.
+
+    `broken`: reading stopped before the end, so that what stands behind is not known.
+    """
 
     file: str
     value: dict[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    key_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    places: dict[Path, Place] = field(default_factory=dict)
+    key_places: dict[Path, Place] = field(default_factory=dict)
+    broken: bool = False
 
-    def fault(self, at: tuple[int, int], message: str) -> None:
+    def fault(self, at: Place, message: str) -> None:
         self.faults.append(Fault(self.file, *at, message))
 
-    def place(self, path: Path) -> tuple[int, int]:
+    def place(self, path: Path) -> Place:
         """Where `path` stands, or its nearest parent that stands anywhere."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, (1, 1))
 
 
+class _Halt(Exception):
+    """Reading cannot go on: the fault is (place, message)."""
+
+    def __init__(self, at: Place, message: str) -> None:
+        super().__init__(message)
+        self.at, self.message = at, message
+
+
 def parse_document(file: str, content: bytes) -> Document:
-    """Parse one file; look at `.faults` before using `.value`."""
+    """Parse one file; look at `.faults` before trusting `.value`."""
     document = Document(file)
-    if len(content) > MAX_OCTETS:
-        document.fault((1, 1), f"{len(content)} octets; expected at most {MAX_OCTETS}")
-        return document
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as wrong:
-        document.fault(_position(content, wrong.start), "not UTF-8 text; expected a YAML file")
-        return document
-    _compose(document, text)
+        _read(document, _text(content))
+    except _Halt as halt:
+        document.broken = True
+        document.fault(halt.at, halt.message)
     return document
 
 
-def _compose(document: Document, text: str) -> None:
-    loader = None
+def _text(content: bytes) -> str:
+    if len(content) > MAX_OCTETS:
+        raise _Halt((1, 1), f"{len(content)} octets; expected at most {MAX_OCTETS}")
     try:
-        loader = yaml.CBaseLoader(text)
-        node = loader.get_single_node()  # composes without making any object
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as wrong:
+        before = content[: wrong.start].decode("utf-8-sig", "replace")
+        raise _Halt(_end_of(before), f"the octet 0x{content[wrong.start]:02x} is not UTF-8; expected text") from None
+    if found := _UNPRINTABLE.search(text):
+        words = f"the character U+{ord(found[0]):04X} stands here; expected printable text"
+        raise _Halt(_end_of(text[: found.start()]), words)
+    return text
+
+
+def _end_of(text: str) -> Place:
+    """The place just behind `text`."""
+    lines = f"{text}.".splitlines()
+    return len(lines), len(lines[-1])
+
+
+def _read(document: Document, text: str) -> None:
+    loader = yaml.CBaseLoader(text)
+    try:
+        document.value = _Reader(document, loader).read()
     except yaml.MarkedYAMLError as wrong:
-        mark = wrong.problem_mark or wrong.context_mark
-        at = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        document.fault(at, f"not YAML: {wrong.problem or wrong.context}; expected keys and values, such as `port: 25`")
-        return
-    except (yaml.YAMLError, ValueError) as wrong:
-        document.fault((1, 1), f"not YAML: {str(wrong).splitlines()[0]}; expected plain text")
-        return
-    except RecursionError:
-        document.fault((1, 1), f"nested too deep; expected at most {MAX_DEPTH} levels")
-        return
+        raise _Halt(*_syntax(wrong, text)) from None
+    except yaml.YAMLError as wrong:
+        raise _Halt((1, 1), f"not YAML: {str(wrong).splitlines()[0]}; expected plain text") from None
     finally:
-        if loader is not None:
-            loader.dispose()
-    if node is None:
-        return
-    if not isinstance(node, yaml.MappingNode):
-        document.fault(_at(node), "expected a mapping of sections: site, flows, mail, routes, devices")
-        return
-    _Reader(document).read_top(node)
+        loader.dispose()
+
+
+def _syntax(wrong: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
+    """libyaml's complaint in place, with the three slips that rule files invite named as such."""
+    mark = wrong.problem_mark or wrong.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    lines = text.splitlines()
+    start = lines[line][max(column - 1, 0) : column + 1] if line < len(lines) else ""
+    if "@" in start or "*" in start or "`" in start:
+        hint = "a value that starts with '@', '*' or '`' needs quotes, such as \"@name\""
+    elif "\t" in start:
+        hint = "expected spaces, not tabs, at the start of a line"
+    else:
+        hint = "expected keys and values, such as `port: 25`"
+    return (line + 1, column + 1), f"not YAML: {wrong.problem or wrong.context}; {hint}"
 
 
 class _Reader:
-    """Turns composed nodes into values, noting each one's place; anchors show as nodes met twice."""
+    """Events -> values, by descent. Composing nodes first would let a deep file overrun the C stack."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, loader: yaml.CBaseLoader) -> None:
         self._document = document
-        self._seen: set[int] = set()
+        self._loader = loader
+        self._values = 0
 
-    def read_top(self, node: yaml.Node) -> None:
-        value = self._read(node, ())
-        if isinstance(value, dict):
-            self._document.value = value
+    def read(self) -> dict[str, Any]:
+        self._next()  # the stream starts
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return {}
+        top = self._next()
+        if not isinstance(top, yaml.MappingStartEvent):
+            if isinstance(top, yaml.ScalarEvent) and not top.value:
+                return {}
+            raise _Halt(_at(top), "expected a mapping of sections: site, flows, mail, routes, devices")
+        value = self._value(top, ())
+        self._next()  # the document ends
+        if not isinstance(second := self._next(), yaml.StreamEndEvent):
+            raise _Halt(_at(second), "a second document ('---'); expected one document a file")
+        return value if isinstance(value, dict) else {}
 
-    def _read(self, node: yaml.Node, path: Path) -> Any:
-        document, at = self._document, _at(node)
-        document.places[path] = at
+    def _next(self) -> yaml.Event:
+        event = self._loader.get_event()
+        assert event is not None  # only behind the stream's end, where nobody reads
+        return event
+
+    def _fault(self, at: Place, message: str) -> None:
+        if len(self._document.faults) >= MAX_FAULTS:
+            raise _Halt(at, f"more than {MAX_FAULTS} faults in one file; the rest was not read")
+        self._document.fault(at, message)
+
+    def _value(self, event: yaml.Event, path: Path) -> Any:
+        at = _at(event)
+        self._document.places[path] = at
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _Halt(at, f"too many values; expected at most {MAX_VALUES} in one file")
         if len(path) > MAX_DEPTH:
-            return document.fault(at, f"nested too deep; expected at most {MAX_DEPTH} levels")
-        if id(node) in self._seen:
-            return document.fault(at, "an alias (*name); expected the value itself, or a named set (@name)")
-        self._seen.add(id(node))
-        if node.tag not in _TAGS:
-            return document.fault(at, f"a tag ({node.tag}); expected a plain value")
-        if len(self._seen) > MAX_NODES:
-            return None if document.faults else document.fault(at, f"more than {MAX_NODES} values in one file")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._read(item, (*path, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node)
+            raise _Halt(at, f"nested too deep; expected at most {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            self._fault(at, f'an alias (*{event.anchor}); expected the value itself, or a named set ("@name")')
+            return None
+        assert isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent)
+        if event.tag is not None:
+            self._fault(at, f"a tag ({event.tag}); expected a plain value")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(path)
+        return _scalar(event)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        document = self._document
+    def _sequence(self, path: Path) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            items.append(self._value(event, (*path, len(items))))
+        return items
+
+    def _mapping(self, path: Path) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                document.fault(_at(key_node), "a key that is no text; expected a name")
-                continue
-            key = str(key_node.value)
-            if key in mapping:
-                line, column = document.key_places[(*path, key)]
-                document.fault(_at(key_node), f"key '{key}' stands twice; the first is at {line}:{column}")
-                continue
-            document.key_places[(*path, key)] = _at(key_node)
-            mapping[key] = self._read(value_node, (*path, key))
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            key = self._key(event, path, mapping)
+            value_path = (*path, "" if key is None else key)
+            before = self._document.places.get(value_path)
+            value = self._value(self._next(), value_path)
+            if key is not None and key not in mapping:
+                mapping[key] = value
+            elif before is not None:
+                self._document.places[value_path] = before
         return mapping
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        text = str(node.value)
-        if node.style in _QUOTED:  # always text
-            return text
-        if text in _CONSTANTS:
-            return _CONSTANTS[text]
-        return int(text) if _INTEGER.fullmatch(text) else text
+    def _key(self, event: yaml.Event, path: Path, mapping: dict[str, Any]) -> str | None:
+        """The key's text; None for a key that is no text. A second one of the same text is a fault."""
+        at = _at(event)
+        if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+            self._fault(at, "a key that is not plain text; expected a name")
+            self._value(event, (*path, ""))
+            return None
+        key = str(event.value)
+        if key in mapping:
+            line, column = self._document.key_places[(*path, key)]
+            self._fault(at, f"the key '{key[:60]}' stands twice; the first is at {line}:{column}, expected one")
+        else:
+            self._document.key_places[(*path, key)] = at
+        return key
 
 
-def _at(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text = str(event.value)
+    if event.style in _QUOTED:  # always text
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    return int(text) if _INTEGER.fullmatch(text) else text
 
 
-def _position(content: bytes, offset: int) -> tuple[int, int]:
-    before = content[:offset]
-    return before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1
+def _at(event: yaml.Event) -> Place:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)

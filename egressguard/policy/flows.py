@@ -9,13 +9,13 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from egressguard.net.flow import Flow, IPAddress
 from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.model import FlowRule, Policy
-from egressguard.policy.networks import normal, prefix_set, prefixes, zones_of
+from egressguard.policy.networks import normal, within, zones_of
 
 AddressesOf = Callable[[str], frozenset[IPAddress] | None]
 
@@ -26,7 +26,7 @@ def _nothing_known(_name: str) -> frozenset[IPAddress] | None:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the rules cannot know by themselves: interfaces without a default route; names' addresses (None: not yet)."""
+    """What the rules cannot know: the interfaces without a default route; a name's addresses (None: not known yet)."""
 
     inside_interfaces: frozenset[str] = frozenset()
     addresses_of: AddressesOf = _nothing_known
@@ -36,19 +36,22 @@ NO_RULE = FlowDecision(FlowAction.ALLOW, "", "no rule names this flow")
 
 
 def decide_flow(policy: Policy, flow: Flow, surroundings: Surroundings, *, start_at: str | None = None) -> FlowDecision:
-    """The decision on one flow; `start_at` names the rule to begin with (the one that queued it)."""
+    """The decision on one flow; `start_at` names the rule to begin with (the one that queued it).
+
+    A `start_at` that the policy no longer has (it was replaced meanwhile) means all rules."""
     zones = zones_of(policy, flow.source, flow.interface, surroundings.inside_interfaces)
-    started = start_at is None
-    for rule in policy.flows:
-        started = started or rule.name == start_at
-        if not started:
-            continue
+    for rule in _rules_from(policy, start_at):
         answer = _matches(policy, rule, flow, zones, surroundings)
         if answer is None:
             return FlowDecision(None, rule.name, "a host name is not resolved yet")
         if answer:
             return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}")
     return NO_RULE
+
+
+def _rules_from(policy: Policy, start_at: str | None) -> Sequence[FlowRule]:
+    names = [rule.name for rule in policy.flows] if start_at is not None else []
+    return policy.flows[names.index(start_at) :] if start_at in names else policy.flows
 
 
 def _matches(
@@ -58,18 +61,17 @@ def _matches(
         return False
     if rule.from_zone and zones.isdisjoint(rule.from_zone):
         return False
-    if rule.source and normal(flow.source) not in prefix_set(prefixes(policy, rule.source)):
+    if rule.source and not within(policy, flow.source, rule.source):
         return False
-    destination = normal(flow.destination)
-    if rule.destination and destination not in prefix_set(prefixes(policy, rule.destination)):
+    if rule.destination and not within(policy, flow.destination, rule.destination):
         return False
-    return _host_matches(rule, destination, surroundings.addresses_of)
+    return _host_matches(rule, normal(flow.destination), surroundings.addresses_of)
 
 
 def _host_matches(rule: FlowRule, destination: IPAddress, addresses_of: AddressesOf) -> bool | None:
     if not rule.destination_host:
         return True
     answers = [addresses_of(name) for name in rule.destination_host]
-    if any(destination in known for known in answers if known is not None):
+    if any(destination in map(normal, known) for known in answers if known is not None):
         return True
     return None if None in answers else False

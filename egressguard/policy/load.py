@@ -3,14 +3,16 @@
 Contract
     Pure: octets in, Policy or faults out. Never raises on any input.
     A Policy comes out only when there is no fault at all; its revision is a digest of names and octets.
+    Faults between rules are looked for among what is well-formed, unless a part is missing that they may point to.
     The sections flows, mail, routes and devices are concatenated in the order of file names; `site` stands once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,10 +20,13 @@ from pydantic import ValidationError
 from egressguard.policy.crosscheck import crosscheck
 from egressguard.policy.document import Document, Fault, Path, parse_document
 from egressguard.policy.model import Policy
-from egressguard.policy.words import did_you_mean, explain
+from egressguard.policy.words import did_you_mean, explain, one_of, quote
 
 LISTS = ("flows", "mail", "routes", "devices")
 SECTIONS = ("site", *LISTS)
+MAX_TOTAL_OCTETS = 16 * 1024 * 1024
+MAX_FAULTS = 1000  # over all files
+SHOWN_COLUMNS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +67,54 @@ class Sources:
         fault = self.fault(path, "")
         return f"{fault.file.rpartition('/')[2]}:{fault.line}:{fault.column}"
 
+    def without(self, items: Set[tuple[str, int]]) -> Sources:
+        """The same sources less these list items."""
+        rest = Sources({"site": self.value["site"]}, {}, self.site)
+        for section in LISTS:
+            for index, item in enumerate(self.value.get(section, ())):
+                if (section, index) not in items:
+                    rest.append(section, item, *self.origins[section, index])
+        return rest
+
+    def append(self, section: str, item: Any, document: Document, path: Path) -> None:
+        merged = self.value.setdefault(section, [])
+        self.origins[section, len(merged)] = (document, path)
+        merged.append(item)
+
 
 def parse_rules(files: Mapping[str, bytes]) -> Loaded:
     """Parse, merge and check the rule files given by name."""
+    if (total := sum(map(len, files.values()))) > MAX_TOTAL_OCTETS:
+        words = f"{total} octets in {len(files)} files; expected at most {MAX_TOTAL_OCTETS}"
+        return Loaded(None, (Fault(max(files, key=lambda name: len(files[name])), 1, 1, words),))
     documents = [parse_document(name, files[name]) for name in sorted(files)]
     faults = [fault for document in documents for fault in document.faults]
     sources = _merge(documents, faults)
-    policy = _validate(sources, faults)
-    if policy is not None:
-        _place(policy, sources)
-        faults += crosscheck(policy, sources.fault)
+    whole = sources.site is not None and not any(document.broken for document in documents)
+    policy = _checked(sources, faults, whole)
     if faults or policy is None:
-        return Loaded(None, tuple(sorted(set(faults))))
+        return Loaded(None, tuple(sorted(set(faults))[:MAX_FAULTS]))
     policy._revision = _revision(files)
     return Loaded(policy)
 
 
 def render_faults(faults: Iterable[Fault], files: Mapping[str, bytes]) -> str:
     """Each fault with its line of source and a caret under the place."""
+    lines: dict[str, list[str]] = {}
     out = []
     for fault in faults:
-        out.append(str(fault))
-        lines = files.get(fault.file, b"").decode("utf-8", "replace").splitlines()
-        if 0 < fault.line <= len(lines):
-            shown = "".join(c if c.isprintable() else " " for c in lines[fault.line - 1][:160])
-            out += [f"    {shown}", f"    {' ' * min(fault.column - 1, 160)}^"]
+        if fault.file not in lines:
+            lines[fault.file] = files.get(fault.file, b"").decode("utf-8-sig", "replace").splitlines()
+        out += [str(fault), *_pointer(fault, lines[fault.file])]
     return "\n".join(out)
+
+
+def _pointer(fault: Fault, lines: Sequence[str]) -> Sequence[str]:
+    if not 0 < fault.line <= len(lines):
+        return ()
+    shown = "".join(c if c.isprintable() else " " for c in lines[fault.line - 1][:SHOWN_COLUMNS])
+    caret = (f"    {' ' * (fault.column - 1)}^",) if fault.column <= SHOWN_COLUMNS else ()
+    return (f"    {shown}", *caret)
 
 
 def _revision(files: Mapping[str, bytes]) -> str:
@@ -104,14 +131,16 @@ def _merge(documents: Sequence[Document], faults: list[Fault]) -> Sources:
         for section, value in document.value.items():
             at = document.key_places[(section,)]
             if section not in SECTIONS:
-                hint = did_you_mean(section, SECTIONS)
-                expected = f"expected one of {', '.join(SECTIONS)}"
-                faults.append(Fault(document.file, *at, f"unknown section '{section}'{hint}; {expected}"))
+                words = (
+                    f"unknown section {quote(section)}{did_you_mean(section, SECTIONS)}; expected {one_of(SECTIONS)}"
+                )
+                faults.append(Fault(document.file, *at, words))
+                document.broken = True
             elif section == "site":
                 _take_site(sources, document, value, at, faults)
             elif value is not None:
                 _take_list(sources, document, section, value, faults)
-    if sources.site is None:
+    if sources.site is None and not any(document.broken for document in documents):
         name = documents[0].file if documents else "(rules)"
         faults.append(Fault(name, 1, 1, "no `site:` section in any file; expected exactly one"))
     return sources
@@ -120,7 +149,7 @@ def _merge(documents: Sequence[Document], faults: list[Fault]) -> Sources:
 def _take_site(sources: Sources, document: Document, value: Any, at: tuple[int, int], faults: list[Fault]) -> None:
     if sources.site is not None:
         line, column = sources.site.key_places[("site",)]
-        words = f"a second `site:` section; the first is at {sources.site.file}:{line}:{column}"
+        words = f"a second `site:` section; the first is at {sources.site.file}:{line}:{column}, expected one"
         faults.append(Fault(document.file, *at, words))
         return
     sources.site = document
@@ -131,26 +160,45 @@ def _take_list(sources: Sources, document: Document, section: str, value: Any, f
     if not isinstance(value, list):
         at = document.place((section,))
         faults.append(Fault(document.file, *at, f"expected a list of {section} (lines that start with '- ')"))
+        document.broken = True
         return
-    merged = sources.value.setdefault(section, [])
     for index, item in enumerate(value):
-        sources.origins[section, len(merged)] = (document, (section, index))
-        merged.append(item)
+        sources.append(section, item, document, (section, index))
 
 
-def _validate(sources: Sources, faults: list[Fault]) -> Policy | None:
-    if "site" not in sources.value:
+def _checked(sources: Sources, faults: list[Fault], whole: bool) -> Policy | None:
+    """The policy, crosschecked; None when something is not well-formed. `whole`: no part is missing."""
+    if sources.site is None:
         sources.value["site"] = {"zones": {}}  # so that the faults of the other sections are still found
+    policy, malformed = _validate(sources, faults)
+    if policy is not None:
+        _crosscheck(policy, sources, faults if whole else [])
+    elif whole and malformed.isdisjoint(_POINTED_TO):
+        rest = sources.without({(str(path[0]), int(path[1])) for path in malformed if len(path) > 1})
+        if (part := _validate(rest, [])[0]) is not None:
+            _crosscheck(part, rest, faults)
+    return policy
+
+
+_POINTED_TO = frozenset({("site",), ("devices",)})
+
+
+def _validate(sources: Sources, faults: list[Fault]) -> tuple[Policy | None, set[Path]]:
+    """The policy, or None and the parts that are not well-formed."""
+    malformed: set[Path] = set()
     try:
-        return Policy.model_validate(sources.value)
+        return Policy.model_validate(sources.value), malformed
     except ValidationError as wrong:
-        for error in wrong.errors(include_url=False, include_context=True):
+        for error in wrong.errors(include_url=False)[:MAX_FAULTS]:
             path, key, message = explain(error, sources.value)
             faults.append(sources.fault(path, message, key=key))
-        return None
+            section = path[:1]
+            malformed.add(section if section in _POINTED_TO else path[:2])
+        return None, malformed
 
 
-def _place(policy: Policy, sources: Sources) -> None:
+def _crosscheck(policy: Policy, sources: Sources, faults: list[Fault]) -> None:
     for section in LISTS:
         for index, item in enumerate(getattr(policy, section)):
             item._at = sources.at((section, index))
+    faults += islice(crosscheck(policy, sources.fault), MAX_FAULTS)

@@ -4,7 +4,7 @@ Contract
     Pure: no clock, no DNS, no files. The first rule that matches wins; no rule matching is REJECT.
     A matcher that cannot know its answer says None; a certain no beats it; else the decision is DEFER.
     Nothing here ever returns ACCEPT because something else failed.
-    Before DATA size and scan are None: `decide_envelope` then answers only what no content can change.
+    Before DATA size and scan are None: `decide_envelope` refuses only what no content could get accepted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from egressguard.net.flow import IPAddress
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import Attachment, MailFacts
 from egressguard.policy.model import Device, MailMatch, MailRule, Policy
-from egressguard.policy.networks import normal, prefix_set, prefixes, zones_of
-from egressguard.policy.patterns import domain_matches, path_matches
+from egressguard.policy.networks import normal, within, zones_of
+from egressguard.policy.patterns import domain_matches, name_matches, path_matches
 
 NO_RULE = MailDecision(MailAction.REJECT, "(none)", "no rule matched", text="relaying denied")
+
+ANY_DEVICE = "@any"
+"""In a rule's `device`: whichever of the policy's devices."""
 
 _STRICTNESS = (MailAction.DEFER, MailAction.REJECT, MailAction.QUARANTINE, MailAction.ACCEPT)
 
@@ -39,26 +42,26 @@ def decide_mail(policy: Policy, facts: MailFacts) -> MailDecision:
 
 
 def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
-    """The refusal that no content can change, or None: go on to DATA."""
+    """The refusal of a recipient whom no content could get accepted, or None: go on to DATA.
+
+    A rule that needs the content to stop the message (malware, too large) is passed over: it may only make
+    things stricter, and a stranger is to be refused here, not scanned and held."""
     for rule in policy.mail:
         answer = matches(policy, rule.match, facts)
-        if answer is False or (answer is None and rule.action in {"reject", "defer", "quarantine"}):
-            continue  # a rule that needs the content to stop a message cannot let it through either
-        if answer and rule.action in {"reject", "defer"}:
-            return _decision(rule)
-        return None
+        if answer is False or (answer is None and rule.action != "accept"):
+            continue
+        return _decision(rule) if answer and rule.action in {"reject", "defer"} else None
     return NO_RULE
 
 
 def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
     """One reply speaks for all recipients after DATA: the strictest decision holds for the message."""
-    return min(decisions, key=lambda decision: _STRICTNESS.index(decision.action))
+    return min(decisions, key=lambda decision: _STRICTNESS.index(decision.action), default=NO_RULE)
 
 
 def device_of(policy: Policy, client: IPAddress) -> Device | None:
     """The first device that has this address."""
-    address = normal(client)
-    return next((d for d in policy.devices if address in prefix_set(d.addresses)), None)
+    return next((device for device in policy.devices if _is_device(device, client)), None)
 
 
 def matches(policy: Policy, match: MailMatch, facts: MailFacts) -> bool | None:
@@ -85,21 +88,26 @@ def _decision(rule: MailRule) -> MailDecision:
 
 
 def _client(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    zones = zones_of(policy, facts.client, "", frozenset())
-    others = [text for text in wanted if text not in policy.site.zones]
-    if not zones.isdisjoint(wanted):
+    if not zones_of(policy, facts.client, "", frozenset()).isdisjoint(wanted):
         return True
-    return bool(others) and normal(facts.client) in prefix_set(prefixes(policy, others))
+    others = tuple(text for text in wanted if text not in policy.site.zones)
+    return bool(others) and within(policy, facts.client, others)
 
 
 def _device(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    return any(_device_may(device, facts) for device in policy.devices if device.name in wanted)
+    named = (device for device in policy.devices if ANY_DEVICE in wanted or device.name in wanted)
+    return any(_device_may(device, facts) for device in named)
+
+
+def _is_device(device: Device, client: IPAddress) -> bool:
+    address = normal(client)  # a device has a handful of addresses
+    return any(address.version == network.version and address in network for network in device.addresses)
 
 
 def _device_may(device: Device, facts: MailFacts) -> bool:
     """Pinned: its address, one of its senders, one of its recipients."""
     return (
-        normal(facts.client) in prefix_set(device.addresses)
+        _is_device(device, facts.client)
         and path_matches(device.senders, facts.reverse_path)
         and (not device.recipients or path_matches(device.recipients, facts.forward_path))
     )
@@ -117,15 +125,14 @@ def _attachment_name(_policy: Policy, wanted: tuple[str, ...], facts: MailFacts)
     attachments = _attachments(facts)
     if attachments is None:
         return None
-    names = [name.lower() for attachment in attachments for name in attachment.path]
-    return any(fnmatchcase(name, pattern.lower()) for name in names for pattern in wanted)
+    return any(name_matches(wanted, name) for attachment in attachments for name in attachment.path)
 
 
 def _attachment_type(_policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool | None:
     attachments = _attachments(facts)
     if attachments is None:
         return None
-    return any(fnmatchcase(a.media_type, pattern.lower()) for a in attachments for pattern in wanted)
+    return any(fnmatchcase(a.media_type.lower(), pattern.lower()) for a in attachments for pattern in wanted)
 
 
 def _verdict(_policy: Policy, wanted: tuple[object, ...], facts: MailFacts) -> bool | None:

@@ -17,24 +17,40 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from egressguard.net.flow import IPAddress, IPNetwork
 from egressguard.policy.facts import Verdict
 
-Name = Annotated[
-    str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="lower-case name, at most 63 characters")
-]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DOMAIN_PATTERN = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})$"
+FILE_PATTERN = r"^file:.+$"
+FOLDER_PATTERN = r"^[A-Z][A-Za-z0-9-]{0,31}$"
+TEXT_PATTERN = r"^[\x20-\x7e]*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, description="lower-case name, at most 63 characters")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListenPort = Annotated[int, Field(ge=0, le=65535, description="0 = any free port")]
-Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})$")]
+Domain = Annotated[str, Field(pattern=DOMAIN_PATTERN)]
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-def _parse_network(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("expected an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32")
-    return ipaddress.ip_network(value, strict=True)
+def parse_network(value: Any) -> IPNetwork:
+    """A prefix as rules write it. Raises ValueError with words of what was expected."""
+    try:
+        network = ipaddress.ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
+        raise ValueError("expected an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32") from None
+    if "%" in value:
+        raise ValueError(f"expected no interface in a prefix, such as {str(network).partition('%')[0]}")
+    if ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
+        raise ValueError(f"it has bits behind the prefix; expected {network}")
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        raise ValueError("expected an IPv4 prefix: mapped addresses count as the IPv4 address they stand for")
+    return network
 
 
 def _parse_address(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("expected an address such as 192.0.2.1 or 2001:db8::1")
-    return ipaddress.ip_address(value)
+    try:
+        return ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("expected an address such as 192.0.2.1 or 2001:db8::1") from None
 
 
 def _one_or_many(value: Any) -> Any:
@@ -45,7 +61,7 @@ def _list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Network = Annotated[IPNetwork, BeforeValidator(_parse_network)]
+Network = Annotated[IPNetwork, BeforeValidator(parse_network)]
 Address = Annotated[IPAddress, BeforeValidator(_parse_address)]
 
 
@@ -135,7 +151,7 @@ class SmartHostAuth(Strict):
     """`secret` is "file:PATH"; a relative path is below the state directory's secrets/. Never the secret itself."""
 
     user: str
-    secret: Annotated[str, Field(pattern=r"^file:.+$")]
+    secret: Annotated[str, Field(pattern=FILE_PATTERN)]
 
 
 class SmartHost(Strict):
@@ -189,7 +205,7 @@ class Metrics(Strict):
 
 
 class Site(Strict):
-    """`domains` are delivered into local mailboxes; `mail_domains` may be used as sender besides them."""
+    """`domains` are the site's own: "@local" in rules, delivered into local mailboxes."""
 
     zones: dict[Name, Zone]
     sets: dict[Name, Networks] = Field(default_factory=dict)
@@ -201,6 +217,7 @@ class Site(Strict):
     scan: Scan = Scan()
     access: Access = Access()
     metrics: Metrics = Metrics()
+    _prepared: object = PrivateAttr(default=None)  # policy.networks keeps its look-up tables here
 
 
 class FlowRule(Strict):
@@ -225,12 +242,13 @@ class FlowRule(Strict):
 class MailMatch(Strict):
     """All keys must match; a key with a list matches when one item does. Paths and domains ignore case.
 
-    `client` takes zone names, @set names and prefixes; `sender`/`recipient` take addresses, "*@domain" and "<>" (the null
-    reverse-path); `sender_domain`/`recipient_domain` take domains, ".domain" (any subdomain) and "@local" (the site's).
+    `client` takes zone names, @set names and prefixes; `device` takes device names and "@any" (any in `devices`);
+    `sender`/`recipient` take addresses, "*@domain" and "<>" (the null reverse-path);
+    `sender_domain`/`recipient_domain` take domains, ".domain" (any subdomain) and "@local" (the site's).
     """
 
     client: Texts = ()
-    device: Names = ()
+    device: Texts = ()
     listener: Names = ()
     redirected: bool | None = None
     authenticated: bool | None = None
@@ -250,8 +268,8 @@ class MailRule(Strict):
     name: Name
     match: MailMatch = MailMatch()
     action: Literal["accept", "reject", "defer", "quarantine"]
-    folder: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9-]{0,31}$")] = "Held"
-    text: Annotated[str, Field(max_length=400, pattern=r"^[\x20-\x7e]*$")] = ""
+    folder: Annotated[str, Field(pattern=FOLDER_PATTERN)] = "Held"
+    text: Annotated[str, Field(max_length=400, pattern=TEXT_PATTERN)] = ""
 
 
 class RouteMatch(Strict):

@@ -1,32 +1,57 @@
-"""How rules name paths and domains: "anna@x.example", "*@x.example", "<>", "x.example", ".x.example", "@local"."""
+"""How rules name paths and domains: "anna@x.example", "*@x.example", "<>", "x.example", ".x.example", "@local".
+
+Contract
+    Case never counts. A quoted local-part is compared by what it says: "anna"@x.example is anna@x.example.
+    The null reverse-path is matched by "<>" only and has no domain.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from egressguard.mail.address import domain_of
 
 LOCAL = "@local"
+NULL = "<>"
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
 def path_matches(patterns: Iterable[str], path: str) -> bool:
-    """Whether a path ("" = the null reverse-path) is one of `patterns`. Case does not count."""
-    folded = path.lower()
-    return any(_one_path(pattern.lower(), folded) for pattern in patterns)
-
-
-def _one_path(pattern: str, path: str) -> bool:
-    if pattern == "<>":
-        return path == ""
-    if pattern.startswith("*@"):
-        return path != "" and domain_of(path) == pattern[2:]
-    return path == pattern
+    """Whether a path ("" = the null reverse-path) is one of `patterns`."""
+    plain = _plain(path)
+    return any(_one_path(pattern, plain) for pattern in patterns)
 
 
 def domain_matches(patterns: Iterable[str], path: str, local_domains: Iterable[str]) -> bool:
-    """Whether the domain of `path` is one of `patterns`; the null path has none."""
+    """Whether the domain of `path` is one of `patterns`."""
     domain = domain_of(path)
     return bool(domain) and any(_one_domain(p.lower(), domain, local_domains) for p in patterns)
+
+
+def name_matches(patterns: Iterable[str], name: str) -> bool:
+    """Whether a file name matches one of these shell patterns, as the recipient's machine would read the name:
+    compatible letters are one, invisible characters do not count, nor do dots and spaces at the end."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    shown = "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf"}).rstrip(". ")
+    return any(fnmatchcase(shown, pattern.casefold()) for pattern in patterns)
+
+
+def _one_path(pattern: str, path: str) -> bool:
+    if pattern == NULL:
+        return path == ""
+    if pattern.startswith("*@"):
+        return path != "" and domain_of(path) == pattern[2:].lower()
+    return path != "" and path == _plain(pattern)
+
+
+def _plain(path: str) -> str:
+    local_part, at, domain = path.rpartition("@")
+    if len(local_part) >= 2 and local_part.startswith('"') and local_part.endswith('"'):
+        local_part = _QUOTED_PAIR.sub(r"\1", local_part[1:-1])  # RFC 5321 s4.1.2: quoting changes no meaning
+    return f"{local_part}{at}{domain}".lower()
 
 
 def _one_domain(pattern: str, domain: str, local_domains: Iterable[str]) -> bool:

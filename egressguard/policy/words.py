@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
 
 from egressguard.policy.document import Path
-from egressguard.policy.model import Policy
+from egressguard.policy.model import (
+    DOMAIN_PATTERN,
+    FILE_PATTERN,
+    FOLDER_PATTERN,
+    NAME_PATTERN,
+    TEXT_PATTERN,
+    Policy,
+)
+
+_SHOWN = 60  # characters of a value that a message quotes
+_LISTED = 20  # choices that a message lists
+_CANDIDATES = 200  # names looked at for "did you mean"
 
 _TYPES = {
     "string_type": "text",
@@ -21,6 +33,14 @@ _TYPES = {
     "model_attributes_type": "a mapping of keys to values",
 }
 
+_FORMS = {
+    NAME_PATTERN: "a name: lower-case letters, digits, '-' and '_', at most 63",
+    DOMAIN_PATTERN: "a domain such as example.org",
+    FILE_PATTERN: '"file:PATH", never the secret itself',
+    FOLDER_PATTERN: "a folder name: a capital letter, then letters, digits and '-', at most 32",
+    TEXT_PATTERN: "printable ASCII on one line",
+}
+
 
 def explain(error: Mapping[str, Any], value: Any) -> tuple[Path, bool, str]:
     """(path of the fault, whether its key is meant, words) for one of ValidationError.errors()."""
@@ -28,19 +48,25 @@ def explain(error: Mapping[str, Any], value: Any) -> tuple[Path, bool, str]:
     path = _existing(path, value)
     kind = str(error["type"])
     if "[key]" in error["loc"]:
-        return path, True, f"'{path[-1]}' is no name; expected lower-case letters, digits, '-' and '_'"
+        return path, True, f"{quote(path[-1])} is no name; expected lower-case letters, digits, '-' and '_'"
     if kind == "extra_forbidden":
         known = _keys_of(path[:-1])
-        return path, True, f"unknown key '{path[-1]}'{did_you_mean(path[-1], known)}; expected {_some(known)}"
+        return path, True, f"unknown key {quote(path[-1])}{did_you_mean(path[-1], known)}; expected {one_of(known)}"
     if kind == "missing":
         missing = error["loc"][-1]
-        return path, False, f"the key '{missing}' is missing"
+        return path, False, f"the key '{missing}' is missing; expected it here"
     return path, False, _words(kind, error)
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
+    close = difflib.get_close_matches(str(word)[:_SHOWN], list(islice(known, _CANDIDATES)), n=1)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def quote(text: object) -> str:
+    """Text between quotes, cut to a bearable length."""
+    shown = str(text)
+    return f"'{shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + '...'}'"
 
 
 def show(value: Any) -> str:
@@ -55,8 +81,7 @@ def show(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    text = str(value)
-    return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
+    return f"the text {quote(value)}"
 
 
 def _words(kind: str, error: Mapping[str, Any]) -> str:
@@ -73,7 +98,7 @@ def _words(kind: str, error: Mapping[str, Any]) -> str:
         words, key = limits[kind]
         return f"found {found}, expected a number of {words} {context.get(key)}"
     if kind == "string_pattern_mismatch":
-        return f"found {found}, expected text of the form {context.get('pattern')}"
+        return f"found {found}, expected {_form(str(context.get('pattern')))}"
     if kind == "string_too_long":
         return f"found {found}, expected at most {context.get('max_length')} characters"
     if kind == "value_error":
@@ -81,14 +106,19 @@ def _words(kind: str, error: Mapping[str, Any]) -> str:
     return f"found {found}: {error.get('msg')}"
 
 
+def _form(pattern: str) -> str:
+    """A field's pattern in words; one that has no words here stands for itself."""
+    return _FORMS.get(pattern, f"text of the form {pattern}")
+
+
 def _existing(path: Path, value: Any) -> Path:
     """The part of `path` that stands in the file: one value may have been written for a list of one."""
     kept: list[str | int] = []
     for step in path:
-        if (isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)):
-            value = value[step]
-        else:
+        in_list = isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
+        if not in_list and not (isinstance(value, dict) and step in value):
             break
+        value = value[step]
         kept.append(step)
     return tuple(kept)
 
@@ -126,5 +156,8 @@ def _model_in(annotation: Any) -> Any:
     return None
 
 
-def _some(known: list[str]) -> str:
-    return f"one of {', '.join(known)}" if known else "no key here"
+def one_of(known: Iterable[str]) -> str:
+    """ "one of a, b": the choices, as many as are bearable."""
+    names = list(islice(known, _LISTED + 1))
+    more = ", ..." if len(names) > _LISTED else ""
+    return f"one of {', '.join(names[:_LISTED])}{more}" if names else "none, for none is defined"

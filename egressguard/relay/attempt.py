@@ -1,32 +1,42 @@
-"""One attempt at one message: group its recipients by way, try each way's hosts in order, collect outcomes.
+"""One attempt at one way out: find the hosts, try them in order, collect an outcome for every recipient.
 
 Contract
-    Returns an outcome for every recipient of the claim; never raises for anything a peer or DNS does.
-    The next host is tried only for recipients whose outcome is transient, and only on the same way.
+    Never raises for anything a peer or DNS does.
+    The next host is tried only while no host has taken part in a transaction: what one of them said, stands.
+    Trouble of our own (a smart host that DNS does not know, a password that cannot be read) is transient.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import random
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from egressguard.mail.address import domain_of
-from egressguard.mail.outcome import Outcome, Result, permanent, transient
-from egressguard.policy.model import Policy
+from egressguard.mail.outcome import Outcome, transient
+from egressguard.net.flow import IPAddress
+from egressguard.policy.model import Policy, SmartHost
 from egressguard.policy.routes import choose_route
-from egressguard.relay.dns import Resolver
-from egressguard.relay.route import Answer, Credentials, NextHop, hops_by_mx
-from egressguard.smtp.client import Peer, Transaction, send
+from egressguard.relay.route import (
+    AddressAnswer,
+    Exchange,
+    Host,
+    MxAnswer,
+    literal_address,
+    order_exchanges,
+    reachable_hosts,
+)
+from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.interface import Claim
 
 LOCAL = "local"
-
-Send = Callable[[Transaction, Peer, str, float], Awaitable[Mapping[str, Outcome]]]
+MX = "mx"
+SECRET_OCTETS = 4096
 
 
 class LocalDelivery(Protocol):
@@ -35,112 +45,169 @@ class LocalDelivery(Protocol):
     async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: bytes) -> Outcome: ...
 
 
+class Lookups(Protocol):
+    """relay.dns.Resolver, as far as it is used here."""
+
+    async def resolve_mx(self, domain: str) -> MxAnswer: ...
+
+    async def resolve_addresses(self, host: str) -> AddressAnswer: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`key` is what destinations are counted by: "local", "mx:DOMAIN" or "smart:A,B"."""
+    """Recipients of one message that leave by the same hosts: they share a transaction.
 
-    key: str
-    transport: str
+    `via` is LOCAL, MX or the smart hosts' names in order; `domain` counts for MX only.
+    """
+
+    via: tuple[str, ...]
+    domain: str
     forward_paths: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What destinations are told apart by."""
+        return f"{MX}:{self.domain}" if self.via == (MX,) else ",".join(self.via)
+
+    @property
+    def transport(self) -> str:
+        return self.via[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What an attempt needs from outside; `secrets` is the directory of "file:NAME" passwords."""
+    """What attempts need from outside. `secrets` is the directory below which "file:NAME" passwords lie."""
 
-    resolver: Resolver
+    resolver: Lookups
     hostname: str
     secrets: Path
-    local: LocalDelivery | None
-    send: Send = send
+    local: LocalDelivery | None = None
+    send: Send = field(default_factory=lambda: SmtpClient().send)
     chance: Callable[[], float] = random.random
 
 
 def ways_of(policy: Policy, claim: Claim) -> list[Way]:
-    """Recipients that leave by the same hosts go in one transaction."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for path in claim.forward_paths:
-        groups.setdefault(_way_key(policy, claim.reverse_path, path), []).append(path)
-    return [Way(key, transport, tuple(paths)) for (key, transport), paths in groups.items()]
+    """Group the claimed recipients by the way they leave."""
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for due in claim.recipients:
+        groups.setdefault(_way_out(policy, claim.reverse_path, due.forward_path), []).append(due.forward_path)
+    return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
 
-def _way_key(policy: Policy, reverse_path: str, path: str) -> tuple[str, str]:
-    domain = domain_of(path)
-    if not domain or domain in {d.lower() for d in policy.site.domains}:
-        return LOCAL, LOCAL
-    route = choose_route(policy, reverse_path, path)
-    if route is None or route.via == ("mx",):
-        return f"mx:{domain}", "mx"
-    return f"smart:{','.join(route.via)}", route.via[0]
+def _way_out(policy: Policy, reverse_path: str, forward_path: str) -> tuple[tuple[str, ...], str]:
+    domain = domain_of(forward_path)
+    if not domain or domain in {own.lower() for own in policy.site.domains}:
+        return (LOCAL,), ""
+    route = choose_route(policy, reverse_path, forward_path)
+    if route is None or route.via[0] == MX:
+        return (MX,), domain
+    return tuple(route.via), ""
 
 
-async def attempt(way: Way, claim: Claim, content: bytes, policy: Policy, means: Means) -> Mapping[str, Outcome]:
+async def attempt(way: Way, claim: Claim, content: bytes, policy: Policy, means: Means) -> Sent:
     """Try one way once."""
-    if way.key == LOCAL:
-        return await _deliver_locally(way, claim, content, means)
-    hops = await _hops(way, policy, means)
-    if isinstance(hops, Outcome):
-        return dict.fromkeys(way.forward_paths, hops)
-    outcomes: dict[str, Outcome] = {}
-    waiting = way.forward_paths
-    for hop in hops:
-        outcomes |= await _try(hop, waiting, claim, content, policy, means)
-        waiting = tuple(p for p in waiting if outcomes[p].result is Result.TRANSIENT)
-        if not waiting:
+    if way.via == (LOCAL,):
+        return Sent(await _deliver_locally(way, claim, content, means), begun=True)
+    found = await _find_peers(way, policy, means)
+    if isinstance(found, Outcome):
+        return Sent(dict.fromkeys(way.forward_paths, found), begun=True)
+    patience = Patience.of(policy.site.relay.attempt_timeout_seconds)
+    transaction = Transaction(claim.reverse_path, way.forward_paths, content, claim.smtputf8, claim.body_8bit)
+    return await _try_in_order(transaction, found, means, patience)
+
+
+async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: Means, patience: Patience) -> Sent:
+    sent = Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)
+    for peer in peers:
+        sent = await means.send(transaction, peer, means.hostname, patience)
+        if sent.begun:
             break
-    return outcomes
+    return sent
 
 
 async def _deliver_locally(way: Way, claim: Claim, content: bytes, means: Means) -> Mapping[str, Outcome]:
     local = means.local
     if local is None:
-        return dict.fromkeys(way.forward_paths, transient("4.3.5", "local mailboxes are not set up"))
+        return dict.fromkeys(way.forward_paths, transient("4.3.5", "there are no local mailboxes here"))
     return {path: await local.deliver(claim.queue_id, path, claim.reverse_path, content) for path in way.forward_paths}
 
 
-async def _hops(way: Way, policy: Policy, means: Means) -> Sequence[NextHop] | Outcome:
-    kind, _, rest = way.key.partition(":")
-    if kind == "smart":
-        return await asyncio.to_thread(_smart_hosts, rest.split(","), policy, means.secrets)
-    mx = await means.resolver.resolve_mx(rest)
-    ourselves = {means.hostname.lower(), socket.gethostname().lower()}
+async def _find_peers(way: Way, policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
+    if way.via != (MX,):
+        return await _smart_peers(way.via, policy, means)
     port = policy.site.relay.delivery_port
-    return hops_by_mx(rest, mx, port, lambda host: host.rstrip(".").lower() in ourselves, means.chance)
+    found = await _mx_hosts(way.domain, means, lambda text: _is_ours(text, port, policy, means.hostname))
+    if isinstance(found, Outcome):
+        return found
+    return [Peer(host.name, host.addresses, port) for host in found]
 
 
-def _smart_hosts(names: Sequence[str], policy: Policy, secrets: Path) -> Sequence[NextHop] | Outcome:
-    hops = []
+async def _mx_hosts(domain: str, means: Means, is_ours: Callable[[str], bool]) -> Sequence[Host] | Outcome:
+    literal = literal_address(domain)
+    exchanges: Sequence[Exchange] | Outcome = (Exchange(0, literal or domain),)
+    if literal is None:
+        exchanges = order_exchanges(domain, await means.resolver.resolve_mx(domain), means.chance)
+    if isinstance(exchanges, Outcome):
+        return exchanges
+    hosts = [exchange.host for exchange in exchanges]
+    answers = await asyncio.gather(*(means.resolver.resolve_addresses(host) for host in hosts))
+    return reachable_hosts(domain, exchanges, dict(zip(hosts, answers, strict=True)), is_ours)
+
+
+def _is_ours(text: str, port: int, policy: Policy, hostname: str) -> bool:
+    """Whether dialling this host name or address on `port` would reach one of our own listeners."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text == hostname.lower()
+    if address.is_unspecified or address.is_multicast:
+        return True  # nobody else's, whatever a zone says
+    return port in {listener.port for listener in policy.site.relay.listeners.values()} and _is_here(address)
+
+
+def _is_here(address: IPAddress) -> bool:
+    """An address is this machine's if a socket can be bound to it."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _smart_peers(names: Sequence[str], policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
+    """The smart hosts that can be tried now; an outcome when there is none."""
+    peers: list[Peer] = []
+    trouble = transient("4.3.5", "the route names no smart host")
     for name in names:
         host = policy.site.smart_hosts.get(name)
         if host is None:
-            return transient("4.3.5", f"smart host {name} is no longer in the rules")
-        credentials = None
-        if host.auth is not None:
-            try:
-                password = (secrets / host.auth.secret.removeprefix("file:")).read_text().strip("\r\n")
-            except OSError as wrong:
-                return transient("4.3.5", f"the password of smart host {name} cannot be read: {wrong.strerror}")
-            credentials = Credentials(host.auth.user, password)
-        hops.append(NextHop(host.host, host.port, host.tls, name, host.ca_file, credentials))
-    return hops
+            trouble = transient("4.3.5", f"the smart host {name} is no longer in the rules")
+            continue
+        found = await _smart_peer(name, host, means)
+        if isinstance(found, Outcome):
+            trouble = found
+        else:
+            peers.append(found)
+    return peers or trouble
 
 
-def _no_address(hop: NextHop, paths: tuple[str, ...], answer: Answer) -> Outcome:
-    """A domain with neither MX nor address takes no mail; a named host without one is somebody's mistake of today."""
-    words = f"no address for {hop.host} ({answer.value})"
-    if answer is Answer.FAILED:
-        return transient("4.4.3", words)
-    return permanent("5.4.4", words) if hop.host == domain_of(paths[0]) else transient("4.4.4", words)
+async def _smart_peer(name: str, host: SmartHost, means: Means) -> Peer | Outcome:
+    answer = await means.resolver.resolve_addresses(host.host)
+    if not answer.addresses:
+        return transient("4.4.3", f"the smart host {host.host} has no address ({answer.answer.value})")
+    try:
+        password = await asyncio.to_thread(_read_secret, host, means.secrets)
+    except (OSError, ValueError) as wrong:
+        return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
+    user = host.auth.user if host.auth else None
+    return Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password)
 
 
-async def _try(
-    hop: NextHop, paths: tuple[str, ...], claim: Claim, content: bytes, policy: Policy, means: Means
-) -> Mapping[str, Outcome]:
-    answer, addresses = await means.resolver.resolve_addresses(hop.host)
-    if not addresses:
-        return dict.fromkeys(paths, _no_address(hop, paths, answer))
-    user = hop.credentials.user if hop.credentials else None
-    password = hop.credentials.password if hop.credentials else None
-    peer = Peer(hop.host, addresses, hop.port, hop.tls, hop.ca_file, user, password)
-    transaction = Transaction(claim.reverse_path, paths, content, claim.smtputf8, claim.body_8bit)
-    return await means.send(transaction, peer, means.hostname, policy.site.relay.attempt_timeout_seconds)
+def _read_secret(host: SmartHost, secrets: Path) -> str | None:
+    """The first line of the secret's file, below `secrets` if its path is relative."""
+    if host.auth is None:
+        return None
+    with (secrets / host.auth.secret.removeprefix("file:")).open(encoding="utf-8") as file:
+        return file.readline(SECRET_OCTETS).rstrip("\r\n")

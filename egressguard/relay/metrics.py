@@ -1,39 +1,83 @@
-"""What the outgoing side counts. Labels: transport = "mx", "local" or a smart host's name from the rules."""
+"""What the outgoing side counts. `transport` is "mx", "local" or a smart host's name from the rules."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-RESULTS = ("delivered", "transient", "permanent")
+from egressguard.mail.outcome import Outcome, Result
+from egressguard.store.interface import Depth
+
+OUTCOMES = tuple(result.value for result in Result)
+QUEUES = ("incoming", "deferred", "active")
+BOUNCES = ("refused", "expired", "nobody-to-tell")
 
 
 class RelayMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.messages = Gauge("egressguard_queue_messages", "Messages that wait for delivery.", registry=registry)
-        self.size = Gauge("egressguard_queue_size_bytes", "Octets of the messages that wait.", registry=registry)
-        self.oldest = Gauge(
+        self._messages = Gauge(
+            "egressguard_queue_messages",
+            "Messages with recipients never tried (incoming), waiting for a retry (deferred), being tried (active).",
+            ["queue"],
+            registry=registry,
+        )
+        self._size = Gauge("egressguard_queue_size_bytes", "Octets of all queued messages.", registry=registry)
+        self._oldest = Gauge(
             "egressguard_queue_oldest_message_age_seconds", "Age of the oldest queued message.", registry=registry
         )
-        self.recipients = Counter(
+        self._attempts = Counter(
+            "egressguard_delivery_attempts_total",
+            "Attempts by way out and what they came to (delivered, transient, permanent, mixed).",
+            ["transport", "result"],
+            registry=registry,
+        )
+        self._recipients = Counter(
             "egressguard_delivery_recipients_total",
-            "Recipients tried, by way out and result (delivered, transient, permanent).",
+            "Recipients tried, by way out and outcome (delivered, transient, permanent).",
             ["transport", "outcome"],
             registry=registry,
         )
-        self.bounces = Counter(
+        self._bounces = Counter(
             "egressguard_bounces_total",
-            "Recipients given up, by cause (refused, expired).",
+            "Recipients that failed for good: refused, expired; nobody-to-tell: those of them without a sender.",
             ["kind"],
             registry=registry,
         )
-        self.duration = Histogram(
+        self._duration = Histogram(
             "egressguard_delivery_attempt_duration_seconds",
-            "Time of one attempt at one way.",
+            "Time of one attempt at one destination.",
             registry=registry,
             buckets=(0.01, 0.05, 0.2, 1, 5, 30, 120, 600),
         )
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        for queue in QUEUES:
+            self._messages.labels(queue)
+        for kind in BOUNCES:
+            self._bounces.labels(kind)
         for transport in ("mx", "local"):
-            for result in RESULTS:
-                self.recipients.labels(transport, result)
-        for kind in ("refused", "expired"):
-            self.bounces.labels(kind)
+            for result in (*OUTCOMES, "mixed"):
+                self._attempts.labels(transport, result)
+            for outcome in OUTCOMES:
+                self._recipients.labels(transport, outcome)
+
+    def measured(self, depth: Depth, now: float) -> None:
+        for queue, count in zip(QUEUES, (depth.incoming, depth.deferred, depth.active), strict=True):
+            self._messages.labels(queue).set(count)
+        self._size.set(depth.size_octets)
+        self._oldest.set(0 if depth.oldest_received_at is None else max(now - depth.oldest_received_at, 0))
+
+    def attempted(self, transport: str, outcomes: Mapping[str, Outcome], seconds: float) -> None:
+        self._duration.observe(max(seconds, 0))
+        results = [outcome.result.value for outcome in outcomes.values()]
+        self._attempts.labels(transport, results[0] if len(set(results)) == 1 else "mixed").inc()
+        for result in results:
+            self._recipients.labels(transport, result).inc()
+
+    def bounced(self, *, refused: int, expired: int, told: bool) -> None:
+        self._bounces.labels("refused").inc(refused)
+        self._bounces.labels("expired").inc(expired)
+        if not told:
+            self._bounces.labels("nobody-to-tell").inc(refused + expired)

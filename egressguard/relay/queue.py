@@ -1,10 +1,11 @@
-"""The queue manager: claims what is due, attempts it, settles it; nothing is ever only in memory.
+"""The queue manager: claims what is due, has it attempted, settles it; nothing is ever only in memory.
 
 Contract
-    Never more than `max_active` messages in hand, nor PER_DESTINATION attempts at one destination; what exceeds
-    the latter goes back with its time unchanged, so that one slow destination holds up nobody else.
+    Bounded: claimed recipients, attempts at one destination and in all, content in memory.
+    One slow destination holds up nobody else: it fills its own places, and its domain is left out of claims.
     Each way of a message is settled by itself as soon as it has ended: a slow way keeps no other recipient.
-    A failure of our own (spool, a bug in an attempt) leaves the message queued: a restart tries it again.
+    A bug in an attempt is transient for that message. Broken storage ends `run` with SpoolBroken: the process must
+    start anew. Full storage never loses an outcome: it is written when there is room again.
 """
 
 from __future__ import annotations
@@ -14,26 +15,49 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from egressguard.mail.outcome import Outcome, Result, transient
-from egressguard.policy.model import Policy
+from egressguard.policy.model import Policy, Retry
 from egressguard.relay.attempt import Means, Way, attempt, ways_of
+from egressguard.relay.destination import Destinations, Octets
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.notify import failure_notice
-from egressguard.relay.schedule import retry_at
-from egressguard.store.interface import Claim, Settlement, Spool, SpoolBroken, SpoolFull
-from egressguard.store.spool import random_queue_id
+from egressguard.relay.schedule import lease_until, retry_at
+from egressguard.smtp.client import Sent
+from egressguard.store.interface import Claim, Settlement, Spool, SpoolFull
+from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
 
-PER_DESTINATION = 20  # Postfix's default_destination_concurrency_limit: what postmasters are used to
-MAX_ACTIVE = 200
-CLAIM_MESSAGES = 50
-BUSY_SECONDS = 2
-"""A destination with all its places taken is asked for again after this time."""
-DEPTH_SECONDS = 5
+FULL_DISK_SECONDS = 1.0
+"""How long to wait before writing an outcome again that found no room."""
+LONGEST_SLEEP_SECONDS = 5.0
+"""The clock may jump and a wake-up may be lost: look again at least this often."""
 
 Record = Callable[[str, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`recipients` claimed at once, `ways` in hand for one domain, attempts, content in memory, rest of the silent."""
+
+    recipients: int = 2000
+    ways_of_domain: int = 100
+    attempts: int = 50
+    attempts_at_destination: int = 10
+    octets: int = 128 * 1024 * 1024
+    rest_seconds: float = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class _Parcel:
+    """One way of one claimed message. `dialled`: it counts as an attempt from here on."""
+
+    claim: Claim
+    way: Way
+    policy: Policy
+    dialled: bool = False
 
 
 class Queue:
@@ -48,7 +72,7 @@ class Queue:
         metrics: RelayMetrics,
         *,
         clock: Callable[[], float] = time.time,
-        max_active: int = MAX_ACTIVE,
+        bounds: Bounds = Bounds(),
     ) -> None:
         self.policy = policy
         self._spool = spool
@@ -56,159 +80,211 @@ class Queue:
         self._record = record
         self._metrics = metrics
         self._clock = clock
-        self._max_active = max_active
+        self._bounds = bounds
+        self._destinations = Destinations(limit=bounds.attempts_at_destination, total=bounds.attempts)
+        self._octets = Octets(bounds.octets)
+        self._active: dict[asyncio.Task[None], _Parcel] = {}
         self._awake = asyncio.Event()
-        self._active: set[asyncio.Task[None]] = set()
-        self._busy: Counter[str] = Counter()
         self._stopping = False
+        self._loop_ended = asyncio.Event()
+        self._loop_ended.set()
+        self._fatal: BaseException | None = None
+        self._measure_at = 0.0
 
     def wake(self) -> None:
-        """Something became due: a new message, a retry by hand."""
+        """Something became due: a new message, a release."""
         self._awake.set()
 
+    async def retry(self, queue_id: str | None = None) -> int:
+        """Try a message (None = all) now, wherever it goes; return how many recipients it has (0 = no message)."""
+        count = await self._spool.retry_now(queue_id, self._clock())
+        self._destinations.wake_all()
+        self._awake.set()
+        return count
+
     async def run(self) -> None:
-        """Deliver until cancelled or stopped."""
-        measuring = asyncio.create_task(self._measure())
+        """Deliver until stopped. Raises SpoolBroken, or the fault of our own that ended it."""
+        self._loop_ended.clear()
         try:
             while not self._stopping:
                 self._awake.clear()
-                taken = await self._take_due()
-                if taken == 0:
+                claimed = await self._claim_due()
+                await self._measure()
+                if not claimed:
                     await self._sleep()
+                if self._fatal is not None:
+                    raise self._fatal
         finally:
-            measuring.cancel()
+            self._loop_ended.set()
+            if not self._stopping:
+                await self.stop(0)
 
     async def stop(self, drain_seconds: float) -> None:
-        """Take nothing new, and give running attempts `drain_seconds` to end."""
+        """Take nothing new, give back what was not tried yet, and let running attempts end in `drain_seconds`."""
         self._stopping = True
         self._awake.set()
+        await self._loop_ended.wait()
+        await self._give_back_undialled()
         if self._active:
-            _, late = await asyncio.wait(self._active, timeout=drain_seconds)
+            _, late = await asyncio.wait(list(self._active), timeout=drain_seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _take_due(self) -> int:
-        room = min(CLAIM_MESSAGES, self._max_active - len(self._active))
-        if room <= 0:
-            return 0
-        lease = self.policy.site.relay.attempt_timeout_seconds * 10.0
-        try:
-            claims = await self._spool.claim(self._clock(), room, lease)
-        except (SpoolFull, SpoolBroken) as wrong:
-            log.error("the queue cannot be read", extra={"fields": {"why": str(wrong)}})
-            return 0
-        for claim in claims:
-            task = asyncio.create_task(self._work(claim))
-            self._active.add(task)
-            task.add_done_callback(self._done)
-        return len(claims)
+    async def _give_back_undialled(self) -> None:
+        waiting = {task: parcel for task, parcel in self._active.items() if not parcel.dialled}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for parcel in waiting.values():
+            if self._fatal is None:
+                await self._unclaim(parcel, self._clock())
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._active.discard(task)
+    async def _claim_due(self) -> bool:
+        """Take what is due, as far as there is room; True when something was taken."""
+        in_hand = sum(len(parcel.way.forward_paths) for parcel in self._active.values())
+        room = self._bounds.recipients - in_hand
+        if room <= 0:
+            return False
+        now, retry = self._clock(), self.policy.site.relay.retry
+        try:
+            claims = await self._spool.claim(now, room, _next_attempt(retry, now), self._busy_domains())
+        except SpoolFull as wrong:
+            log.error("nothing is delivered: a claim cannot be written", extra={"fields": {"why": str(wrong)}})
+            await asyncio.sleep(FULL_DISK_SECONDS)
+            return False
+        for parcel in [_Parcel(c, way, self.policy) for c in claims for way in ways_of(self.policy, c)]:
+            self._start(parcel)
+        self._destinations.forget_idle(now)
+        return bool(claims)
+
+    def _busy_domains(self) -> frozenset[str]:
+        count = Counter(parcel.way.domain for parcel in self._active.values() if parcel.way.domain)
+        return frozenset(domain for domain, ways in count.items() if ways >= self._bounds.ways_of_domain)
+
+    def _start(self, parcel: _Parcel) -> None:
+        task = asyncio.create_task(self._carry(parcel))
+        self._active[task] = parcel
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._active.pop(task, None)
         self._awake.set()
         if not task.cancelled() and (wrong := task.exception()) is not None:
-            log.error("an attempt failed by our own fault", exc_info=wrong)
+            self._fatal = self._fatal or wrong
 
     async def _sleep(self) -> None:
         due = await self._spool.next_due()
-        wait = 60.0 if due is None else min(max(due - self._clock(), 0.0), 60.0)
-        if len(self._active) >= self._max_active:
-            wait = 60.0
+        wait = LONGEST_SLEEP_SECONDS
+        if due is not None and due > (now := self._clock()):
+            wait = min(due - now, wait)
         try:
-            await asyncio.wait_for(self._awake.wait(), max(wait, 0.02))
+            await asyncio.wait_for(self._awake.wait(), wait)
         except TimeoutError:
             return
 
-    async def _work(self, claim: Claim) -> None:
-        policy = self.policy
+    async def _carry(self, parcel: _Parcel) -> None:
+        """From a claim to its settlement."""
+        claim, way = parcel.claim, parcel.way
+        async with self._destinations.place(way.key), self._octets.held(claim.size_octets):
+            until = self._destinations.resting_until(way.key, self._clock())
+            if until is not None:
+                return await self._unclaim(parcel, until)
+            parcel.dialled = True
+            try:
+                content = await self._spool.content(claim.queue_id)
+            except KeyError:
+                return None  # deleted by hand meanwhile
+            except OSError as wrong:
+                content, outcomes = b"", self._ours(way, f"the content cannot be read: {wrong.strerror}")
+            else:
+                outcomes = await self._attempt(parcel, content)
+            await self._settle(parcel, outcomes, content)
+
+    async def _attempt(self, parcel: _Parcel, content: bytes) -> Mapping[str, Outcome]:
+        started = time.monotonic()
         try:
-            content = await self._spool.content(claim.queue_id)
-        except (KeyError, OSError) as wrong:
-            outcome = transient("4.3.0", f"the content cannot be read: {wrong}")
-            await self._settle(claim, dict.fromkeys(claim.forward_paths, outcome), policy, b"")
-            return
-        async with asyncio.TaskGroup() as group:
-            for way in ways_of(policy, claim):
-                group.create_task(self._one_way(way, claim, content, policy))
+            sent = await attempt(parcel.way, parcel.claim, content, parcel.policy, self._means)
+        except Exception as wrong:  # the one place: the message is kept, the fault is logged, the others go on
+            log.exception("an attempt failed by our own fault", extra={"fields": {"queue_id": parcel.claim.queue_id}})
+            sent = Sent(self._ours(parcel.way, f"internal error: {type(wrong).__name__}"), begun=True)
+        if not sent.begun:
+            self._destinations.rest(parcel.way.key, self._clock() + self._bounds.rest_seconds)
+        self._metrics.attempted(parcel.way.transport, sent.outcomes, time.monotonic() - started)
+        return sent.outcomes
 
-    async def _one_way(self, way: Way, claim: Claim, content: bytes, policy: Policy) -> None:
-        if self._busy[way.key] >= PER_DESTINATION:
-            await self._put_back(way, claim)
-            return
-        self._busy[way.key] += 1
-        started = self._clock()
-        try:
-            outcomes = await attempt(way, claim, content, policy, self._means)
-        except Exception as wrong:  # the one place per message: count it, keep the message, go on
-            log.exception("an attempt raised", extra={"fields": {"queue_id": claim.queue_id}})
-            outcomes = dict.fromkeys(way.forward_paths, transient("4.3.0", f"{type(wrong).__name__} here"))
-        finally:
-            self._busy[way.key] -= 1
-            if not self._busy[way.key]:
-                del self._busy[way.key]
-        self._metrics.duration.observe(max(self._clock() - started, 0))
-        self._count(way, claim, outcomes)
-        await self._settle(claim, outcomes, policy, content)
+    def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
+        return dict.fromkeys(way.forward_paths, transient("4.3.0", words))
 
-    async def _put_back(self, way: Way, claim: Claim) -> None:
-        """No place free at this destination: not an attempt, and no reason to tell anybody."""
-        waiting = dict.fromkeys(way.forward_paths, transient("4.7.0", "waiting for a connection to end"))
-        again = self._clock() + BUSY_SECONDS
-        await self._spool.settle(Settlement(claim.queue_id, waiting, frozenset(), again))
-
-    def _count(self, way: Way, claim: Claim, outcomes: Mapping[str, Outcome]) -> None:
-        for path, outcome in outcomes.items():
-            self._metrics.recipients.labels(way.transport, outcome.result.value).inc()
-            fields = {
-                "queue_id": claim.queue_id,
-                "sender": claim.reverse_path,
-                "recipient": path,
-                "transport": way.transport,
-                "host": outcome.said_by,
-                "status": outcome.status,
-                "reply": outcome.text,
-                "attempt": claim.attempts,
-            }
-            self._record(f"delivery.{outcome.result.value}", fields)
-
-    async def _settle(self, claim: Claim, outcomes: Mapping[str, Outcome], policy: Policy, content: bytes) -> None:
-        now = self._clock()
-        again = retry_at(policy.site.relay.retry, claim.received_at, now, claim.attempts)
-        failed = {p: o for p, o in outcomes.items() if o.result is Result.PERMANENT}
-        expired = {p: o for p, o in outcomes.items() if o.result is Result.TRANSIENT and again is None}
-        delivered = {p for p, o in outcomes.items() if o.result is Result.DELIVERED}
-        self._metrics.bounces.labels("refused").inc(len(failed))
-        self._metrics.bounces.labels("expired").inc(len(expired))
+    async def _settle(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], content: bytes) -> None:
+        now, claim = self._clock(), parcel.claim
+        retry = parcel.policy.site.relay.retry
+        waiting: dict[str, float] = {}
+        expired: set[str] = set()
+        for due in claim.recipients:
+            outcome = outcomes.get(due.forward_path)
+            if outcome is not None and outcome.result is Result.TRANSIENT:
+                at = retry_at(retry, claim.received_at, now, due.attempts)
+                waiting |= {} if at is None else {due.forward_path: at}
+                expired |= {due.forward_path} if at is None else set()
+        failed = {p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired}
         notice = failure_notice(
             claim,
-            failed | expired,
+            failed,
             content,
             hostname=self._means.hostname,
             now=now,
-            dsn_queue_id=random_queue_id(now),
-            given_up=bool(expired),
+            notice_id=random_queue_id(now),
+            given_up=frozenset(expired),
         )
-        finished = frozenset(failed) | frozenset(expired) | delivered
-        settlement = Settlement(claim.queue_id, outcomes, finished, again or now, notice)
-        await self._settle_surely(settlement)
-        self._awake.set()
+        await self._write(Settlement(claim.queue_id, outcomes, waiting, notice))
+        if failed:
+            refused = len(failed) - len(expired)
+            self._metrics.bounced(refused=refused, expired=len(expired), told=notice is not None)
+        self._tell(parcel, outcomes, expired, "" if notice is None else notice.queue_id)
 
-    async def _settle_surely(self, settlement: Settlement) -> None:
+    async def _write(self, settlement: Settlement) -> None:
         """A full disk must not lose the news that a message was delivered: it would go out twice."""
         while True:
             try:
-                await self._spool.settle(settlement)
-                return
+                return await self._spool.settle(settlement)
             except SpoolFull as wrong:
-                log.error("an outcome cannot be written yet", extra={"fields": {"why": str(wrong)}})
-                await asyncio.sleep(1)
+                fields = {"queue_id": settlement.queue_id, "why": str(wrong)}
+                log.error("an outcome cannot be written yet", extra={"fields": fields})
+                await asyncio.sleep(FULL_DISK_SECONDS)
+
+    async def _unclaim(self, parcel: _Parcel, due: float) -> None:
+        try:
+            await self._spool.unclaim(parcel.claim.queue_id, parcel.way.forward_paths, due)
+        except SpoolFull as wrong:  # the claim wrote down when it is due again: later, but not lost
+            log.error("a claim cannot be given back", extra={"fields": {"why": str(wrong)}})
+
+    def _tell(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], expired: set[str], notice_id: str) -> None:
+        attempts = {due.forward_path: due.attempts for due in parcel.claim.recipients}
+        for path, outcome in outcomes.items():
+            kind = "expired" if path in expired else outcome.result.value
+            fields = {
+                "queue_id": parcel.claim.queue_id,
+                "sender": parcel.claim.reverse_path,
+                "recipient": path,
+                "transport": parcel.way.transport,
+                "host": outcome.said_by,
+                "status": outcome.status,
+                "reply": outcome.text,
+                "attempt": attempts[path],
+                "dsn": notice_id if kind in {"expired", "permanent"} else "",
+            }
+            self._record(f"delivery.{kind}", fields)
 
     async def _measure(self) -> None:
-        while True:
-            depth = await self._spool.depth()
-            self._metrics.messages.set(depth.messages)
-            self._metrics.size.set(depth.size_octets)
-            age = 0.0 if depth.oldest_received_at is None else self._clock() - depth.oldest_received_at
-            self._metrics.oldest.set(max(age, 0.0))
-            await asyncio.sleep(DEPTH_SECONDS)
+        """Counting a long queue takes time: never spend more than a fiftieth of it on that."""
+        started = time.monotonic()
+        if started < self._measure_at:
+            return
+        self._metrics.measured(await self._spool.depth(), self._clock())
+        took = time.monotonic() - started
+        self._measure_at = time.monotonic() + max(1.0, 50 * took)
+
+
+def _next_attempt(retry: Retry, now: float) -> Callable[[float, int], float]:
+    return lambda received_at, attempts: lease_until(retry, received_at, now, attempts)

@@ -1,45 +1,24 @@
-"""Where a recipient's mail goes next: from a route of the rules and from DNS answers to next hops. Pure.
+"""Which hosts take a domain's mail, and in what order: from DNS answers to hosts to dial. Pure.
 
 Contract
     MX hosts come by preference, equal ones in random order (chance is an argument), RFC 5321 s5.1.
-    No MX: the domain itself. Null MX (RFC 7505): permanent. Names that do not exist: permanent.
+    No MX: the domain itself. Null MX (RFC 7505) and names that do not exist: permanent. DNS cannot tell: transient.
     Ourselves among the MX hosts: we and all of equal or worse preference are left out; nobody left is permanent.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import zip_longest
 
 from egressguard.mail.outcome import Outcome, permanent, transient
 
-MAX_HOSTS = 20
-"""Hosts tried for one message at one attempt; a domain with more is tried again later."""
-
-TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(user={self.user!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class NextHop:
-    """A host to dial. `transport` names the way in metrics and journal: "mx" or the smart host's name."""
-
-    host: str
-    port: int
-    tls: TlsMode = "opportunistic"
-    transport: str = "mx"
-    ca_file: str | None = None
-    credentials: Credentials | None = None
+MAX_HOSTS = 10
+"""MX hosts looked at for one domain; hostile zones have hundreds."""
+MAX_ADDRESSES = 6
+"""Addresses dialled for one host at one attempt."""
 
 
 class Answer(enum.Enum):
@@ -53,34 +32,84 @@ class Answer(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MxAnswer:
+    """`hosts` are (preference, name), in any order."""
+
     answer: Answer
     hosts: tuple[tuple[int, str], ...] = ()
 
 
-def hops_by_mx(
-    domain: str, mx: MxAnswer, port: int, is_ourselves: Callable[[str], bool], chance: Callable[[], float]
-) -> Sequence[NextHop] | Outcome:
-    """The hosts to try for `domain` in order, or the outcome that DNS dictates."""
-    if domain.startswith("["):
-        return [NextHop(domain[1:-1].removeprefix("ipv6:"), port)]
+@dataclass(frozen=True, slots=True)
+class AddressAnswer:
+    answer: Answer
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    preference: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host to dial; `addresses` in the order to try them."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+def literal_address(domain: str) -> str | None:
+    """The address in an address literal ("[192.0.2.1]", "[ipv6:2001:db8::1]"), or None for a name."""
+    if not (domain.startswith("[") and domain.endswith("]")):
+        return None
+    inner = domain[1:-1]
+    return inner[5:] if inner[:5].lower() == "ipv6:" else inner
+
+
+def order_exchanges(domain: str, mx: MxAnswer, chance: Callable[[], float]) -> Sequence[Exchange] | Outcome:
+    """The exchanges of `domain` in the order to try them, or the outcome that DNS dictates."""
     if mx.answer is Answer.NO_SUCH_NAME:
         return permanent("5.1.2", f"the domain {domain} does not exist")
     if mx.answer is Answer.FAILED:
-        return transient("4.4.3", f"no answer from DNS for {domain}")
-    if mx.answer is Answer.NOTHING:
-        return [NextHop(domain, port)]
-    if any(host in {"", "."} for _, host in mx.hosts):
+        return transient("4.4.3", f"DNS does not answer for {domain}")
+    if mx.answer is Answer.NOTHING or not mx.hosts:
+        return (Exchange(0, domain),)
+    named = {(preference, _plain(host)) for preference, host in mx.hosts if _plain(host)}
+    if not named:
         return permanent("5.1.10", f"the domain {domain} accepts no mail (null MX)")
-    ordered = _ordered(mx.hosts, is_ourselves, chance)
-    if not ordered:
-        return permanent("5.4.6", f"mail for {domain} loops back to this gateway")
-    return [NextHop(host, port) for host in ordered[:MAX_HOSTS]]
+    shuffled = sorted((preference, chance(), host) for preference, host in sorted(named))
+    return tuple(Exchange(preference, host) for preference, _, host in shuffled[:MAX_HOSTS])
 
 
-def _ordered(
-    hosts: Sequence[tuple[int, str]], is_ourselves: Callable[[str], bool], chance: Callable[[], float]
-) -> list[str]:
-    own = min((preference for preference, host in hosts if is_ourselves(host)), default=None)
-    kept = [(p, h) for p, h in hosts if own is None or p < own]
-    shuffled = [(p, chance(), h.rstrip(".").lower()) for p, h in sorted(kept)]
-    return list(dict.fromkeys(host for _, _, host in sorted(shuffled)))
+def _plain(host: str) -> str:
+    return host.rstrip(".").lower()
+
+
+def reachable_hosts(
+    domain: str,
+    exchanges: Sequence[Exchange],
+    answers: Mapping[str, AddressAnswer],
+    is_ours: Callable[[str], bool],
+) -> Sequence[Host] | Outcome:
+    """The hosts to dial. `answers` has each exchange's addresses; `is_ours` takes a host name or an address."""
+    own = [e.preference for e in exchanges if _is_ourselves(e, answers[e.host], is_ours)]
+    kept = [e for e in exchanges if not own or e.preference < min(own)]
+    if not kept:
+        return permanent("5.4.6", f"mail for {domain} would come back to this gateway")
+    hosts = [Host(e.host, answers[e.host].addresses[:MAX_ADDRESSES]) for e in kept if answers[e.host].addresses]
+    return hosts or _no_addresses(domain, [answers[e.host].answer for e in kept])
+
+
+def _is_ourselves(exchange: Exchange, answer: AddressAnswer, is_ours: Callable[[str], bool]) -> bool:
+    return is_ours(exchange.host) or any(is_ours(address) for address in answer.addresses)
+
+
+def _no_addresses(domain: str, answers: Sequence[Answer]) -> Outcome:
+    if Answer.FAILED in answers:
+        return transient("4.4.3", f"DNS does not answer for the mail hosts of {domain}")
+    return permanent("5.4.4", f"no mail host of {domain} has an address")
+
+
+def interleaved(six: Sequence[str], four: Sequence[str]) -> tuple[str, ...]:
+    """IPv6 first, then turn by turn: a broken IPv6 costs one address, not all the tries."""
+    return tuple(address for pair in zip_longest(six, four) for address in pair if address is not None)

@@ -1,52 +1,50 @@
 """The client side of SMTP, on aiosmtplib: one transaction with one host, one Outcome per recipient.
 
 Contract
-    `send` never raises: whatever happens to the dialogue is an Outcome; what is not certain is transient.
+    `send` never raises for anything a peer does; what is not certain is transient.
     A reply that is lost after the final dot is in doubt: transient (RFC 5321 s4.5.5: better twice than never).
     starttls and implicit verify the certificate or do not send; opportunistic encrypts if it can, else goes plain.
-    AUTH is never sent in the clear; a refused password is transient: the administrator will mend it.
+    A password is sent over TLS only (or to ourselves, where the rules say tls: none). A refused password is
+    transient: the administrator will mend it.
+    Everything has an end: dialling, each command, the message by its size, and the whole by Patience.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import re
-import socket
-import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import aiosmtplib
 
+from egressguard.mail.header import split_header_section
 from egressguard.mail.outcome import Outcome, Result, permanent, transient
 from egressguard.mail.reply import Reply
+from egressguard.smtp.dial import Connection, ConnectionFailed, Peer, TlsFailed, is_loopback, open_connection
+
+__all__ = ["Patience", "Peer", "Sent", "SmtpClient", "Transaction", "send"]
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 30
-COMMAND_SECONDS = 300  # RFC 5321 s4.5.3.2.2-3: five minutes for MAIL and RCPT
-DATA_SECONDS = 600  # s4.5.3.2.6: ten minutes for the reply to the final dot
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})[ \t]+")
+SLOWEST_OCTETS_PER_SECOND = 16 * 1024
+"""A large message gets more time than a small one, as long as it moves at least this fast."""
+QUIT_SECONDS = 5
+REPLY_CHARACTERS = 500
+BROKEN_TLS_SECONDS = 3600
+BROKEN_TLS_HOSTS = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A host to dial: `name` is what its certificate must carry, `addresses` are tried in order."""
-
-    name: str
-    addresses: tuple[str, ...]
-    port: int
-    tls: str = "opportunistic"
-    ca_file: str | None = None
-    user: str | None = None
-    password: str | None = None
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
+    """What goes in one MAIL/RCPT/DATA. Paths are without brackets, the null reverse-path is ""."""
+
     reverse_path: str
     forward_paths: tuple[str, ...]
     content: bytes
@@ -54,216 +52,224 @@ class Transaction:
     body_8bit: bool = False
 
 
-class _Ended(Exception):
-    """The dialogue is over for all recipients that have no outcome yet."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds. RFC 5321 s4.5.3.2 asks for 300 a command and 600 for the final dot."""
 
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.text)
-        self.outcome = outcome
+    connect_seconds: float = 30
+    command_seconds: float = 300
+    data_seconds: float = 600
+    whole_seconds: float = 3600
 
+    @staticmethod
+    def of(attempt_timeout_seconds: float) -> Patience:
+        """From the one number the rules have: the time for a command."""
+        seconds = attempt_timeout_seconds
+        return Patience(min(30, seconds), seconds, 2 * seconds, 12 * seconds)
 
-async def send(transaction: Transaction, peer: Peer, ehlo_name: str, timeout_seconds: float) -> Mapping[str, Outcome]:
-    """Try to hand `transaction` to `peer`; every forward-path has an outcome in the answer."""
-    outcomes: dict[str, Outcome] = {}
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            await _dialogue(transaction, peer, ehlo_name, outcomes)
-    except TimeoutError:
-        _rest(transaction, outcomes, transient("4.4.2", "no end within the time allowed", peer.name))
-    except _Ended as ended:
-        _rest(transaction, outcomes, ended.outcome)
-    except aiosmtplib.SMTPResponseException as refused:
-        _rest(transaction, outcomes, _of_response(refused.code, refused.message, peer.name))
-    except (aiosmtplib.SMTPException, OSError, ValueError) as wrong:
-        _rest(transaction, outcomes, transient("4.4.2", _words(wrong), peer.name))
-    return outcomes
+    def for_data(self, size_octets: int) -> float:
+        return self.data_seconds + size_octets / SLOWEST_OCTETS_PER_SECOND
 
 
-def _rest(transaction: Transaction, outcomes: dict[str, Outcome], outcome: Outcome) -> None:
-    """Recipients that were taken at RCPT but not confirmed by DATA, and those never asked, share what ended it."""
-    for path in transaction.forward_paths:
-        if path not in outcomes or outcomes[path].result is Result.DELIVERED:
-            outcomes[path] = outcome
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """`outcomes` has every recipient. `begun`: the host took part in a transaction, so what it said stands; else
+    nothing of the message was offered to it, and another host may be tried at once."""
+
+    outcomes: Mapping[str, Outcome]
+    begun: bool
 
 
-async def _dialogue(transaction: Transaction, peer: Peer, ehlo_name: str, outcomes: dict[str, Outcome]) -> None:
-    client = await _connect(peer, ehlo_name)
-    try:
-        _require_extensions(client, transaction, peer)
-        await _log_in(client, peer)
-        options = _mail_options(client, transaction)
-        encoding = "utf-8" if transaction.smtputf8 else "ascii"
-        await client.mail(transaction.reverse_path, options=options, encoding=encoding, timeout=COMMAND_SECONDS)
-        taken = await _recipients(client, transaction, peer, encoding, outcomes)
-        if taken:
-            answer = await client.data(transaction.content, timeout=DATA_SECONDS)
-            outcome = _of_response(answer.code, answer.message, peer.name)
-            outcomes.update(dict.fromkeys(taken, outcome))
+Send = Callable[[Transaction, Peer, str, Patience], Awaitable[Sent]]
+
+
+class SmtpClient:
+    """Remembers hosts whose STARTTLS is broken, so that opportunistic TLS does not fail first every time."""
+
+    def __init__(self) -> None:
+        self._broken_tls: OrderedDict[str, float] = OrderedDict()
+
+    async def send(self, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+        """Try to hand `transaction` to `peer`. Every forward-path has an outcome in the answer."""
+        dialogue = _Dialogue(transaction, peer, patience)
+        try:
+            allowed = patience.whole_seconds + len(transaction.content) / SLOWEST_OCTETS_PER_SECOND
+            async with asyncio.timeout(allowed):
+                connection = await self._connect(peer, ehlo_name, patience)
+                try:
+                    await dialogue.run(connection)
+                finally:
+                    connection.close()
+        except TimeoutError:
+            dialogue.end(transient("4.4.2", "the host did not answer in the time allowed", peer.name))
+        except ConnectionFailed as failed:
+            dialogue.end(failed.outcome)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as wrong:
+            dialogue.end(transient("4.4.2", _words(wrong), peer.name))
+        return Sent(dialogue.outcomes, dialogue.begun)
+
+    async def _connect(self, peer: Peer, ehlo_name: str, patience: Patience) -> Connection:
+        """An EHLO'd and (as `peer.tls` asks) encrypted connection to the first address that gives one."""
+        last = ConnectionFailed(transient("4.4.1", "no address to dial", peer.name))
+        for address in peer.addresses:
+            try:
+                return await self._open(peer, address, ehlo_name, patience)
+            except ConnectionFailed as failed:
+                last = failed
+        raise last
+
+    async def _open(self, peer: Peer, address: str, ehlo_name: str, patience: Patience) -> Connection:
+        seconds = (patience.connect_seconds, patience.command_seconds)
+        if peer.tls != "opportunistic":
+            return await open_connection(peer, address, ehlo_name, *seconds, encrypt=peer.tls != "none")
+        if not self._is_broken(peer.name):
+            try:
+                return await open_connection(peer, address, ehlo_name, *seconds, encrypt=True)
+            except TlsFailed as failed:
+                self._remember_broken(peer.name)
+                fields = {"host": peer.name, "why": failed.outcome.text}
+                log.info("STARTTLS is offered there but does not work, going plain", extra={"fields": fields})
+        return await open_connection(peer, address, ehlo_name, *seconds, encrypt=False)
+
+    def _is_broken(self, host: str) -> bool:
+        return self._broken_tls.get(host, 0.0) > asyncio.get_running_loop().time()
+
+    def _remember_broken(self, host: str) -> None:
+        self._broken_tls[host] = asyncio.get_running_loop().time() + BROKEN_TLS_SECONDS
+        self._broken_tls.move_to_end(host)
+        if len(self._broken_tls) > BROKEN_TLS_HOSTS:
+            self._broken_tls.popitem(last=False)
+
+
+async def send(transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+    """As SmtpClient.send, without a memory."""
+    return await SmtpClient().send(transaction, peer, ehlo_name, patience)
+
+
+@dataclass(slots=True)
+class _Dialogue:
+    """One transaction over an open connection; `outcomes` grows as the host answers."""
+
+    transaction: Transaction
+    peer: Peer
+    patience: Patience
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    begun: bool = False
+
+    def end(self, outcome: Outcome) -> None:
+        """Whoever has no outcome yet gets this one."""
+        for path in self.transaction.forward_paths:
+            self.outcomes.setdefault(path, outcome)
+
+    async def run(self, connection: Connection) -> None:
+        if (missing := self._missing_extension(connection)) is not None:
+            self.begun = True
+            return self.end(missing)
+        if (locked_out := await self._log_in(connection)) is not None:
+            return self.end(locked_out)
+        refused = await self._mail(connection)
+        self.begun = True
+        if refused is not None:
+            self.end(refused)
+        elif taken := await self._recipients(connection):
+            await self._data(connection, taken)
         with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-            await client.quit(timeout=5)  # the message is safe or not by now; a rude goodbye changes nothing
-    finally:
-        client.close()
+            # The message is safe or it is not by now; a rude goodbye changes nothing.
+            await connection.command(b"QUIT", QUIT_SECONDS)
 
+    def _missing_extension(self, connection: Connection) -> Outcome | None:
+        content = self.transaction.content
+        if self._needs_utf8() and not connection.offers("smtputf8"):
+            return permanent("5.6.7", "the next host cannot take internationalized mail", self.peer.name)
+        if not content.isascii() and not connection.offers("8bitmime"):
+            return permanent("5.6.3", "the next host cannot take 8-bit content", self.peer.name)
+        limit = connection.parameter("size")
+        if limit.isdigit() and 0 < int(limit) < len(content):  # RFC 1870 s4: 0 = no fixed limit
+            return permanent("5.3.4", f"the next host takes {limit} octets at most", self.peer.name)
+        return None
 
-async def _recipients(
-    client: aiosmtplib.SMTP, transaction: Transaction, peer: Peer, encoding: str, outcomes: dict[str, Outcome]
-) -> Sequence[str]:
-    taken = []
-    for path in transaction.forward_paths:
+    def _needs_utf8(self) -> bool:
+        """RFC 6531 s3.4: paths or header section beyond ASCII; the client's word SMTPUTF8 alone does not count."""
+        paths = (self.transaction.reverse_path, *self.transaction.forward_paths)
+        if not all(path.isascii() for path in paths):
+            return True
+        return self.transaction.smtputf8 and not split_header_section(self.transaction.content)[0].isascii()
+
+    async def _log_in(self, connection: Connection) -> Outcome | None:
+        """None when we are in or need not be. What goes wrong here is ours to mend, so it is transient."""
+        peer = self.peer
+        if peer.user is None or peer.password is None:
+            return None
+        if not connection.encrypted and not (peer.tls == "none" and is_loopback(connection.address)):
+            return transient("4.7.0", "the connection has no TLS, so the password was not sent", peer.name)
         try:
-            await client.rcpt(path, encoding=encoding, timeout=COMMAND_SECONDS)
-        except aiosmtplib.SMTPRecipientRefused as refused:
-            outcomes[path] = _of_response(refused.code, refused.message, peer.name)
-            continue
-        taken.append(path)
-    return taken
-
-
-async def _connect(peer: Peer, ehlo_name: str) -> aiosmtplib.SMTP:
-    """A greeted, EHLO'd and (as `peer.tls` asks) encrypted connection to the first address that answers."""
-    last: Outcome = transient("4.4.1", "no address to dial", peer.name)
-    for address in peer.addresses:
-        try:
-            return await _open(peer, address, ehlo_name, encrypt=peer.tls != "none")
-        except _BrokenTls as wrong:
-            if peer.tls == "opportunistic":
-                log.info("TLS does not work there, going plain", extra={"fields": {"host": peer.name}})
-                with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-                    return await _open(peer, address, ehlo_name, encrypt=False)
-            last = transient("4.7.5", f"TLS: {wrong}", peer.name)
-        except aiosmtplib.SMTPResponseException as refused:
-            last = _of_response(refused.code, refused.message, peer.name)
-            if last.result is Result.PERMANENT:  # a greeting of 5yz speaks for this host only: try elsewhere, later
-                last = Outcome(Result.TRANSIENT, "4.3.2", last.text, peer.name, None)
-        except (aiosmtplib.SMTPException, OSError) as wrong:
-            last = transient("4.4.1", f"{address}: {_words(wrong)}", peer.name)
-    raise _Ended(last)
-
-
-class _BrokenTls(Exception):
-    pass
-
-
-async def _open(peer: Peer, address: str, ehlo_name: str, *, encrypt: bool) -> aiosmtplib.SMTP:
-    context = _tls_context(peer) if encrypt else None
-    implicit = encrypt and peer.tls == "implicit"
-    sock = await _dial(address, peer.port)
-    client = aiosmtplib.SMTP(
-        hostname=peer.name,
-        port=None,
-        sock=sock,
-        local_hostname=ehlo_name,
-        timeout=CONNECT_SECONDS,
-        use_tls=implicit,
-        start_tls=False,
-        tls_context=context if implicit else None,
-    )
-    try:
-        try:
-            await client.connect()
-        except ssl.SSLError as wrong:
-            raise _BrokenTls(_words(wrong)) from wrong
-        except aiosmtplib.SMTPConnectError as wrong:
-            if implicit and isinstance(wrong.__cause__, ssl.SSLError):
-                raise _BrokenTls(_words(wrong.__cause__)) from wrong
+            await connection.log_in(peer.user, peer.password, self.patience.command_seconds)
+        except aiosmtplib.SMTPAuthenticationError as refused:
+            words = f"the login was refused: {refused.code} {one_line(refused.message)}"
+            return transient("4.7.8", words, peer.name)
+        except aiosmtplib.SMTPServerDisconnected:
             raise
-        await client._ehlo_or_helo_if_needed()
-        if context is not None and not implicit:
-            await _start_tls(client, peer, context)
-    except BaseException:
-        client.close()
-        sock.close()
-        raise
-    return client
+        except aiosmtplib.SMTPException as wrong:
+            return transient("4.7.0", f"no way to log in: {_words(wrong)}", peer.name)
+        return None
+
+    async def _mail(self, connection: Connection) -> Outcome | None:
+        parameters = b""
+        if connection.offers("size"):
+            parameters += b" SIZE=%d" % len(self.transaction.content)
+        if not self.transaction.content.isascii():
+            parameters += b" BODY=8BITMIME"
+        if self._needs_utf8():
+            parameters += b" SMTPUTF8"
+        reply = await self._command(connection, "MAIL FROM", self.transaction.reverse_path, parameters)
+        return None if reply.result is Result.DELIVERED else reply
+
+    async def _recipients(self, connection: Connection) -> list[str]:
+        taken = []
+        for path in self.transaction.forward_paths:
+            reply = await self._command(connection, "RCPT TO", path)
+            if reply.result is Result.DELIVERED:
+                taken.append(path)
+            else:
+                self.outcomes[path] = reply
+        return taken
+
+    async def _command(self, connection: Connection, verb: str, path: str, parameters: bytes = b"") -> Outcome:
+        if _CONTROL.search(path):
+            return permanent("5.1.3", "the address has control characters")
+        line = f"{verb}:<{path}>".encode() + parameters
+        code, text = await connection.command(line, self.patience.command_seconds)
+        return of_reply(code, text, self.peer.name)
+
+    async def _data(self, connection: Connection, taken: list[str]) -> None:
+        seconds = self.patience.for_data(len(self.transaction.content))
+        try:
+            code, text = await connection.data(self.transaction.content, seconds)
+            outcome = of_reply(code, text, self.peer.name)
+        except aiosmtplib.SMTPDataError as refused:
+            outcome = of_reply(refused.code, refused.message, self.peer.name)
+            if outcome.result is Result.DELIVERED:  # 2yz where 354 belongs: nothing was handed over
+                outcome = transient("4.5.0", f"unexpected reply {refused.code} to DATA", self.peer.name)
+        for path in taken:
+            self.outcomes[path] = outcome
 
 
-async def _start_tls(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext) -> None:
-    if not client.supports_extension("starttls"):
-        if peer.tls == "opportunistic":
-            return
-        raise _BrokenTls("the host does not offer STARTTLS")
-    try:
-        await client.starttls(tls_context=context, server_hostname=_tls_name(peer))
-        await client.ehlo()
-    except (aiosmtplib.SMTPException, OSError) as wrong:
-        raise _BrokenTls(_words(wrong)) from wrong
-
-
-async def _dial(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    sock.setblocking(False)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _tls_context(peer: Peer) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=peer.ca_file)
-    if peer.tls == "opportunistic":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _tls_name(peer: Peer) -> str | None:
-    try:
-        ipaddress.ip_address(peer.name)
-    except ValueError:
-        return peer.name
-    return peer.name if peer.tls != "opportunistic" else None
-
-
-def _require_extensions(client: aiosmtplib.SMTP, transaction: Transaction, peer: Peer) -> None:
-    if transaction.smtputf8 and not client.supports_extension("smtputf8"):
-        raise _Ended(permanent("5.6.7", "the next host cannot take internationalized addresses", peer.name))
-    if transaction.body_8bit and not client.supports_extension("8bitmime"):
-        raise _Ended(permanent("5.6.3", "the next host cannot take 8-bit content", peer.name))
-
-
-def _mail_options(client: aiosmtplib.SMTP, transaction: Transaction) -> list[str]:
-    options = []
-    if client.supports_extension("size"):
-        options.append(f"SIZE={len(transaction.content)}")
-    if transaction.body_8bit:
-        options.append("BODY=8BITMIME")
-    if transaction.smtputf8:
-        options.append("SMTPUTF8")
-    return options
-
-
-async def _log_in(client: aiosmtplib.SMTP, peer: Peer) -> None:
-    if peer.user is None or peer.password is None:
-        return
-    if client.get_transport_info("sslcontext") is None:
-        raise _Ended(transient("4.7.0", "no TLS, so the password was not sent", peer.name))
-    try:
-        await client.login(peer.user, peer.password)
-    except aiosmtplib.SMTPAuthenticationError as refused:
-        raise _Ended(transient("4.7.8", f"login refused: {refused.code} {_flat(refused.message)}", peer.name)) from None
-    except aiosmtplib.SMTPException as wrong:
-        raise _Ended(transient("4.7.0", f"login failed: {_words(wrong)}", peer.name)) from None
-
-
-def _of_response(code: int, message: str, said_by: str) -> Outcome:
-    text = _flat(message)
-    enhanced = _ENHANCED.match(text)
-    if code not in range(200, 600):
-        return transient("4.4.2", text or "the connection was lost", said_by)
-    status = enhanced[1] if enhanced and enhanced[1][0] == str(code)[0] else f"{code // 100}.0.0"
-    text = text[enhanced.end() :] if enhanced else text
-    if not 200 <= code <= 299 and not 400 <= code <= 599:
+def of_reply(code: int, message: str, said_by: str) -> Outcome:
+    """The outcome that a reply means; codes that RFC 5321 does not know mean "try again"."""
+    text = one_line(message)
+    if not (200 <= code <= 299 or 400 <= code <= 599):
         return transient("4.5.0", f"unexpected reply {code} {text}", said_by)
-    return Outcome.of_reply(Reply(code, status, text), said_by)
+    found = _ENHANCED.match(text)
+    status = found[1] if found and found[1][0] == str(code)[0] else ""
+    words = text[found.end() :] if found and status else text
+    return Outcome.of_reply(Reply(code, status, words), said_by)
 
 
-def _flat(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
+def one_line(text: str) -> str:
+    """Visible characters on one line, cut to a length that fits a log line and a DSN."""
+    visible = "".join(c if c.isprintable() else " " for c in text[: 4 * REPLY_CHARACTERS])
+    return " ".join(visible.split())[:REPLY_CHARACTERS]
 
 
 def _words(wrong: BaseException) -> str:
-    return _flat(str(wrong)) or type(wrong).__name__
+    return one_line(str(wrong)) or type(wrong).__name__

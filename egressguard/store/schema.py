@@ -21,10 +21,12 @@ MIGRATIONS: Sequence[str] = (
         rule TEXT NOT NULL,
         policy_revision TEXT NOT NULL,
         body BLOB  -- NULL: the file body/<last two of id>/<id>
-    ) WITHOUT ROWID;
+    );
+    CREATE INDEX message_received ON message (received_at);
     CREATE TABLE recipient (
         message_id TEXT NOT NULL REFERENCES message (id) ON DELETE CASCADE,
         forward_path TEXT NOT NULL,
+        domain TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('queued', 'trying')),
         attempts INTEGER NOT NULL,
         next_at REAL NOT NULL,
@@ -47,20 +49,31 @@ class SchemaTooNew(Exception):
     """The file was written by a newer EgressGuard; nothing was changed."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open (or make) the spool's file, durable at every commit, and migrate it. Raises SchemaTooNew, sqlite3.Error."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA wal_autocheckpoint = 1000")
-    _migrate(db, path)
+def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
+    """Open (or make) the spool's file, durable at every commit, and migrate it. Raises SchemaTooNew, sqlite3.Error.
+
+    The lock is exclusive: a second relay on the same spool would deliver everything twice. Checkpoints are the
+    caller's: the automatic ones swallow errors of fsync.
+    """
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
+    try:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted body once more
+        _migrate(db, path, migrations)
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise SchemaTooNew(f"{path} has schema {version}, this program knows {len(MIGRATIONS)}: use the newer one")
-    for number in range(version, len(MIGRATIONS)):
-        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+    if version > len(migrations):
+        raise SchemaTooNew(f"{path} has schema {version}, this program knows {len(migrations)}: use the newer one")
+    for number in range(version, len(migrations)):
+        db.executescript(f"BEGIN IMMEDIATE; {migrations[number]} PRAGMA user_version = {number + 1}; COMMIT;")

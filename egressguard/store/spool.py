@@ -1,290 +1,211 @@
-"""The spool on SQLite: one writer thread, group commit, small bodies in rows, large ones in files.
+"""The spool on SQLite: small bodies in rows, large ones in files, all writing on one thread.
 
 Contract
-    See store.interface. WAL with synchronous=FULL: a commit is on the disk when it returns.
+    See store.interface. A commit is on the disk when it returns (WAL, synchronous=FULL).
     The row is the truth: a body file without a row is swept at start, a row without its file is set aside, loudly.
-    A failed fsync is never tried again: the spool goes read-only until the process starts anew.
+    A failed fsync is never tried again: nothing is written any more until the process starts anew; reading goes on.
+    A caller that is cancelled does not stop a put midway: it is stored whole or not at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import json
 import logging
-import os
-import queue
 import shutil
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from egressguard.store import durable
-from egressguard.store.interface import Claim, Depth, NewMessage, Settlement, SpoolBroken, SpoolFull
-from egressguard.store.statements import (
-    claim_due,
-    delete_message,
-    depth,
-    insert_message,
-    list_rows,
-    next_due,
-    release_leases,
-    retry_now,
-    set_aside,
-    settle,
+from egressguard.store import durable, statements
+from egressguard.store.interface import (
+    Claim,
+    Depth,
+    NewMessage,
+    NextAttempt,
+    Settlement,
+    SpoolBroken,
+    SpoolFull,
 )
+from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
 from egressguard.store.schema import open_database
+from egressguard.store.writer import Writer
+
+__all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
 
 log = logging.getLogger(__name__)
 
 INLINE_OCTETS = 64 * 1024
 """Larger bodies are files: measured, SQLite BLOBs win below and files above."""
-BATCH_MESSAGES = 256
-BATCH_OCTETS = 8 * 1024 * 1024
-_FULL = frozenset({sqlite3.SQLITE_FULL})
-_ROOM_ERRNOS = frozenset({28, 122})  # ENOSPC, EDQUOT
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Job:
-    """Work for the writer thread inside the next transaction; `future` lives on `loop`."""
-
-    work: Callable[[sqlite3.Connection], Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-    size_octets: int = 0
-
-    def resolve(self, value: Any) -> None:
-        self._later(lambda: self.future.set_result(value))
-
-    def reject(self, wrong: BaseException) -> None:
-        self._later(lambda: self.future.set_exception(wrong))
-
-    def _later(self, finish: Callable[[], None]) -> None:
-        def run() -> None:
-            if not self.future.done():
-                finish()
-
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for this answer any more
-            self.loop.call_soon_threadsafe(run)
-
-
 class SqliteSpool:
-    """Open with `SqliteSpool(directory, reserve_octets=...)`; `close()` commits what waits and ends the thread."""
+    """`directory` holds all of it; below `reserve_octets` of free space nothing is taken in."""
 
     def __init__(self, directory: Path, *, reserve_octets: int = 0, disk: type[durable.Disk] = durable.Disk) -> None:
+        """Open or make the spool and clean up after a crash. Raises OSError, sqlite3.Error, SchemaTooNew."""
         self._directory = directory
         self._reserve_octets = reserve_octets
         self._disk = disk
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._broken: str | None = None
-        for name in ("body", "tmp", "aside"):
-            (directory / name).mkdir(parents=True, exist_ok=True)
-        opened: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, args=(opened,), name="spool-writer", daemon=True)
-        self._thread.start()
-        if (wrong := opened.get()) is not None:
-            raise wrong
+        self._bodies = directory / "body"
+        self._temporary = directory / "tmp"
+        self._aside = directory / "aside"
+        for folder in (self._bodies, self._temporary, self._aside):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._puts: set[asyncio.Task[str]] = set()
+        db = open_database(directory / "spool.sqlite")
+        try:
+            durable.sync_directory(directory, disk)
+            self._sweep(db)
+        except BaseException:
+            db.close()
+            raise
+        self._writer = Writer(db)
 
     def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
+        """Commit what waits and end the writer; what is asked later raises SpoolBroken."""
+        self._writer.close()
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing is written any more, or None."""
+        return self._writer.broken
 
     async def put(self, message: NewMessage) -> str:
-        """Store one message; return its queue id (of the first put of its source_id). Raises SpoolFull, SpoolBroken."""
-        self._refuse_when_broken()
-        self._refuse_when_full(len(message.content))
+        """Store one message; return its queue id (the first one of its source_id).
+
+        Raises SpoolFull, SpoolBroken; ValueError when it has no recipient or its queue id is no queue id.
+        """
+        if not is_queue_id(message.queue_id) or not message.envelope.forward_paths:
+            raise ValueError("a message needs a queue id and at least one recipient")
+        putting = asyncio.create_task(self._put(message))
+        self._puts.add(putting)
+        putting.add_done_callback(self._put_ended)
+        return await asyncio.shield(putting)
+
+    def _put_ended(self, putting: asyncio.Task[str]) -> None:
+        self._puts.discard(putting)
+        if not putting.cancelled():
+            putting.exception()  # whoever asked may be gone; nobody else wants to know
+
+    async def _put(self, message: NewMessage) -> str:
+        self._writer.refuse_if_broken()
+        await self._refuse_if_full(len(message.content))
         if len(message.content) <= INLINE_OCTETS:
-            return await self._submit(lambda db: insert_message(db, message, message.content), len(message.content))
+            return await self._insert(message, message.content)
         path = self._body_path(message.queue_id)
         await asyncio.to_thread(self._write_body, path, message)
         try:
-            stored = await self._submit(lambda db: insert_message(db, message, None))
+            stored = await self._insert(message, None)
+        except SpoolBroken:
+            raise  # whether the row reached the disk is unknown: the sweep at the next start decides
         except BaseException:
-            path.unlink(missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
             raise
         if stored != message.queue_id:
-            path.unlink(missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         return stored
 
-    async def claim(self, now: float, limit: int, lease_seconds: float) -> Sequence[Claim]:
-        return await self._submit(lambda db: claim_due(db, now, limit, now + lease_seconds))
+    async def _insert(self, message: NewMessage, body: bytes | None) -> str:
+        size = len(body or b"")
+        return await self._writer.submit(lambda db: statements.insert_message(db, message, body), size)
+
+    async def claim(
+        self, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str] = ()
+    ) -> Sequence[Claim]:
+        return await self._writer.submit(lambda db: statements.claim_due(db, now, limit, next_attempt, skip_domains))
+
+    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float) -> None:
+        await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now))
 
     async def settle(self, settlement: Settlement) -> None:
-        gone = await self._submit(lambda db: settle(db, settlement))
-        if gone:
-            self._body_path(settlement.queue_id).unlink(missing_ok=True)
+        if await self._writer.submit(lambda db: statements.settle(db, settlement)):
+            await asyncio.to_thread(self._body_path(settlement.queue_id).unlink, missing_ok=True)
 
     async def content(self, queue_id: str) -> bytes:
-        """The message's octets. Raises KeyError when it is not there."""
-        body = await self._submit(
-            lambda db: db.execute("SELECT body FROM message WHERE id = ?", (queue_id,)).fetchone()
-        )
-        if body is None:
+        """The message's octets. Raises KeyError when it is not there, OSError when it cannot be read."""
+        query = "SELECT body FROM message WHERE id = ?"
+        row = await self._read(lambda db: db.execute(query, (queue_id,)).fetchone())
+        if row is None:
             raise KeyError(queue_id)
-        if body[0] is not None:
-            return bytes(body[0])
+        if row[0] is not None:
+            return bytes(row[0])
         return await asyncio.to_thread(self._body_path(queue_id).read_bytes)
 
     async def next_due(self) -> float | None:
-        return await self._submit(next_due)
+        return await self._read(statements.next_due)
 
     async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:
-        return await self._submit(lambda db: list_rows(db, limit, queue_id))
+        return await self._read(lambda db: statements.list_rows(db, limit, queue_id))
 
     async def retry_now(self, queue_id: str | None, now: float) -> int:
-        return await self._submit(lambda db: retry_now(db, queue_id, now))
+        return await self._writer.submit(lambda db: statements.retry_now(db, queue_id, now))
 
     async def delete(self, queue_id: str) -> bool:
-        deleted = await self._submit(lambda db: delete_message(db, queue_id))
-        self._body_path(queue_id).unlink(missing_ok=True)
+        deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id))
+        if deleted:
+            await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
         return deleted
 
     async def depth(self) -> Depth:
-        return await self._submit(depth)
+        return await self._read(statements.depth)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._writer.submit(work, writes=False)
 
     def _body_path(self, queue_id: str) -> Path:
-        return self._directory / "body" / queue_id[-2:] / queue_id
+        return self._bodies / queue_id[-2:] / queue_id
 
     def _write_body(self, path: Path, message: NewMessage) -> None:
+        """The file whole and under its name, before any row speaks of it."""
         try:
             if not path.parent.exists():
                 path.parent.mkdir(exist_ok=True)
-                durable.sync_directory(path.parent.parent, self._disk)
-            temporary = self._directory / "tmp" / message.queue_id
+                durable.sync_directory(self._bodies, self._disk)
+            temporary = self._temporary / message.queue_id
             durable.put(path, message.content, temporary=temporary, disk=self._disk)
         except OSError as wrong:
-            raise self._explain(wrong) from wrong
+            if wrong.errno in _NO_ROOM:
+                with contextlib.suppress(OSError):  # the sweep at the next start gets what this does not
+                    path.unlink(missing_ok=True)
+                raise SpoolFull(str(wrong)) from wrong
+            raise self._writer.give_up(wrong) from wrong
 
-    def _refuse_when_broken(self) -> None:
-        if self._broken is not None:
-            raise SpoolBroken(self._broken)
-
-    def _refuse_when_full(self, size_octets: int) -> None:
+    async def _refuse_if_full(self, size_octets: int) -> None:
         if shutil.disk_usage(self._directory).free < self._reserve_octets + size_octets:
+            await self._writer.tidy()
             raise SpoolFull(f"less than {self._reserve_octets} octets would stay free")
 
-    async def _submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0) -> T:
-        self._refuse_when_broken()
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future(), size_octets)
-        self._jobs.put(job)
-        result: T = await job.future
-        return result
-
-    def _explain(self, wrong: Exception) -> Exception:
-        """Full is for a while; anything else that storage says ends writing until a restart."""
-        code = getattr(wrong, "sqlite_errorcode", None)
-        if code in _FULL or (isinstance(wrong, OSError) and wrong.errno in _ROOM_ERRNOS):
-            return SpoolFull(str(wrong))
-        if isinstance(wrong, OSError | sqlite3.OperationalError | sqlite3.DatabaseError):
-            self._broken = f"{type(wrong).__name__}: {wrong}"
-            log.critical("the spool is read-only until the relay starts anew", extra={"fields": {"why": str(wrong)}})
-            return SpoolBroken(self._broken)
-        return wrong
-
-    # The writer thread.
-
-    def _write(self, opened: queue.SimpleQueue[BaseException | None]) -> None:
-        try:
-            db = open_database(self._directory / "spool.sqlite")
-            self._sweep(db)
-        except Exception as wrong:  # told to the opener, whose error it is
-            opened.put(wrong)
-            return
-        opened.put(None)
-        while (batch := self._next_batch()) is not None:
-            if batch:
-                self._commit(db, batch)
-        db.close()
-
-    def _next_batch(self) -> list[_Job] | None:
-        """Everything that waits, up to the batch's bounds; [] to go on, None to end."""
-        job = self._jobs.get()
-        if job is None:
-            return None
-        batch, size = [job], job.size_octets
-        while len(batch) < BATCH_MESSAGES and size < BATCH_OCTETS:
-            try:
-                more = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if more is None:
-                self._jobs.put(None)
-                break
-            batch.append(more)
-            size += more.size_octets
-        return batch
-
-    def _commit(self, db: sqlite3.Connection, batch: list[_Job]) -> None:
-        """One transaction for the whole batch; when it fails, nobody in it is told that it worked."""
-        answers: list[Any] = []
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                answers.append(self._run(db, job))
-            db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as wrong:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            explained = self._explain(wrong)
-            for job in batch:
-                job.reject(explained)
-            return
-        for job, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, _Refused):
-                job.reject(answer.why)
-            else:
-                job.resolve(answer)
-
-    def _run(self, db: sqlite3.Connection, job: _Job) -> Any:
-        """One job inside the transaction; a row that breaks a constraint concerns its own job only."""
-        try:
-            return job.work(db)
-        except (sqlite3.IntegrityError, KeyError, ValueError) as wrong:
-            return _Refused(wrong)
+    # At start, before anybody else can ask.
 
     def _sweep(self, db: sqlite3.Connection) -> None:
-        """After a crash: nobody holds a lease, unfinished files go, rows that lost their file are set aside."""
-        release_leases(db)
-        for leftover in (self._directory / "tmp").iterdir():
+        """After a crash: nobody holds a claim, unfinished files go, rows that lost their file are set aside."""
+        if interrupted := statements.release_leases(db):
+            log.warning("attempts were cut off", extra={"fields": {"recipients": interrupted}})
+        for leftover in self._temporary.iterdir():
             leftover.unlink(missing_ok=True)
-        in_files = {row[0] for row in db.execute("SELECT id FROM message WHERE body IS NULL")}
-        found = set()
-        for folder in (self._directory / "body").iterdir():
-            for path in folder.iterdir():
-                if path.name in in_files:
-                    found.add(path.name)
-                else:
-                    path.unlink(missing_ok=True)
-        for lost in in_files - found:
-            log.critical("a queued message has lost its content and is set aside", extra={"fields": {"queue_id": lost}})
-            (self._directory / "aside" / f"{lost}.txt").write_text(repr(set_aside(db, lost)))
+        expected = {str(row[0]) for row in db.execute("SELECT id FROM message WHERE body IS NULL")}
+        found = {path.name for path in self._bodies.glob("*/*") if self._is_body(path, expected)}
+        for lost in sorted(expected - found):
+            self._set_aside(db, lost)
+        db.execute("PRAGMA incremental_vacuum")
 
+    def _is_body(self, path: Path, expected: Collection[str]) -> bool:
+        if path.name in expected:
+            return True
+        with contextlib.suppress(IsADirectoryError):
+            path.unlink(missing_ok=True)
+        return False
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    why: Exception
-
-
-def new_queue_id(now: float, chance: int) -> str:
-    """A short id, sortable by time and unique over restarts: milliseconds and 32 random bits, in base 36."""
-    return _base36(int(now * 1000)).rjust(9, "0") + _base36(chance & 0xFFFFFFFF).rjust(7, "0")
-
-
-def random_queue_id(now: float) -> str:
-    return new_queue_id(now, int.from_bytes(os.urandom(4), "big"))
-
-
-def _base36(number: int) -> str:
-    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    text = ""
-    while True:
-        number, rest = divmod(number, 36)
-        text = digits[rest] + text
-        if not number:
-            return text
+    def _set_aside(self, db: sqlite3.Connection, queue_id: str) -> None:
+        log.critical("a queued message has lost its content and is set aside", extra={"fields": {"queue_id": queue_id}})
+        known = json.dumps(statements.list_rows(db, 1, queue_id), indent=1)
+        durable.put(self._aside / f"{queue_id}.json", known.encode(), disk=self._disk)
+        statements.delete_message(db, queue_id)

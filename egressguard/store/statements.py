@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 
-from egressguard.store.interface import Claim, Depth, NewMessage, Settlement
+from egressguard.mail.address import domain_of
+from egressguard.mail.outcome import Outcome
+from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement
 
-PROMPT_RETRIES_AFTER_CRASH = 3
-"""An attempt that a crash cut off is repeated at once, but not for ever: a message may be what crashes us."""
+REPLY_CHARACTERS = 500
+
+_MESSAGE_COLUMNS = (
+    "id, reverse_path, smtputf8, body_8bit, size_octets, received_at, client, listener, user, rule,"
+    " policy_revision, body"
+)
 
 
 def insert_message(db: sqlite3.Connection, message: NewMessage, body: bytes | None) -> str:
@@ -18,89 +27,101 @@ def insert_message(db: sqlite3.Connection, message: NewMessage, body: bytes | No
         if row is not None:
             return str(row[0])
         db.execute("INSERT INTO source VALUES (?, ?)", (message.source_id, message.queue_id))
-    envelope = message.envelope
-    db.execute(
-        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            message.queue_id,
-            envelope.reverse_path,
-            envelope.smtputf8,
-            envelope.body_8bit,
-            len(message.content),
-            message.received_at,
-            message.client,
-            message.listener,
-            message.user,
-            message.rule,
-            message.policy_revision,
-            body,
-        ),
-    )
+    db.execute(f"INSERT INTO message ({_MESSAGE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", _values(message, body))  # noqa: S608
     db.executemany(
-        "INSERT OR IGNORE INTO recipient VALUES (?, ?, 'queued', 0, ?, '', '')",
-        [(message.queue_id, path, message.received_at) for path in envelope.forward_paths],
+        "INSERT OR IGNORE INTO recipient VALUES (?, ?, ?, 'queued', 0, ?, '', '')",
+        [(message.queue_id, path, domain_of(path), message.received_at) for path in message.envelope.forward_paths],
     )
     return message.queue_id
 
 
-def claim_due(db: sqlite3.Connection, now: float, limit: int, leased_until: float) -> list[Claim]:
-    """Take up to `limit` messages that have due recipients: queued -> trying, attempt counted, next try written."""
-    ids = db.execute(
-        "SELECT message_id, MIN(next_at) AS due FROM recipient WHERE state = 'queued' AND next_at <= ?"
-        " GROUP BY message_id ORDER BY due LIMIT ?",
-        (now, limit),
-    ).fetchall()
-    return [_claim_one(db, str(row[0]), now, leased_until) for row in ids]
-
-
-def _claim_one(db: sqlite3.Connection, queue_id: str, now: float, leased_until: float) -> Claim:
-    due = "message_id = ? AND state = 'queued' AND next_at <= ?"
-    rows = db.execute(f"SELECT forward_path, attempts FROM recipient WHERE {due}", (queue_id, now)).fetchall()  # noqa: S608
-    db.execute(
-        f"UPDATE recipient SET state = 'trying', attempts = attempts + 1, next_at = ? WHERE {due}",  # noqa: S608
-        (leased_until, queue_id, now),
+def _values(message: NewMessage, body: bytes | None) -> tuple[Any, ...]:
+    return (
+        message.queue_id,
+        message.envelope.reverse_path,
+        message.envelope.smtputf8,
+        message.envelope.body_8bit,
+        len(message.content),
+        message.received_at,
+        message.client,
+        message.listener,
+        message.user,
+        message.rule,
+        message.policy_revision,
+        body,
     )
-    reverse_path, received_at, smtputf8, body_8bit = db.execute(
-        "SELECT reverse_path, received_at, smtputf8, body_8bit FROM message WHERE id = ?", (queue_id,)
+
+
+def claim_due(
+    db: sqlite3.Connection, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str]
+) -> list[Claim]:
+    """queued -> trying for at most `limit` due recipients: attempt counted, next try written."""
+    rows = db.execute(
+        "SELECT message_id, forward_path, attempts + 1, received_at FROM recipient"
+        " JOIN message ON message.id = message_id"
+        " WHERE state = 'queued' AND next_at <= ? AND domain NOT IN (SELECT value FROM json_each(?))"
+        " ORDER BY next_at, message_id LIMIT ?",
+        (now, json.dumps(list(skip_domains)), limit),
+    ).fetchall()
+    db.executemany(
+        "UPDATE recipient SET state = 'trying', attempts = ?, next_at = ? WHERE message_id = ? AND forward_path = ?",
+        [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at in rows],
+    )
+    by_message: dict[str, list[Due]] = {}
+    for queue_id, path, attempts, _ in rows:
+        by_message.setdefault(queue_id, []).append(Due(path, attempts))
+    return [_claim(db, queue_id, due) for queue_id, due in by_message.items()]
+
+
+def _claim(db: sqlite3.Connection, queue_id: str, due: list[Due]) -> Claim:
+    reverse_path, received_at, size_octets, smtputf8, body_8bit = db.execute(
+        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit FROM message WHERE id = ?",
+        (queue_id,),
     ).fetchone()
-    return Claim(
-        queue_id,
-        reverse_path,
-        tuple(path for path, _ in rows),
-        received_at,
-        max(attempts for _, attempts in rows) + 1,
-        bool(smtputf8),
-        bool(body_8bit),
+    return Claim(queue_id, reverse_path, received_at, size_octets, bool(smtputf8), bool(body_8bit), tuple(due))
+
+
+def unclaim(db: sqlite3.Connection, queue_id: str, forward_paths: Collection[str], now: float) -> None:
+    """trying -> queued for what was never tried: the attempt does not count."""
+    db.executemany(
+        "UPDATE recipient SET state = 'queued', attempts = attempts - 1, next_at = ?"
+        " WHERE message_id = ? AND forward_path = ? AND state = 'trying'",
+        [(now, queue_id, path) for path in forward_paths],
     )
 
 
 def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
     """Write what an attempt came to, and its DSN; True when the message has left the queue."""
+    finished = 0
     for path, outcome in settlement.outcomes.items():
-        if path in settlement.finished:
-            db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", (settlement.queue_id, path))
-        else:
-            said = f"{outcome.said_by}: {outcome.text}" if outcome.said_by else outcome.text
+        key = (settlement.queue_id, path)
+        if path in settlement.retry_at:
             db.execute(
                 "UPDATE recipient SET state = 'queued', next_at = ?, last_status = ?, last_reply = ?"
                 " WHERE message_id = ? AND forward_path = ?",
-                (settlement.retry_at, outcome.status, said[:500], settlement.queue_id, path),
+                (settlement.retry_at[path], outcome.status, _said(outcome), *key),
             )
-    if settlement.notice is not None:
+        else:
+            finished += db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", key).rowcount
+    if settlement.notice is not None and finished:
         insert_message(db, settlement.notice, settlement.notice.content)
-    left = db.execute("SELECT 1 FROM recipient WHERE message_id = ? LIMIT 1", (settlement.queue_id,)).fetchone()
-    if left is None:
-        db.execute("DELETE FROM message WHERE id = ?", (settlement.queue_id,))
-    return left is None
+    return _delete_if_done(db, settlement.queue_id)
 
 
-def release_leases(db: sqlite3.Connection) -> None:
-    """At start nobody is trying: attempts that a crash cut off are due at once, unless they were many."""
-    db.execute(
-        "UPDATE recipient SET state = 'queued', next_at = CASE WHEN attempts <= ? THEN 0 ELSE next_at END"
-        " WHERE state = 'trying'",
-        (PROMPT_RETRIES_AFTER_CRASH,),
-    )
+def _said(outcome: Outcome) -> str:
+    text = f"{outcome.said_by}: {outcome.text}" if outcome.said_by else outcome.text
+    return text[:REPLY_CHARACTERS]
+
+
+def _delete_if_done(db: sqlite3.Connection, queue_id: str) -> bool:
+    if db.execute("SELECT 1 FROM recipient WHERE message_id = ? LIMIT 1", (queue_id,)).fetchone():
+        return False
+    return delete_message(db, queue_id)
+
+
+def release_leases(db: sqlite3.Connection) -> int:
+    """At start nobody is trying: trying -> queued, due when the claim said. Return how many there were."""
+    return db.execute("UPDATE recipient SET state = 'queued' WHERE state = 'trying'").rowcount
 
 
 def next_due(db: sqlite3.Connection) -> float | None:
@@ -109,59 +130,61 @@ def next_due(db: sqlite3.Connection) -> float | None:
 
 
 def retry_now(db: sqlite3.Connection, queue_id: str | None, now: float) -> int:
-    """Make a message's (or all) waiting recipients due; return how many recipients that were."""
-    if queue_id is None:
-        return db.execute("UPDATE recipient SET next_at = ? WHERE state = 'queued'", (now,)).rowcount
-    waiting = "UPDATE recipient SET next_at = ? WHERE state = 'queued' AND message_id = ?"
-    return db.execute(waiting, (now, queue_id)).rowcount
+    """Waiting recipients become due; return how many recipients there are, waiting or being tried."""
+    db.execute(
+        "UPDATE recipient SET next_at = ?1 WHERE state = 'queued' AND (?2 IS NULL OR message_id = ?2)",
+        (now, queue_id),
+    )
+    query = "SELECT COUNT(*) FROM recipient WHERE ?1 IS NULL OR message_id = ?1"
+    return int(db.execute(query, (queue_id,)).fetchone()[0])
 
 
 def delete_message(db: sqlite3.Connection, queue_id: str) -> bool:
     return db.execute("DELETE FROM message WHERE id = ?", (queue_id,)).rowcount > 0
 
 
-def set_aside(db: sqlite3.Connection, queue_id: str) -> list[Any]:
-    """Take a message without content out of the queue; return all that was known of it."""
-    known = db.execute("SELECT * FROM message WHERE id = ?", (queue_id,)).fetchall()
-    known += db.execute("SELECT * FROM recipient WHERE message_id = ?", (queue_id,)).fetchall()
-    delete_message(db, queue_id)
-    return known
-
-
 def depth(db: sqlite3.Connection) -> Depth:
-    messages, size, oldest = db.execute(
-        "SELECT COUNT(*), COALESCE(SUM(size_octets), 0), MIN(received_at) FROM message"
+    size, oldest = db.execute("SELECT COALESCE(SUM(size_octets), 0), MIN(received_at) FROM message").fetchone()
+    incoming, deferred, active = db.execute(
+        "SELECT COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts = 0 THEN message_id END),"
+        " COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts > 0 THEN message_id END),"
+        " COUNT(DISTINCT CASE WHEN state = 'trying' THEN message_id END) FROM recipient"
     ).fetchone()
-    (recipients,) = db.execute("SELECT COUNT(*) FROM recipient").fetchone()
-    return Depth(messages, recipients, size, oldest)
+    return Depth(incoming, deferred, active, size, oldest)
+
+
+_ROW_KEYS = (
+    "queue_id",
+    "arrival_time",
+    "size_octets",
+    "sender",
+    "client",
+    "listener",
+    "user",
+    "rule",
+    "policy_revision",
+)
+_RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply")
 
 
 def list_rows(db: sqlite3.Connection, limit: int, queue_id: str | None) -> list[dict[str, Any]]:
     """Messages (the oldest first, or the one named) as the queue tools show them."""
-    where, values = ("", ()) if queue_id is None else ("WHERE id = ?", (queue_id,))
-    columns = "id, received_at, size_octets, reverse_path, client, listener, user, rule"
-    found = db.execute(
-        f"SELECT {columns} FROM message {where} ORDER BY received_at LIMIT ?",  # noqa: S608
-        (*values, limit),
+    messages = db.execute(
+        "SELECT id, received_at, size_octets, reverse_path, client, listener, user, rule, policy_revision"
+        " FROM message WHERE ?1 IS NULL OR id = ?1 ORDER BY received_at, id LIMIT ?2",
+        (queue_id, limit),
     ).fetchall()
-    return [_row(db, row) for row in found]
+    recipients = _recipients(db, [row[0] for row in messages])
+    return [dict(zip(_ROW_KEYS, row, strict=True)) | {"recipients": recipients.get(row[0], [])} for row in messages]
 
 
-def _row(db: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
-    queue_id, received_at, size_octets, reverse_path, client, listener, user, rule = row
-    recipients = db.execute(
-        "SELECT forward_path, state, attempts, next_at, last_status, last_reply FROM recipient WHERE message_id = ?",
-        (queue_id,),
-    ).fetchall()
-    keys = ("address", "state", "attempts", "next_at", "last_status", "last_reply")
+def _recipients(db: sqlite3.Connection, queue_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    rows = db.execute(
+        "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply FROM recipient"
+        " WHERE message_id IN (SELECT value FROM json_each(?)) ORDER BY message_id, forward_path",
+        (json.dumps(queue_ids),),
+    )
     return {
-        "queue_id": queue_id,
-        "arrival_time": received_at,
-        "size_octets": size_octets,
-        "sender": reverse_path,
-        "client": client,
-        "listener": listener,
-        "user": user,
-        "rule": rule,
-        "recipients": [dict(zip(keys, values, strict=True)) for values in recipients],
+        queue_id: [dict(zip(_RECIPIENT_KEYS, row[1:], strict=True)) for row in group]
+        for queue_id, group in groupby(rows, key=lambda row: str(row[0]))
     }

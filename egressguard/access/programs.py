@@ -1,0 +1,71 @@
+"""Find the installed Dovecot, and ask it what it is and whether it takes a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from egressguard.access.dovecot import Version, parse_version
+
+HOW_TO_GET_IT = "apt install dovecot-imapd dovecot-pop3d"
+
+_SYSTEM_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin")
+_ANSWER_SECONDS = 20
+_ANSWER_OCTETS = 4096
+# Nothing of our environment (NOTIFY_SOCKET, lifelines, proxies) is the mail server's business.
+ENVIRONMENT = {"PATH": ":".join((*_SYSTEM_DIRECTORIES, "/bin", "/sbin")), "LC_ALL": "C"}
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    dovecot: Path
+    doveconf: Path
+
+
+class ProgramFailed(Exception):
+    """A program did not do what it was asked; the message has its own words."""
+
+
+def find_programs() -> Programs | None:
+    """Dovecot's programs on PATH or in the usual system directories; None = not installed."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_DIRECTORIES))
+    dovecot, doveconf = (shutil.which(name, path=path) for name in ("dovecot", "doveconf"))
+    return Programs(Path(dovecot), Path(doveconf)) if dovecot and doveconf else None
+
+
+async def ask_version(programs: Programs) -> Version:
+    """Raises ProgramFailed, UnknownVersion."""
+    return parse_version(await _answer(programs.dovecot, "--version"))
+
+
+async def check_config(programs: Programs, config: Path) -> None:
+    """Have doveconf(1) read `config`. Raises ProgramFailed with the line it stumbled over."""
+    await _answer(programs.doveconf, "-c", str(config), "-n")
+
+
+async def _answer(*command: str | Path) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+    except OSError as wrong:
+        raise ProgramFailed(f"{command[0]}: {wrong.strerror}") from wrong
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), _ANSWER_SECONDS)
+    except TimeoutError:
+        raise ProgramFailed(f"{command[0]}: no answer in {_ANSWER_SECONDS} seconds") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    if process.returncode != 0:
+        words = err[:_ANSWER_OCTETS].decode("utf-8", "replace").strip() or f"status {process.returncode}"
+        raise ProgramFailed(words)
+    return out[:_ANSWER_OCTETS].decode("utf-8", "replace")

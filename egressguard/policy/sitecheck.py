@@ -1,0 +1,152 @@
+"""What does not fit together inside `site`: ports used twice, listeners and hosts that nobody can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from egressguard.mail.address import AddressError, parse_domain
+from egressguard.policy.document import Path
+from egressguard.policy.endpoint import parse_endpoint, parse_port
+from egressguard.policy.model import Address, Relay, Site, SmartHost, Zone
+from egressguard.policy.networks import INSIDE
+from egressguard.policy.words import did_you_mean, one_of, quote
+
+Found = Iterator[tuple[Path, str]]
+"""(path in the merged rules, message)."""
+
+RESERVED_ZONES = frozenset({"any", "gateway"})  # the packet plane's own words in counters and reports
+INTERFACE_OCTETS = 15  # IFNAMSIZ less the NUL
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared with, not bound to
+
+
+def check_site(site: Site) -> Found:
+    """All faults inside `site`."""
+    yield from chain.from_iterable(_zone(name, zone) for name, zone in site.zones.items())
+    yield from _resolvers(site)
+    yield from _domains(site)
+    yield from _relay(site.relay)
+    yield from chain.from_iterable(_smart_host(name, host) for name, host in site.smart_hosts.items())
+    yield from _clamd(site)
+    yield from _ports(site)
+
+
+def is_host(text: str) -> bool:
+    """A host name, no address."""
+    try:
+        return not parse_domain(text).startswith("[") and not text.rpartition(".")[2].isdecimal()
+    except AddressError:
+        return False
+
+
+def _zone(name: str, zone: Zone) -> Found:
+    if name in RESERVED_ZONES:
+        yield ("site", "zones", name), f"the zone name '{name}' is taken by EgressGuard itself; expected another"
+    for index, interface in enumerate(zone.interfaces):
+        if interface != INSIDE and not _is_interface(interface):
+            hint = did_you_mean(interface, [INSIDE])
+            words = f"{quote(interface)} is no interface{hint}; expected a name such as eth0 (no patterns) or {INSIDE}"
+            yield ("site", "zones", name, "interfaces", index), words
+
+
+def _is_interface(text: str) -> bool:
+    octets = text.encode()
+    return 0 < len(octets) <= INTERFACE_OCTETS and text[0] != "@" and not set(text) & set("*/\"' \t\\")
+
+
+def _resolvers(site: Site) -> Found:
+    for index, resolver in enumerate(site.resolvers):
+        try:
+            parse_endpoint(resolver, 53)
+        except ValueError:
+            words = f"{quote(resolver)} is no resolver; expected 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
+            yield ("site", "resolvers", index), words
+
+
+def _domains(site: Site) -> Found:
+    for index, domain in enumerate(site.domains):
+        if not is_host(domain):
+            yield ("site", "domains", index), f"{quote(domain)} is no domain; expected one such as example.org"
+    if site.relay.hostname is not None and not is_host(site.relay.hostname):
+        words = f"{quote(site.relay.hostname)} is no host name; expected one such as gateway.example.org"
+        yield ("site", "relay", "hostname"), words
+
+
+def _relay(relay: Relay) -> Found:
+    path: Path = ("site", "relay", "redirect_to")
+    if relay.redirect_to is not None and relay.redirect_to not in relay.listeners:
+        hint = did_you_mean(relay.redirect_to, relay.listeners)
+        yield path, f"unknown listener '{relay.redirect_to}'{hint}; expected {one_of(relay.listeners)}"
+    elif relay.redirect_to is not None and (kind := relay.listeners[relay.redirect_to].kind) != "smtp":
+        yield path, f"listener '{relay.redirect_to}' is of kind {kind}; expected kind smtp, as clients of port 25 do"
+    retry = relay.retry
+    for key in ("longest_seconds", "give_up_after_seconds"):
+        if (limit := getattr(retry, key)) < retry.first_seconds:
+            words = f"{key} ({limit}) is less than first_seconds ({retry.first_seconds}); expected at least that"
+            yield ("site", "relay", "retry", key), words
+
+
+def _smart_host(name: str, smart_host: SmartHost) -> Found:
+    path: Path = ("site", "smart_hosts", name)
+    if name == "mx":
+        yield path, "a smart host cannot be named mx, which means delivery by MX look-up; expected another name"
+    if not is_host(smart_host.host) and not _is_address(smart_host.host):
+        yield (*path, "host"), f"{quote(smart_host.host)} is no host; expected a host name or an address"
+    if smart_host.auth is not None and smart_host.tls in {"none", "opportunistic"}:
+        words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls or implicit"
+        yield (*path, "tls"), words
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return parse_endpoint(text, 25)[1] == 25 and "[" not in text and "%" not in text
+    except ValueError:
+        return False
+
+
+def _clamd(site: Site) -> Found:
+    if site.scan.clamd is None or site.scan.clamd.address.startswith("unix:/"):
+        return
+    address = site.scan.clamd.address
+    host, _, port = address.rpartition(":")
+    try:
+        parse_port(port)
+    except ValueError:
+        host = ""
+    if not host:
+        yield ("site", "scan", "clamd", "address"), f"{quote(address)} is no server; expected unix:/path or host:port"
+
+
+def _ports(site: Site) -> Found:
+    """No two servers on one port, unless each listens on addresses of its own."""
+    taken: list[tuple[str, frozenset[str], int]] = []
+    for path, addresses, port in _servers(site):
+        where = ".".join(map(str, path))
+        for other, others, number in taken:
+            if port == number != 0 and _overlap(addresses, others):
+                yield path, f"port {port} is used by {other} already; expected a port of its own"
+                break
+        taken.append((where, addresses, port))
+
+
+def _servers(site: Site) -> Iterator[tuple[Path, frozenset[str], int]]:
+    for name, listener in site.relay.listeners.items():
+        yield ("site", "relay", "listeners", name, "port"), _texts(listener.addresses), listener.port
+    for key in ("imap_port", "imaps_port", "pop3_port", "pop3s_port"):
+        if (port := getattr(site.access, key)) is not None:
+            yield ("site", "access", key), WILDCARDS, port
+    yield ("site", "metrics", "port"), _texts((site.metrics.address,)), site.metrics.port
+
+
+def _texts(addresses: tuple[Address, ...]) -> frozenset[str]:
+    return frozenset(map(str, addresses))
+
+
+def _overlap(first: frozenset[str], second: frozenset[str]) -> bool:
+    """Whether a server on `first` and one on `second` want the same socket; "::" is bound for IPv6 only."""
+    return any(_same(one, other) for one in first for other in second)
+
+
+def _same(one: str, other: str) -> bool:
+    same_family = (":" in one) == (":" in other)
+    return same_family and (one == other or bool({one, other} & WILDCARDS))

@@ -1,0 +1,348 @@
+"""What the relay answers to RCPT and to a message: facts, policy, and what a decision does.
+
+Contract
+    A positive reply to a message means that it is on stable storage: in the spool, or held in the quarantine. Both
+    are said in the same words: a sender does not learn that its message is looked at.
+    Whatever fails on our side is 4yz; a scanner that fails is a verdict that is not known, never a clean one.
+    One reply speaks for all recipients after DATA: the strictest decision holds (docs/decisions/0003).
+    Octets are added in front only. Nothing in a message is changed, but Date and Message-ID are added where people
+    submit mail and left them out (RFC 6409 s8); a relayed message gets neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter
+
+from egressguard.mail.address import domain_of
+from egressguard.mail.envelope import Envelope
+from egressguard.mail.header import find_fields, split_header_section
+from egressguard.mail.reply import Reply
+from egressguard.mail.trace import count_hops, date_time, received_field
+from egressguard.policy.decision import MailAction, MailDecision
+from egressguard.policy.facts import MailFacts, ScanReport
+from egressguard.policy.mail import decide_envelope, decide_mail, strictest
+from egressguard.policy.model import Policy
+from egressguard.smtp.hooks import SessionFacts, Stage
+from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
+from egressguard.store.queue_id import random_queue_id
+
+log = logging.getLogger(__name__)
+
+JOURNALED_RECIPIENTS = 5
+TAKEN = Reply(250, "2.1.5", "OK")
+NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
+CANNOT_LOOK_UP = Reply(451, "4.3.0", "The mailbox cannot be looked up now, try again later")
+TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: the message goes round in a loop")
+NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")
+NOT_STORED = Reply(451, "4.3.0", "The message cannot be stored now, try again later")
+
+_COUNTED = {
+    MailAction.ACCEPT: "accepted",
+    MailAction.QUARANTINE: "quarantined",
+    MailAction.REJECT: "refused",
+    MailAction.DEFER: "deferred",
+}
+
+
+class Scanner(Protocol):
+    async def scan(self, content: bytes) -> ScanReport:
+        """Bounded in time; a scanner that cannot answer gives a report without a verdict."""
+        ...
+
+
+class Putter(Protocol):
+    """The part of store.interface.Spool that taking mail needs."""
+
+    async def put(self, message: NewMessage) -> str: ...
+
+
+class Holder(Protocol):
+    async def hold(
+        self,
+        *,
+        queue_id: str,
+        envelope: Envelope,
+        content: bytes,
+        decision: MailDecision,
+        report: ScanReport,
+        client: str,
+        user: str | None,
+        listener: str,
+        received_at: float,
+    ) -> None:
+        """Durable when it returns. Raises OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A message that has a decision, and how it will be stored."""
+
+    session: SessionFacts
+    envelope: Envelope
+    content: bytes
+    queue_id: str
+    received_at: float
+    report: ScanReport
+    decision: MailDecision
+    policy: Policy
+
+
+class Acceptance:
+    """smtp.hooks.SessionHooks. `policy` is replaced as a whole on reload; each message is judged by one policy.
+
+    `local_exists` gets a local part (of an address of the site's domains, or a bare postmaster): None = cannot tell.
+    `record` is the journal's; `accepted` is called when the spool has a new message; `hostname` names us in Received
+    and Message-ID when the rules do not.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        hostname: str,
+        spool: Putter,
+        holder: Holder,
+        scanner: Scanner,
+        local_exists: Callable[[str], bool | None],
+        record: Callable[[str, Mapping[str, object]], None],
+        registry: CollectorRegistry,
+        accepted: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+        new_queue_id: Callable[[float], str] = random_queue_id,
+    ) -> None:
+        self.policy = policy
+        self._hostname = hostname
+        self._spool = spool
+        self._holder = holder
+        self._scanner = scanner
+        self._local_exists = local_exists
+        self._record = record
+        self._accepted = accepted
+        self._clock = clock
+        self._new_queue_id = new_queue_id
+        self._messages = Counter(
+            "egressguard_smtpd_messages_total",
+            "Messages answered after DATA, by listener and decision (accepted, quarantined, refused, deferred).",
+            ["listener", "decision"],
+            registry=registry,
+        )
+        for listener in policy.site.relay.listeners:
+            for decision in _COUNTED.values():
+                self._messages.labels(listener, decision)
+
+    # RCPT.
+
+    async def on_recipient(
+        self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
+    ) -> Reply:
+        """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""
+        policy = self.policy
+        decision = decide_envelope(policy, _facts(session, reverse_path, forward_path))
+        rule, reply = "", None
+        if decision is not None:
+            rule, reply = decision.rule, _refusal(decision)
+        elif _is_local(policy, forward_path):
+            reply = self._unknown_mailbox(forward_path)
+        if reply is None:
+            return TAKEN
+        kind = "mail.deferred" if reply.is_transient else "mail.refused"
+        fields = _session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
+        fields |= {"recipient_count": 1, "rule": rule, "reply": str(reply), "size_octets": size_octets}
+        self._record(kind, fields | {"stage": "rcpt"})
+        return reply
+
+    def _unknown_mailbox(self, forward_path: str) -> Reply | None:
+        try:
+            exists = self._local_exists(_local_part(forward_path))
+        except OSError as wrong:
+            log.error("mailboxes cannot be looked up", extra={"fields": {"why": str(wrong)}})
+            exists = None
+        if exists is None:
+            return CANNOT_LOOK_UP
+        return None if exists else NO_SUCH_MAILBOX
+
+    # The message.
+
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
+        judged = await self._judge(session, envelope, content)
+        reply = await self._do(judged)
+        self._note(judged, reply)
+        return reply
+
+    async def _judge(self, session: SessionFacts, envelope: Envelope, content: bytes) -> _Judged:
+        policy, now = self.policy, self._clock()
+        queue_id = self._new_queue_id(now)
+        report = ScanReport(None, ("not scanned",))
+        if count_hops(content) > policy.site.relay.max_hops:
+            decision = MailDecision(MailAction.REJECT, "(hops)", "over max_hops", text=TOO_MANY_HOPS.text)
+        else:
+            report = await self._scan(content)
+            decision = strictest(
+                decide_mail(policy, _facts(session, envelope.reverse_path, path, len(content), report))
+                for path in envelope.forward_paths
+            )
+        return _Judged(session, envelope, content, queue_id, now, report, decision, policy)
+
+    async def _scan(self, content: bytes) -> ScanReport:
+        try:
+            return await self._scanner.scan(content)
+        except (OSError, TimeoutError) as wrong:
+            log.error("the scanner does not answer", extra={"fields": {"why": str(wrong)}})
+            return ScanReport(None, ("the scanner does not answer",))
+
+    async def _do(self, judged: _Judged) -> Reply:
+        if judged.decision.action in {MailAction.REJECT, MailAction.DEFER}:
+            return TOO_MANY_HOPS if judged.decision.rule == "(hops)" else _refusal(judged.decision)
+        try:
+            queue_id = await self._store(judged)
+        except SpoolFull as wrong:
+            log.error("no room for a message", extra={"fields": {"why": str(wrong)}})
+            return NO_ROOM
+        except (SpoolBroken, OSError) as wrong:
+            log.error("a message could not be stored", extra={"fields": {"why": str(wrong)}})
+            return NOT_STORED
+        return Reply(250, "2.0.0", f"Taken as {queue_id}")
+
+    async def _store(self, judged: _Judged) -> str:
+        session, hostname = judged.session, judged.policy.site.relay.hostname or self._hostname
+        content = _received(judged, hostname) + _missing_fields(judged, hostname) + judged.content
+        if judged.decision.action is MailAction.QUARANTINE:
+            await self._holder.hold(
+                queue_id=judged.queue_id,
+                envelope=judged.envelope,
+                content=content,
+                decision=judged.decision,
+                report=judged.report,
+                client=str(session.client),
+                user=session.user,
+                listener=session.listener,
+                received_at=judged.received_at,
+            )
+            return judged.queue_id
+        message = NewMessage(
+            queue_id=judged.queue_id,
+            envelope=judged.envelope,
+            content=content,
+            received_at=judged.received_at,
+            client=str(session.client),
+            listener=session.listener,
+            user=session.user,
+            rule=judged.decision.rule,
+            policy_revision=judged.policy.revision,
+        )
+        queue_id = await self._spool.put(message)
+        self._accepted()
+        return queue_id
+
+    def _note(self, judged: _Judged, reply: Reply) -> None:
+        """What it came to: a message that policy takes and storage does not is a deferred one."""
+        counted = _COUNTED[judged.decision.action]
+        if reply.is_transient:
+            counted = "deferred"
+        self._messages.labels(judged.session.listener, counted).inc()
+        paths = judged.envelope.forward_paths
+        fields = _session_fields(judged.session) | {
+            "queue_id": judged.queue_id,
+            "sender": judged.envelope.reverse_path,
+            "recipients": list(paths[:JOURNALED_RECIPIENTS]),
+            "recipient_count": len(paths),
+            "size_octets": len(judged.content),
+            "rule": judged.decision.rule,
+            "reason": judged.decision.reason,
+            "findings": list(judged.report.findings),
+            "policy_revision": judged.policy.revision,
+        }
+        if not reply.is_positive:
+            fields |= {"reply": str(reply), "stage": "data"}
+        self._record(f"mail.{counted}", fields)
+
+    def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:
+        """What the server refused before it came to a decision of ours: strangers, bad grammar, wrong passwords."""
+        kind = "mail.deferred" if reply.is_transient else "mail.refused"
+        fields = {"stage": stage, "reply": str(reply), "about": about, "rule": ""}
+        self._record(kind, _session_fields(session) | fields)
+
+
+def _facts(
+    session: SessionFacts,
+    reverse_path: str,
+    forward_path: str,
+    size_octets: int | None = None,
+    report: ScanReport | None = None,
+) -> MailFacts:
+    return MailFacts(
+        client=session.client,
+        listener=session.listener,
+        helo=session.helo,
+        tls=session.tls,
+        user=session.user,
+        redirected=session.redirected,
+        reverse_path=reverse_path,
+        forward_path=forward_path,
+        size_octets=size_octets,
+        scan=report,
+    )
+
+
+def _session_fields(session: SessionFacts) -> dict[str, object]:
+    return {
+        "client": str(session.client),
+        "listener": session.listener,
+        "helo": session.helo,
+        "tls": session.tls,
+        "user": session.user,
+        "original_destination": session.original_destination,
+    }
+
+
+def _refusal(decision: MailDecision) -> Reply:
+    """The rule's own words, or its name: whoever is refused can say to the administrator by what."""
+    if decision.action is MailAction.DEFER:
+        return Reply(451, "4.7.1", decision.text or f"Deferred by rule {decision.rule}, try again later")
+    return Reply(550, "5.7.1", decision.text or f"Refused by rule {decision.rule}")
+
+
+def _is_local(policy: Policy, forward_path: str) -> bool:
+    domain = domain_of(forward_path)
+    return not domain or domain in {name.lower() for name in policy.site.domains}
+
+
+def _local_part(forward_path: str) -> str:
+    local_part, at, _ = forward_path.rpartition("@")
+    return local_part if at else forward_path
+
+
+def _received(judged: _Judged, hostname: str) -> bytes:
+    session, paths = judged.session, judged.envelope.forward_paths
+    return received_field(
+        helo=session.helo,
+        client=str(session.client),
+        host=hostname,
+        queue_id=judged.queue_id,
+        at=judged.received_at,
+        esmtp=session.esmtp,
+        tls=session.tls,
+        authenticated=session.user is not None,
+        smtputf8=judged.envelope.smtputf8,
+        forward_path=paths[0] if len(paths) == 1 else "",
+    )
+
+
+def _missing_fields(judged: _Judged, hostname: str) -> bytes:
+    """Date and Message-ID of a submitted message that has none."""
+    if judged.session.kind == "smtp":
+        return b""
+    header_section, _ = split_header_section(judged.content)
+    added = b""
+    if not find_fields(header_section, "Date", limit=1):
+        added += f"Date: {date_time(judged.received_at)}\r\n".encode()
+    if not find_fields(header_section, "Message-ID", limit=1):
+        added += f"Message-ID: <{judged.queue_id}@{hostname}>\r\n".encode()
+    return added

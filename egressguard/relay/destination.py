@@ -1,0 +1,85 @@
+"""Destinations: how many attempts at once, and which ones rest after nobody answered there.
+
+Contract
+    At most `limit` attempts at one destination and `total` at all run at once; the wait for a place at a slow
+    destination holds no place of the whole.
+    A destination where no host could be talked to rests: what waits for it goes back unharmed instead of dialling
+    the same silence again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Destination:
+    places: asyncio.Semaphore
+    users: int = 0
+    resting_until: float = 0.0
+
+
+class Destinations:
+    """Keys are relay.attempt.Way.key. Times are the caller's clock, in seconds."""
+
+    def __init__(self, *, limit: int, total: int) -> None:
+        self._limit = limit
+        self._places = asyncio.Semaphore(total)
+        self._known: dict[str, _Destination] = {}
+
+    @contextlib.asynccontextmanager
+    async def place(self, key: str) -> AsyncIterator[None]:
+        """Wait for a place at the destination, then for one of all."""
+        destination = self._known.setdefault(key, _Destination(asyncio.Semaphore(self._limit)))
+        destination.users += 1
+        try:
+            async with destination.places, self._places:
+                yield
+        finally:
+            destination.users -= 1
+
+    def rest(self, key: str, until: float) -> None:
+        if (destination := self._known.get(key)) is not None:
+            destination.resting_until = until
+
+    def resting_until(self, key: str, now: float) -> float | None:
+        destination = self._known.get(key)
+        return None if destination is None or destination.resting_until <= now else destination.resting_until
+
+    def wake_all(self) -> None:
+        """Somebody wants another try at once."""
+        for destination in self._known.values():
+            destination.resting_until = 0.0
+
+    def forget_idle(self, now: float) -> None:
+        """Keep only those that are in use or rest: memory stays bounded by what is being tried."""
+        self._known = {
+            key: destination
+            for key, destination in self._known.items()
+            if destination.users or destination.resting_until > now
+        }
+
+
+class Octets:
+    """How much content may be in memory at once; one message that is larger than all of it goes alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def held(self, size_octets: int) -> AsyncIterator[None]:
+        wanted = min(size_octets, self._total)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            self._free += wanted
+            async with self._changed:
+                self._changed.notify_all()

@@ -1,0 +1,44 @@
+"""How much the server takes on at once: connections in all and per client address, octets in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from egressguard.net.flow import IPAddress
+
+
+class Connections:
+    """Counts what is open. Whoever was let in says when it leaves."""
+
+    def __init__(self) -> None:
+        self._by_client: Counter[IPAddress] = Counter()
+        self.open = 0
+
+    def enter(self, client: IPAddress, *, limit: int, limit_per_client: int) -> bool:
+        if self.open >= limit or self._by_client[client] >= limit_per_client:
+            return False
+        self.open += 1
+        self._by_client[client] += 1
+        return True
+
+    def leave(self, client: IPAddress) -> None:
+        self.open -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+
+class Budget:
+    """Octets of messages held in memory by all sessions together."""
+
+    def __init__(self) -> None:
+        self.taken_octets = 0
+
+    def take(self, octets: int, limit_octets: int) -> bool:
+        if self.taken_octets + octets > limit_octets:
+            return False
+        self.taken_octets += octets
+        return True
+
+    def give_back(self, octets: int) -> None:
+        self.taken_octets -= octets

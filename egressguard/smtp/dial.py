@@ -1,0 +1,199 @@
+"""From an address to a greeted, EHLO'd and, where it is asked for, encrypted connection.
+
+Contract
+    Whatever goes wrong before a transaction is ConnectionFailed with a transient outcome: a host that does not want
+    us today says nothing about the recipient (a 5yz greeting speaks for this host only, RFC 5321 s3.1, s4.2.1).
+    TlsFailed only when TLS itself is the trouble; opportunistic callers may then go plain.
+    The socket is closed on every way out but the good one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Literal
+
+import aiosmtplib
+
+from egressguard.mail.outcome import Outcome, transient
+
+TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A host to dial: `name` is what its certificate must carry, `addresses` (IP) are tried in order."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    tls: TlsMode = "opportunistic"
+    ca_file: str | None = None
+    user: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Peer({self.name!r}, {self.addresses!r}, {self.port}, tls={self.tls!r}, user={self.user!r})"
+
+
+class ConnectionFailed(Exception):
+    """No transaction with this host at this time."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+class TlsFailed(ConnectionFailed):
+    """The host answers, but TLS with it does not work."""
+
+
+class Connection:
+    """What a transaction may do with a connection. Raises aiosmtplib.SMTPException when it is lost or silent."""
+
+    def __init__(self, client: aiosmtplib.SMTP, address: str, *, encrypted: bool) -> None:
+        self._client = client
+        self.address = address
+        self.encrypted = encrypted
+
+    def offers(self, extension: str) -> bool:
+        return self._client.supports_extension(extension)
+
+    def parameter(self, extension: str) -> str:
+        """What the host said behind an extension's keyword, or ""."""
+        return str(self._client.esmtp_extensions.get(extension) or "").strip()
+
+    async def command(self, line: bytes, timeout_seconds: float) -> tuple[int, str]:
+        """Send one line. aiosmtplib's mail() and rcpt() would parse the address anew and drop parts of it."""
+        reply = await self._client.execute_command(line, timeout=timeout_seconds)
+        return reply.code, reply.message
+
+    async def data(self, content: bytes, timeout_seconds: float) -> tuple[int, str]:
+        """Raises SMTPDataError for any reply but 354 and 250."""
+        reply = await self._client.data(content, timeout=timeout_seconds)
+        return reply.code, reply.message
+
+    async def log_in(self, user: str, password: str, timeout_seconds: float) -> None:
+        await self._client.login(user.encode(), password.encode(), timeout=timeout_seconds)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+async def open_connection(
+    peer: Peer, address: str, ehlo_name: str, connect_seconds: float, command_seconds: float, *, encrypt: bool
+) -> Connection:
+    """Dial `address`, read the greeting, say EHLO, start TLS. Raises ConnectionFailed, TlsFailed."""
+    context = _tls_context(peer) if encrypt else None
+    implicit = peer.tls == "implicit"
+    sock = await _dial(peer, address, connect_seconds)
+    client = aiosmtplib.SMTP(
+        hostname=peer.name,
+        sock=sock,
+        local_hostname=ehlo_name,
+        timeout=command_seconds,
+        use_tls=implicit,
+        start_tls=False,
+        tls_context=context,
+    )
+    try:
+        encrypted = await _set_up(client, peer, context)
+    except BaseException as wrong:
+        client.close()
+        if isinstance(wrong, aiosmtplib.SMTPException | OSError):
+            raise _explained(wrong, peer, address) from wrong
+        raise
+    return Connection(client, address, encrypted=encrypted)
+
+
+async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext | None) -> bool:
+    """Greeting, EHLO (HELO if it must be), STARTTLS, EHLO again; True when what follows is encrypted."""
+    await client.connect()
+    await _greet(client)
+    if context is None or peer.tls == "implicit":
+        return context is not None
+    if not client.supports_extension("starttls"):
+        if peer.tls == "opportunistic":
+            return False
+        raise TlsFailed(transient("4.7.4", "the host does not offer STARTTLS", peer.name))
+    try:
+        await client.starttls(tls_context=context)
+        await _greet(client)
+    except (aiosmtplib.SMTPException, OSError) as wrong:
+        raise TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name)) from wrong
+    return True
+
+
+async def _greet(client: aiosmtplib.SMTP) -> None:
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError:
+        if not client.is_connected:
+            raise
+        await client.helo()
+
+
+def _explained(wrong: aiosmtplib.SMTPException | OSError, peer: Peer, address: str) -> ConnectionFailed:
+    tls = wrong if isinstance(wrong, ssl.SSLError) else wrong.__cause__
+    if isinstance(tls, ssl.SSLError):
+        return TlsFailed(transient("4.7.5", f"TLS failed: {tls}", peer.name))
+    if isinstance(wrong, aiosmtplib.SMTPResponseException):
+        words = " ".join(f"{wrong.code} {wrong.message}".split())[:400]
+        return ConnectionFailed(transient("4.3.2", f"the host does not want to talk: {words}", peer.name))
+    if isinstance(wrong, TimeoutError):
+        return ConnectionFailed(transient("4.4.2", f"{address} does not answer in time", peer.name))
+    return ConnectionFailed(transient("4.4.2", f"{address}: {wrong}", peer.name))
+
+
+async def _dial(peer: Peer, address: str, timeout_seconds: float) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as wrong:
+        raise _no_connection(peer, address, wrong) from wrong
+    try:
+        sock.setblocking(False)
+        async with asyncio.timeout(timeout_seconds):
+            await asyncio.get_running_loop().sock_connect(sock, (address, peer.port))
+    except BaseException as wrong:
+        sock.close()
+        if isinstance(wrong, OSError):
+            raise _no_connection(peer, address, wrong) from wrong
+        raise
+    return sock
+
+
+def _no_connection(peer: Peer, address: str, wrong: OSError) -> ConnectionFailed:
+    words = "does not answer" if isinstance(wrong, TimeoutError) else wrong.strerror or str(wrong)
+    return ConnectionFailed(transient("4.4.1", f"{address} port {peer.port}: {words}", peer.name))
+
+
+def _tls_context(peer: Peer) -> ssl.SSLContext:
+    """Raises ConnectionFailed when the ca_file of the rules cannot be used: never go on without it."""
+    try:
+        return _context(peer.ca_file, verify=peer.tls != "opportunistic")
+    except (OSError, ssl.SSLError) as wrong:
+        words = f"the ca_file {peer.ca_file} cannot be used: {wrong}"
+        raise ConnectionFailed(transient("4.3.5", words, peer.name)) from wrong
+
+
+def _context(ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
+    if verify:
+        return ssl.create_default_context(cafile=ca_file)
+    return _unverified_context()
+
+
+@functools.cache
+def _unverified_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback

@@ -1,0 +1,334 @@
+"""One SMTP session as a conversation: what was said so far, and what each command means now (RFC 5321 s4.1.4).
+
+Contract
+    No socket and no clock here: a Channel does what a session needs of the wire, `answer` gives the reply.
+    The null reverse-path is "" inside. EHLO, HELO, RSET, STARTTLS and the end of DATA drop the transaction.
+    After STARTTLS everything the client said in clear is forgotten (RFC 3207 s4.2).
+    Cleartext never carries a password; where people log in, nothing is taken before they did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from egressguard.mail.envelope import Envelope
+from egressguard.mail.reply import Reply
+from egressguard.smtp import replies
+from egressguard.smtp.auth import EXCHANGES, Authenticator, Credentials, ExchangeFailed
+from egressguard.smtp.commands import Command, Mail, Refusal, parse_command, parse_helo, parse_mail, parse_rcpt
+from egressguard.smtp.hooks import SessionFacts, SessionHooks, Stage
+from egressguard.smtp.metrics import SmtpMetrics
+from egressguard.smtp.settings import SmtpSettings
+
+
+class Channel(Protocol):
+    """The wire below a dialogue."""
+
+    def has_input(self) -> bool:
+        """Whether the client has sent octets that nobody has read yet."""
+        ...
+
+    async def send(self, reply: Reply) -> None: ...
+
+    async def ask(self, reply: Reply) -> bytes:
+        """Send and wait for one line of an AUTH exchange."""
+        ...
+
+    async def receive_message(self) -> bytes | Reply:
+        """Read to the final dot: the content, or the refusal of it."""
+        ...
+
+    async def start_tls(self) -> None:
+        """The handshake; the session ends when it fails."""
+        ...
+
+    async def ask_about_recipient(self, question: Awaitable[Reply]) -> Reply:
+        """Within its time limit."""
+        ...
+
+    async def commit(self, question: Coroutine[Any, Any, Reply]) -> Reply:
+        """Run to the end whatever becomes of the client."""
+        ...
+
+    async def pause(self, seconds: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Transaction:
+    mail: Mail
+    forward_paths: dict[str, None] = field(default_factory=dict)  # each once, in their order
+
+    def envelope(self, content: bytes) -> Envelope:
+        body_8bit = self.mail.body_8bit or not content.isascii()
+        return Envelope(self.mail.reverse_path, tuple(self.forward_paths), self.mail.smtputf8, body_8bit)
+
+
+_STAGE_OF: dict[str, Stage] = {
+    "HELO": "helo",
+    "EHLO": "helo",
+    "STARTTLS": "tls",
+    "AUTH": "auth",
+    "MAIL": "mail",
+    "RCPT": "rcpt",
+    "DATA": "data",
+}
+_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS"})
+"""A browser talked into talking to us: nothing it says further may be taken for SMTP."""
+_IDLE = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO", "MAIL"})
+
+
+class Dialogue:
+    """`closing` is set when the reply just given was the last one."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        facts: SessionFacts,
+        hooks: SessionHooks,
+        settings: SmtpSettings,
+        metrics: SmtpMetrics,
+        authenticator: Authenticator | None,
+        *,
+        offers_starttls: bool,
+    ) -> None:
+        self.facts = facts
+        self.closing = False
+        self._channel = channel
+        self._hooks = hooks
+        self._settings = settings
+        self._metrics = metrics
+        self._authenticator = authenticator
+        self._offers_starttls = offers_starttls
+        self._transaction: Transaction | None = None
+        self._errors = 0
+        self._idle_commands = 0
+        self._auth_failures = 0
+        self._verbs: dict[str, Callable[[str], Awaitable[Reply | None]]] = {
+            "EHLO": self._ehlo,
+            "HELO": self._helo,
+            "STARTTLS": self._starttls,
+            "AUTH": self._auth,
+            "MAIL": self._mail,
+            "RCPT": self._rcpt,
+            "DATA": self._data,
+            "RSET": self._rset,
+            "NOOP": _always(replies.OK),
+            "HELP": _always(replies.HELP),
+            "VRFY": _always(replies.CANNOT_VERIFY),
+            "EXPN": _always(replies.NOT_IMPLEMENTED),
+            "QUIT": self._quit,
+        }
+
+    @property
+    def greeting(self) -> Reply:
+        return Reply(220, "", f"{self._settings.hostname} ESMTP")
+
+    @property
+    def _logs_people_in(self) -> bool:
+        return self._authenticator is not None and self.facts.kind != "smtp"
+
+    @property
+    def _offers_auth(self) -> bool:
+        return self._logs_people_in and self.facts.tls
+
+    async def answer(self, line: bytes) -> Reply | None:
+        """The reply to one command line without its CRLF; None when it was given already (STARTTLS)."""
+        command = Command("")
+        try:
+            command = parse_command(line)
+            reply = await self._act(command)
+        except Refusal as refusal:
+            reply = refusal.reply
+            if reply.is_permanent or reply.is_transient:
+                self._note_own(command, reply)
+        return reply if reply is None else self._judged(command, reply)
+
+    def refuse(self, stage: Stage, reply: Reply, about: str = "") -> Reply:
+        """Count and report a refusal of the server's own."""
+        self._hooks.on_refused(self.facts, stage, reply, about)
+        return reply
+
+    async def _act(self, command: Command) -> Reply | None:
+        if command.verb in _HTTP:
+            self.closing = True
+        verb = self._verbs.get(command.verb)
+        if verb is None:
+            raise Refusal(replies.UNKNOWN_COMMAND)
+        if command.verb in _IDLE:
+            self._idle_commands += 1
+        return await verb(command.argument)
+
+    def _note_own(self, command: Command, reply: Reply) -> None:
+        tellable = command.argument[:300] if command.verb in {"HELO", "EHLO", "MAIL", "RCPT"} else ""
+        self.refuse(_STAGE_OF.get(command.verb, "other"), reply, tellable)  # never AUTH's: it holds a password
+
+    def _judged(self, command: Command, reply: Reply) -> Reply:
+        """Count what was refused; too much of it, or of idle talk, ends the session."""
+        if reply.is_permanent or reply.is_transient:
+            self._metrics.rejected(_STAGE_OF.get(command.verb, "other"), replies.reason_of(reply))
+        if reply.is_permanent:
+            self._errors += 1
+        if reply.code in {221, 421} or reply == replies.TROUBLE:
+            self.closing = True
+        elif self._errors > self._settings.max_errors:
+            return self._last(replies.TOO_MANY_ERRORS)
+        elif self._idle_commands > self._settings.max_idle_commands:
+            return self._last(replies.TOO_MANY_COMMANDS)
+        return reply
+
+    def _last(self, reply: Reply) -> Reply:
+        self.closing = True
+        return self.refuse("other", reply)
+
+    # Greeting and TLS.
+
+    async def _ehlo(self, argument: str) -> Reply:
+        self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=True)
+        self._transaction = None
+        return Reply(250, "", "\n".join([self._settings.hostname, *self._extensions()]))
+
+    def _extensions(self) -> list[str]:
+        lines = [f"SIZE {self._settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING"]
+        lines.append("ENHANCEDSTATUSCODES")
+        if self._offers_starttls and not self.facts.tls:
+            lines.append("STARTTLS")
+        if self._offers_auth:
+            lines.append("AUTH " + " ".join(EXCHANGES))
+        return lines
+
+    async def _helo(self, argument: str) -> Reply:
+        self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=False)
+        self._transaction = None
+        return Reply(250, "", self._settings.hostname)
+
+    async def _starttls(self, argument: str) -> Reply | None:
+        if argument:
+            raise Refusal(replies.NO_ARGUMENT)
+        if self.facts.tls:
+            raise Refusal(replies.TLS_ALREADY)
+        if not self._offers_starttls:
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        if self._channel.has_input():  # octets in clear that wait to be taken for encrypted ones
+            self.closing = True
+            raise Refusal(replies.EARLY_INPUT)
+        await self._channel.start_tls()
+        self._transaction = None
+        self.facts = dataclasses.replace(self.facts, helo="", esmtp=False, tls=True, user=None)
+        return None
+
+    # AUTH.
+
+    async def _auth(self, argument: str) -> Reply:
+        mechanism, _, initial = argument.partition(" ")
+        mechanism = mechanism.upper()  # RFC 4422 s3.1 writes them in upper case, not all clients do
+        self._refuse_auth(mechanism)
+        assert self._authenticator is not None
+        try:
+            name, password = await EXCHANGES[mechanism](initial.strip(" "), self._channel.ask)
+        except ExchangeFailed as failed:
+            raise Refusal(failed.reply) from None
+        result = await self._authenticator.check(name, password, self.facts.client)
+        self._metrics.authenticated(mechanism, result.value)
+        if result is Credentials.OK:
+            self.facts = dataclasses.replace(self.facts, user=name.lower())
+            return replies.LOGGED_IN
+        return await self._not_logged_in(result, name)
+
+    def _refuse_auth(self, mechanism: str) -> None:
+        if not self._logs_people_in:
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        if not self.facts.tls:
+            raise Refusal(replies.AUTH_NEEDS_TLS)
+        if not self.facts.esmtp:
+            raise Refusal(replies.HELO_FIRST)
+        if self.facts.user is not None:
+            raise Refusal(replies.AUTH_ALREADY)
+        if self._transaction is not None:
+            raise Refusal(replies.AUTH_IN_MAIL)
+        if mechanism not in EXCHANGES:
+            raise Refusal(replies.AUTH_MECHANISM)
+
+    async def _not_logged_in(self, result: Credentials, name: str) -> Reply:
+        if result is Credentials.CANNOT_TELL:
+            return self.refuse("auth", replies.AUTH_CANNOT_TELL, name)
+        await self._channel.pause(self._settings.auth_failure_delay_seconds)
+        self._auth_failures += 1
+        limited = result is Credentials.LIMITED or self._auth_failures >= self._settings.max_auth_failures
+        return self.refuse("auth", replies.AUTH_LIMITED if limited else replies.AUTH_WRONG, name[:100])
+
+    # The mail transaction.
+
+    async def _mail(self, argument: str) -> Reply:
+        self._refuse_strangers()
+        if self._transaction is not None:
+            raise Refusal(replies.NESTED_MAIL)
+        mail = parse_mail(argument, extended=self.facts.esmtp, offers_auth=self._offers_auth)
+        if mail.size_octets is not None and mail.size_octets > self._settings.max_message_octets:
+            raise Refusal(replies.TOO_BIG)
+        self._transaction = Transaction(mail)
+        return replies.OK
+
+    def _refuse_strangers(self) -> None:
+        if not self.facts.helo:
+            raise Refusal(replies.HELO_FIRST)
+        if self._logs_people_in and not self.facts.tls:
+            raise Refusal(replies.TLS_FIRST)
+        if self._logs_people_in and self.facts.user is None:
+            raise Refusal(replies.LOG_IN_FIRST)
+
+    async def _rcpt(self, argument: str) -> Reply:
+        transaction = self._transaction
+        if transaction is None:
+            raise Refusal(replies.MAIL_FIRST)
+        path = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
+        if path in transaction.forward_paths:
+            return replies.OK
+        if len(transaction.forward_paths) >= self._settings.max_recipients:
+            raise Refusal(replies.TOO_MANY_RECIPIENTS)
+        mail = transaction.mail
+        question = self._hooks.on_recipient(self.facts, mail.reverse_path, path, mail.size_octets)
+        reply = await self._channel.ask_about_recipient(question)
+        if reply.is_positive:
+            transaction.forward_paths[path] = None
+        return reply
+
+    async def _data(self, argument: str) -> Reply:
+        transaction = self._transaction
+        if argument:
+            raise Refusal(replies.NO_ARGUMENT)
+        if self._channel.has_input():  # a message sent before 354 would be taken for commands when we refuse it
+            self.closing = True
+            raise Refusal(replies.EARLY_INPUT)
+        if transaction is None:
+            raise Refusal(replies.MAIL_FIRST)
+        if not transaction.forward_paths:
+            raise Refusal(replies.NO_RECIPIENTS)
+        await self._channel.send(replies.START_DATA)
+        self._transaction = None
+        content = await self._channel.receive_message()
+        if isinstance(content, Reply):
+            return self.refuse("data", content, transaction.mail.reverse_path)
+        self._metrics.size.observe(len(content))
+        self._idle_commands = 0
+        return await self._channel.commit(self._hooks.on_message(self.facts, transaction.envelope(content), content))
+
+    async def _rset(self, argument: str) -> Reply:
+        if argument:
+            raise Refusal(replies.NO_ARGUMENT)
+        self._transaction = None
+        return replies.OK
+
+    async def _quit(self, argument: str) -> Reply:
+        if argument:
+            raise Refusal(replies.NO_ARGUMENT)
+        return replies.BYE
+
+
+def _always(reply: Reply) -> Callable[[str], Awaitable[Reply | None]]:
+    async def verb(_argument: str) -> Reply | None:
+        return reply
+
+    return verb

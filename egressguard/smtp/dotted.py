@@ -1,0 +1,77 @@
+"""The octets after 354: find their end, undo dot-stuffing, refuse what could be two messages (RFC 5321 s4.5.2).
+
+Contract
+    Pure; the result is the same however the octets are cut into chunks.
+    The end is CRLF "." CRLF and nothing else. A bare CR, a bare LF or a NUL anywhere before it is a fault of the
+    whole message (SMTP smuggling): it is read to its end, so that no part of it is ever taken for commands.
+    After a fault or an overrun no content is kept.
+"""
+
+from __future__ import annotations
+
+_END = b"\r\n.\r\n"
+
+
+class DottedData:
+    """Feed chunks until `feed` returns the octets behind the end. Then `content`, `malformed`, `too_big` hold."""
+
+    def __init__(self, limit_octets: int) -> None:
+        self._limit_octets = limit_octets
+        self._undecided = b"\r\n"  # the line before the first one: an end may stand right at the start
+        self._at_start = True
+        self._dropped = False
+        self.content = bytearray()
+        self.malformed = False
+        self.too_big = False
+        self.received_octets = 0
+
+    def drop(self) -> None:
+        """Keep nothing of it from here on; the end is still looked for."""
+        self._dropped = True
+        self.content.clear()
+
+    def feed(self, chunk: bytes) -> bytes | None:
+        """None: the end has not come; else what stood behind it."""
+        octets = self._undecided + chunk
+        end = octets.find(_END)
+        if end >= 0:
+            rest = octets[end + len(_END) :]
+            self.received_octets += len(chunk) - len(rest)
+            self._keep(octets[: end + 2])
+            return rest
+        self.received_octets += len(chunk)
+        cut = _safe_cut(octets)
+        self._keep(octets[:cut])
+        self._undecided = octets[cut:]
+        return None
+
+    def _keep(self, octets: bytes) -> None:
+        if not octets:
+            return
+        if not self.malformed and _is_malformed(octets):
+            self.malformed = True
+        lines = octets.replace(b"\r\n.", b"\r\n")
+        if self._at_start:
+            lines = lines[2:]
+            self._at_start = False
+        if len(self.content) + len(lines) > self._limit_octets:
+            self.too_big = True
+        if self.malformed or self.too_big or self._dropped:
+            self.content.clear()
+        else:
+            self.content += lines
+
+
+def _safe_cut(octets: bytes) -> int:
+    """Where to cut so that neither an end, nor a CRLF, nor a CRLF with its dot is torn apart."""
+    cut = max(0, len(octets) - (len(_END) - 1))
+    if octets[max(0, cut - 1) : cut] == b"\r":
+        return cut - 1
+    if octets[max(0, cut - 2) : cut] == b"\r\n":
+        return cut - 2
+    return cut
+
+
+def _is_malformed(octets: bytes) -> bool:
+    pairs = octets.count(b"\r\n")
+    return octets.count(b"\r") != pairs or octets.count(b"\n") != pairs or b"\0" in octets

@@ -1,0 +1,58 @@
+"""What the server asks of the one who uses it, and what it tells about a session.
+
+Contract
+    A hook answers with a Reply. A hook that raises becomes 451 4.3.0 and the session ends: its words stay inside.
+    `on_message` is run to its end even when the client is gone: a commit that began is never cut in the middle.
+    A positive reply of `on_message` means: on stable storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from egressguard.mail.envelope import Envelope
+from egressguard.mail.reply import Reply
+from egressguard.net.flow import IPAddress
+
+Kind = Literal["smtp", "submission", "submissions"]
+Stage = Literal["connect", "helo", "tls", "auth", "mail", "rcpt", "data", "other"]
+STAGES: tuple[Stage, ...] = ("connect", "helo", "tls", "auth", "mail", "rcpt", "data", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """`listener` is its name in the rules. `helo` is what the client says, nothing more; `user` None = nobody.
+
+    `original_destination` ("198.51.100.7:25") is where a redirected connection was meant to go, else None.
+    """
+
+    client: IPAddress
+    client_port: int
+    listener: str
+    kind: Kind
+    helo: str = ""
+    esmtp: bool = False
+    tls: bool = False
+    user: str | None = None
+    original_destination: str | None = None
+
+    @property
+    def redirected(self) -> bool:
+        return self.original_destination is not None
+
+
+class SessionHooks(Protocol):
+    async def on_recipient(
+        self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
+    ) -> Reply:
+        """RCPT: a positive reply takes the recipient. `size_octets` is what MAIL declared."""
+        ...
+
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
+        """The final dot: `content` has CRLF line ends and no dot-stuffing."""
+        ...
+
+    def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:
+        """The server itself refused something; `about` is the path or name concerned ("" = none)."""
+        ...

@@ -1,0 +1,66 @@
+"""What the inward side counts. `listener` is a name from the rules; the other labels' values stand beside them."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from egressguard.smtp.hooks import STAGES, Stage
+from egressguard.smtp.replies import REASONS
+
+MECHANISMS = ("PLAIN", "LOGIN")
+AUTH_RESULTS = ("ok", "wrong", "limited", "cannot_tell")
+_SIZES = tuple(4**k * 1024 for k in range(9))  # 1 KiB ... 64 MiB
+
+
+class SmtpMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._connections = Counter(
+            "egressguard_smtpd_connections_total",
+            "Connections, by listener and result (accepted, refused).",
+            ["listener", "result"],
+            registry=registry,
+        )
+        self.active = Gauge("egressguard_smtpd_active_connections", "Connections open now.", registry=registry)
+        self._rejects = Counter(
+            "egressguard_smtpd_rejects_total",
+            "Negative replies, by stage and reason.",
+            ["stage", "reason"],
+            registry=registry,
+        )
+        self._auth = Counter(
+            "egressguard_smtpd_auth_attempts_total",
+            "AUTH attempts, by mechanism and result (ok, wrong, limited, cannot_tell).",
+            ["mechanism", "result"],
+            registry=registry,
+        )
+        self._handshakes = Counter(
+            "egressguard_smtpd_tls_handshakes_total",
+            "TLS handshakes, by version (none when it failed) and result (ok, failed).",
+            ["version", "result"],
+            registry=registry,
+        )
+        self.size = Histogram(
+            "egressguard_smtpd_message_size_bytes", "Messages received whole.", buckets=_SIZES, registry=registry
+        )
+        for stage, reason in (("rcpt", "policy"), ("data", "policy"), ("connect", "limit"), ("auth", "credentials")):
+            self._rejects.labels(stage, reason)
+        for mechanism in MECHANISMS:
+            for result in AUTH_RESULTS:
+                self._auth.labels(mechanism, result)
+
+    def listening(self, listener: str) -> None:
+        for result in ("accepted", "refused"):
+            self._connections.labels(listener, result)
+
+    def connected(self, listener: str, *, accepted: bool) -> None:
+        self._connections.labels(listener, "accepted" if accepted else "refused").inc()
+
+    def rejected(self, stage: Stage, reason: str) -> None:
+        assert stage in STAGES and reason in REASONS
+        self._rejects.labels(stage, reason).inc()
+
+    def authenticated(self, mechanism: str, result: str) -> None:
+        self._auth.labels(mechanism, result).inc()
+
+    def handshake(self, version: str | None) -> None:
+        self._handshakes.labels(version or "none", "ok" if version else "failed").inc()

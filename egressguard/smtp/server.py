@@ -1,0 +1,126 @@
+"""The SMTP server: listeners, the sessions they have, and their orderly end.
+
+Contract
+    Sockets come bound; nothing here needs a privilege.
+    `drain` refuses what is new, lets messages that are arriving arrive until its time is up, and returns only
+    when no commit is half done: a 250 that was earned is stored, whether or not the client heard it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from egressguard.mail.reply import Reply
+from egressguard.net.flow import IPAddress
+from egressguard.policy.model import Listener
+from egressguard.smtp import replies
+from egressguard.smtp.admission import Budget, Connections
+from egressguard.smtp.auth import Authenticator
+from egressguard.smtp.engine import Engine, Entrance
+from egressguard.smtp.hooks import SessionHooks
+from egressguard.smtp.metrics import SmtpMetrics
+from egressguard.smtp.settings import SmtpSettings
+from egressguard.smtp.tls import server_context
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+
+
+class SmtpServer:
+    """`settings` may be replaced as a whole at any time: sessions read it when they begin."""
+
+    def __init__(
+        self,
+        hooks: SessionHooks,
+        settings: SmtpSettings,
+        tls_context: ssl.SSLContext | None,
+        authenticator: Authenticator | None,
+        registry: CollectorRegistry,
+    ) -> None:
+        self.hooks = hooks
+        self.settings = settings
+        self.tls_context = tls_context
+        self.authenticator = authenticator
+        self.metrics = SmtpMetrics(registry)
+        self.buffered = Budget()
+        self.stopping = False
+        self._connections = Connections()
+        self._servers: list[asyncio.Server] = []
+        self._sessions: dict[Engine, asyncio.Task[None]] = {}
+        self._commits: set[asyncio.Task[Reply]] = set()
+        logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's: a line a connection, addresses and all
+
+    async def start(self, listener_name: str, listener: Listener, sockets: Iterable[socket.socket]) -> None:
+        """Serve on sockets that are bound already. A submission listener needs a TLS context."""
+        if listener.kind != "smtp" and self.tls_context is None:
+            raise ValueError(f"listener {listener_name}: {listener.kind} needs TLS")
+        entrance = Entrance(listener_name, listener.kind)
+        self.metrics.listening(listener_name)
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            sock.setblocking(False)
+            self._servers.append(await loop.create_server(lambda: Engine(self, entrance), sock=sock, backlog=BACKLOG))
+
+    def reload_certificate(self, certificate: Path, private_key: Path) -> None:
+        """New handshakes use the new pair. Raises OSError (ssl.SSLError among them): then the old one stays."""
+        server_context(certificate, private_key)  # a pair that does not fit must not half replace one that does
+        if self.tls_context is not None:
+            self.tls_context.load_cert_chain(certificate, private_key)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Stop listening, end idle sessions now and the others within the time; then wait for begun commits."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for engine in self._sessions:
+            engine.stop_soon()
+        if self._sessions:
+            _, late = await asyncio.wait(self._sessions.values(), timeout=timeout_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("sessions were cut at stop", extra={"fields": {"sessions": len(late)}})
+                await asyncio.wait(late)
+        if self._commits:
+            await asyncio.wait(self._commits)
+
+    # What the sessions share (engine.House).
+
+    def admit(self, client: IPAddress) -> bool:
+        limits = self.settings
+        return not self.stopping and self._connections.enter(
+            client, limit=limits.max_connections, limit_per_client=limits.max_connections_per_client
+        )
+
+    def joined(self, engine: Engine) -> None:
+        assert engine._handler_coroutine is not None
+        self._sessions[engine] = engine._handler_coroutine
+        self.metrics.active.inc()
+
+    def left(self, engine: Engine, client: IPAddress) -> None:
+        self._connections.leave(client)
+        self._sessions.pop(engine, None)
+        self.metrics.active.dec()
+
+    def own(self, commit: Coroutine[Any, Any, Reply]) -> asyncio.Task[Reply]:
+        task = asyncio.get_running_loop().create_task(_answered(commit))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        return task
+
+
+async def _answered(commit: Coroutine[Any, Any, Reply]) -> Reply:
+    try:
+        return await commit
+    except Exception:
+        log.exception("a message was not taken")
+        return replies.TROUBLE

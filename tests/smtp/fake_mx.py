@@ -1,0 +1,166 @@
+"""An SMTP server that misbehaves on demand: the peer of the client's and the queue's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+HANG = "hang"
+CUT = "cut"
+
+
+@dataclass
+class FakeMx:
+    """`replies` maps a command line's beginning (upper case; "DOT" = the final dot, "GREETING") to a reply, HANG or CUT.
+
+    The longest beginning wins. `commands` is every line it was sent, `messages` what it took at the final dot.
+    """
+
+    replies: dict[str, str] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "SIZE 1000000")
+    starttls: ssl.SSLContext | None = None
+    implicit: ssl.SSLContext | None = None
+    port: int = 0
+    connections: int = 0
+    most_at_once: int = 0
+    commands: list[str] = field(default_factory=list)
+    messages: list[tuple[str, list[str], bytes]] = field(default_factory=list)
+    _now: int = 0
+
+    @contextlib.asynccontextmanager
+    async def listening(self, address: str = "127.0.0.1") -> AsyncIterator[FakeMx]:
+        server = await asyncio.start_server(self._serve, address, self.port, ssl=self.implicit)
+        self.port = server.sockets[0].getsockname()[1]
+        tasks = asyncio.all_tasks()
+        try:
+            yield self
+        finally:
+            server.close()
+            mine = [t for t in asyncio.all_tasks() - tasks if t is not asyncio.current_task()]
+            for task in mine:
+                if "FakeMx" in repr(task.get_coro()):
+                    task.cancel()
+            await asyncio.gather(*mine, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            await self._session(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._now -= 1
+            writer.close()
+
+    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sender, paths = "", []
+        if not await self._say(writer, "GREETING", "220 mx.test ESMTP"):
+            return
+        while line := (await reader.readline()).decode("utf-8").strip():
+            self.commands.append(line)
+            verb = line.split()[0].upper()
+            secure = writer.get_extra_info("sslcontext") is not None
+            if verb == "STARTTLS" and self.starttls and await self._say(writer, line, "220 go"):
+                await writer.start_tls(self.starttls)
+            elif verb == "EHLO":
+                if not await self._say(writer, line, self._ehlo(secure)):
+                    return
+            elif verb == "MAIL":
+                sender, paths = line, []
+                if not await self._say(writer, line, "250 2.1.0 ok"):
+                    return
+            elif verb == "RCPT":
+                reply = self._reply(line, "250 2.1.5 ok")
+                if reply.startswith("2"):
+                    paths.append(line[9:].partition(">")[0])
+                if not await self._say(writer, line, reply):
+                    return
+            elif verb == "DATA":
+                if not await self._say(writer, line, "354 go") or not self._reply(line, "354").startswith("354"):
+                    continue
+                content = await self._content(reader)
+                if self._reply("DOT", "250").startswith("2"):
+                    self.messages.append((sender, paths, content))
+                if not await self._say(writer, "DOT", "250 2.0.0 taken"):
+                    return
+            elif verb == "AUTH":
+                if not await self._say(writer, line, "235 2.7.0 welcome"):
+                    return
+            elif not await self._say(writer, line, "221 bye" if verb == "QUIT" else "250 ok") or verb == "QUIT":
+                return
+
+    async def _content(self, reader: asyncio.StreamReader) -> bytes:
+        lines = []
+        while (line := await reader.readline()) != b".\r\n":
+            if not line:
+                raise ConnectionError
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return b"".join(lines)
+
+    def _ehlo(self, secure: bool) -> str:
+        offered = [*self.extensions, *(["STARTTLS"] if self.starttls and not secure else [])]
+        lines = ["mx.test", *offered]
+        return "\r\n".join(f"250{'-' if n < len(lines) - 1 else ' '}{line}" for n, line in enumerate(lines))
+
+    def _reply(self, line: str, usual: str) -> str:
+        matching = [key for key in self.replies if line.upper().startswith(key.upper())]
+        return self.replies[max(matching, key=len)] if matching else usual
+
+    async def _say(self, writer: asyncio.StreamWriter, line: str, usual: str) -> bool:
+        """False when the connection is over."""
+        reply = self._reply(line, usual)
+        if reply == HANG:
+            await asyncio.sleep(3600)
+        if reply == CUT:
+            writer.transport.abort()
+            return False
+        writer.write(reply.encode() + b"\r\n")
+        await writer.drain()
+        return True
+
+
+def make_certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
+    """A self-signed certificate for names and addresses: (the server's context, the file to trust)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "certificate.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path = directory / "key.pem"
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    key_path.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key_path)
+    return context, path
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
