@@ -14,7 +14,7 @@ PYTHON=/usr/bin/python3 # Debian's own: the one that the packages below belong t
 RUN_PACKAGES="ca-certificates python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
 nftables iproute2 util-linux dovecot-imapd dovecot-pop3d"
 
-TEST_PACKAGES="git openssl curl procps swaks libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl
+TEST_PACKAGES="git openssl curl procps swaks libio-socket-inet6-perl libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl
 systemd xz-utils"
 
 say() { printf '%s\n' "egressguard: $*" >&2; }

@@ -6,9 +6,11 @@ guest .140 ------------------------ guest0
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 LAN_4, LAN_6 = "192.0.2.", "2001:db8:1::"
@@ -21,12 +23,17 @@ MX, SMART, DNS, STRANGER = 25, 26, 53, 99
 MX_4, MX_6 = f"{NET_4}{MX}", f"{NET_6}{MX}"
 SMART_4, DNS_4, STRANGER_4 = f"{NET_4}{SMART}", f"{NET_4}{DNS}", f"{NET_4}{STRANGER}"
 
+PROGRAMS = ("ip", "nft", "unshare", "setpriv", "swaks", "saslpasswd2:postfix", "nsd:nsd")
+"""What the lab drives; after a colon, the peer that may bring it."""
+
+_numbers = itertools.count(1)
+
 
 class Network:
-    """`ns("laptop")` is the namespace's real name. Use as a context manager."""
+    """`ns("laptop")` is the namespace's real name. Use as a context manager; several may stand side by side."""
 
     def __init__(self) -> None:
-        self._mark = f"eg{os.getpid()}"
+        self._mark = f"eg{os.getpid()}-{next(_numbers)}"
         self._made: list[str] = []
 
     def ns(self, name: str) -> str:
@@ -61,6 +68,12 @@ class Network:
         return subprocess.run(
             self.command(name, *words), input=given, capture_output=True, text=True, timeout=timeout, check=False
         )
+
+    def python(
+        self, name: str, program: str, *arguments: str, given: str | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a few lines of Python as a client in a namespace."""
+        return self.run(name, sys.executable, "-I", "-c", program, *arguments, given=given, timeout=timeout)
 
     def _add(self, name: str) -> None:
         _ip("netns", "add", self.ns(name))
@@ -125,14 +138,14 @@ def _ip(*words: str, check: bool = True) -> str:
     return done.stdout
 
 
-def missing_parts(root: Path, peers: Sequence[str] = ("postfix", "nsd")) -> str:
+def missing_parts(root: Path) -> str:
     """Why the lab cannot be built here; "" when it can."""
     if os.geteuid() != 0:
         return "needs root: the lab makes network namespaces"
-    for peer in peers:
-        if not (root / ".peers" / peer / "usr").exists():
-            return f"needs {peer} in .peers: run scripts/peers"
-    probe = subprocess.run(["ip", "netns", "list"], capture_output=True, check=False)
-    if probe.returncode:
-        return "needs iproute2 and network namespaces"
-    return ""
+    for entry in PROGRAMS:
+        program, _, peer = entry.partition(":")
+        folders = [root / ".peers" / peer / "usr" / place for place in ("sbin", "bin")] if peer else []
+        if not shutil.which(program) and not any((folder / program).exists() for folder in folders):
+            return f"needs {program}" + (f": run scripts/peers (it unpacks {peer})" if peer else "")
+    probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    return f"needs namespaces: {probe.stderr.strip()}" if probe.returncode else ""
