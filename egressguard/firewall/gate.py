@@ -27,7 +27,7 @@ from egressguard.firewall.verdicts import Verdicts
 from egressguard.net.headers import Packet
 from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.flows import Surroundings
-from egressguard.policy.model import Policy
+from egressguard.policy.model import FlowRule, Policy
 from egressguard.policy.networks import zones_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Gate:
         registry: CollectorRegistry,
         plan_path: Path,
         plan_only: bool = False,
+        watch_seconds: float = WATCH_SECONDS,
     ) -> None:
         self._policy = policy
         self._redirect_port = redirect_port
@@ -57,6 +58,7 @@ class Gate:
         self._metrics = GateMetrics(registry, policy)
         self._plan_path = plan_path
         self._plan_only = plan_only
+        self._watch_seconds = watch_seconds
         self._capabilities = nft.Capabilities(False, "none", "not started")
         self._inside: frozenset[str] = frozenset()
         self._reasons: list[str] = []
@@ -103,15 +105,14 @@ class Gate:
     def status(self) -> dict[str, Any]:
         """For `egressguard status` and the first lines of `run`."""
         mode = "enforcing" if self.enforcing else "plan"
-        rules = len(self._policy.flows)
-        where = "in the kernel (table inet egressguard)" if self.enforcing else f"only planned, see {self._plan_path}"
+        where = "in the kernel: table inet egressguard" if self.enforcing else f"only planned: {self._plan_path}"
         return {
             "mode": mode,
             "queue_backend": self._capabilities.queue,
             "revision": self._policy.revision,
             "inside_interfaces": sorted(self._inside),
             "reasons": self._reasons,
-            "summary": f"{rules} flow rules {where}",
+            "summary": f"{_guarded(self._policy)} ({where})",
         }
 
     async def _probe(self) -> nft.Capabilities:
@@ -198,7 +199,7 @@ class Gate:
     async def _watch(self) -> None:
         """Interfaces come and go; "@inside" follows them."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(self._watch_seconds)
             inside = await asyncio.to_thread(read_inside_interfaces)
             if inside == self._inside:
                 continue
@@ -209,6 +210,18 @@ class Gate:
                 await self._apply(self._policy)
             if self._verdicts is not None:
                 self._verdicts.surroundings = self._surroundings()
+
+
+def _guarded(policy: Policy) -> str:
+    """What the wall stops, in a few words: "port 25 from lan rejected, port 25 from guest redirected"."""
+    words = {"reject": "rejected", "drop": "dropped", "redirect": "redirected into the relay"}
+    stops = [rule for rule in policy.flows if rule.action in words]
+    said = [f"{_ports(rule)} from {'/'.join(rule.from_zone) or 'anywhere'} {words[rule.action]}" for rule in stops]
+    return ", ".join(said) or "nothing: no flow rule stops anything"
+
+
+def _ports(rule: FlowRule) -> str:
+    return f"port {', '.join(map(str, rule.port))}" if rule.port else f"all of {rule.protocol}"
 
 
 async def take_down() -> bool:

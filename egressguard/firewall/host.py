@@ -35,7 +35,9 @@ def read_inside_interfaces(proc: Path = Path("/proc/net")) -> frozenset[str]:
 def default_interfaces_4(text: str) -> set[str]:
     """The interfaces of IPv4 default routes in the text of /proc/net/route."""
     rows = [line.split() for line in text.splitlines()[1:]]
-    return {r[0] for r in rows if len(r) >= 8 and r[1] == "00000000" and r[7] == "00000000" and int(r[3], 16) & _ROUTE_UP}
+    return {
+        r[0] for r in rows if len(r) >= 8 and r[1] == "00000000" and r[7] == "00000000" and int(r[3], 16) & _ROUTE_UP
+    }
 
 
 def default_interfaces_6(text: str) -> set[str]:

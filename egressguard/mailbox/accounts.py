@@ -81,7 +81,7 @@ class Accounts:
         self._replace(name, lambda entry: replace(entry, disabled=True))
 
     def delete(self, name: str) -> None:
-        """Remove the account. Its mailbox stays on disk: a new account of this name would get it. Raises AccountError."""
+        """Remove the account. Its mailbox stays on disk: a new account of this name gets it. Raises AccountError."""
         self._replace(name, lambda _entry: None)
 
     def _replace(self, name: str, change: Callable[[PasswdEntry], PasswdEntry | None]) -> None:

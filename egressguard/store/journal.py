@@ -17,12 +17,15 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
 WAITING_ROWS = 10_000
 BATCH_ROWS = 500
 TRIM_EVERY_ROWS = 5_000
+FIELD_CHARACTERS = 8_192
+"""Of one event, as JSON. What is longer is cut to its words: the journal is no place for content."""
 
 _Row = tuple[float, str, str]
 
@@ -35,7 +38,8 @@ class Journal:
         self._max_rows = max_rows
         self._waiting: queue.Queue[_Row | None] = queue.Queue(WAITING_ROWS)
         self.dropped = 0
-        self._since_trim = 0
+        self._trim_every = min(TRIM_EVERY_ROWS, max_rows // 10 + 1)
+        self._since_trim = self._trim_every  # what earlier runs left is trimmed with the first rows
         self._complained = False
         self._thread = threading.Thread(target=self._write, name="journal-writer", daemon=True)
         self._thread.start()
@@ -43,7 +47,7 @@ class Journal:
     def record(self, at: float, kind: str, fields: Mapping[str, object]) -> None:
         """Note that `kind` ("flow.blocked", "mail.accepted" ...) happened at `at` (seconds since the epoch)."""
         try:
-            self._waiting.put_nowait((at, kind, json.dumps(dict(fields), default=str)))
+            self._waiting.put_nowait((at, kind, _as_json(fields)))
         except queue.Full:
             self.dropped += 1
 
@@ -83,7 +87,7 @@ class Journal:
         with db:
             db.executemany("INSERT INTO event (at, kind, fields) VALUES (?, ?, ?)", rows)
             self._since_trim += len(rows)
-            if self._since_trim >= TRIM_EVERY_ROWS:
+            if self._since_trim >= self._trim_every:
                 self._since_trim = 0
                 db.execute("DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (self._max_rows,))
         self._complained = False
@@ -93,6 +97,11 @@ class Journal:
             self._complained = True
             fields = {"path": str(self._path), "why": str(wrong)}
             log.error("the journal cannot be written; events are lost", extra={"fields": fields})
+
+
+def _as_json(fields: Mapping[str, object]) -> str:
+    text = json.dumps(dict(fields), default=str)
+    return text if len(text) <= FIELD_CHARACTERS else json.dumps({"cut": text[: FIELD_CHARACTERS // 2]})
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -122,13 +131,13 @@ def _read(path: Path, since: float, kind: str | None, limit: int) -> list[_Row]:
         return []
     with path.open("rb"):  # SQLite would say "unable to open"; this says why
         pass
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
+    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)
     try:
         return db.execute(
             "SELECT at, kind, fields FROM event WHERE at >= ? AND (? IS NULL OR kind = ?) ORDER BY at DESC LIMIT ?",
             (since, kind, kind, limit),
         ).fetchall()
-    except sqlite3.OperationalError as wrong:
+    except sqlite3.Error as wrong:
         log.warning("a journal cannot be read", extra={"fields": {"path": str(path), "why": str(wrong)}})
         return []
     finally:

@@ -74,9 +74,18 @@ def status_command(places: Places, as_json: bool) -> None:
     Exit codes: 0 all roles answer, 3 one or more do not.
     """
     answers = {role.name: _status_of(places, role.name) for role in ROLES}
-    emit_one(answers, as_json=as_json)
+    if as_json:
+        emit_one(answers, as_json=True)
+    else:
+        emit_one({name: _one_line(answer) for name, answer in answers.items()}, as_json=False)
     if any("error" in answer for answer in answers.values()):
         sys.exit(Exit.UNREACHABLE)
+
+
+def _one_line(answer: dict[str, Any]) -> str:
+    if "error" in answer:
+        return f"DOWN  {answer['error']}"
+    return "; ".join([f"up    {answer.get('summary', '')}", *answer.get("reasons", [])])
 
 
 def _status_of(places: Places, role: str) -> dict[str, Any]:

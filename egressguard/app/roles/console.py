@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import uvicorn
 
@@ -27,6 +28,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
         config = uvicorn.Config(
             application(gather, names),
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             lifespan="off",
@@ -35,7 +37,12 @@ async def run(places: Places, *, high_ports: bool) -> None:
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve(frame.sockets["metrics"]))  # no signal handlers of its own
-        await serve_until_stopped(frame, Commands(), _keep)
+
+        async def status() -> dict[str, Any]:
+            host, port = frame.sockets["metrics"][0].getsockname()[:2]
+            return {"summary": f"metrics on http://{host}:{port}/metrics"}
+
+        await serve_until_stopped(frame, Commands({"status": status}), _keep)
         server.should_exit = True
         await serving
 

@@ -18,7 +18,10 @@ def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
     async def status() -> dict[str, Any]:
         depth = await spool.depth()
         waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
-        return waiting | {"held": len(await quarantine.rows())}
+        held = len(await quarantine.rows())
+        total = sum(waiting.values())
+        summary = f"{total} messages wait for delivery ({depth.deferred} deferred), {held} held in quarantine"
+        return waiting | {"held": held, "summary": summary}
 
     async def show(message_id: str) -> dict[str, Any]:
         return await _told(quarantine.show(message_id))

@@ -20,7 +20,8 @@ async def run(places: Places, *, high_ports: bool) -> None:
         await asyncio.to_thread(server.start)
 
         async def status() -> dict[str, Any]:
-            return {"workers": WORKERS, "clamd": _clamd(frame.policy)}
+            summary = f"{WORKERS} workers, clamd {_clamd(frame.policy)}"
+            return {"workers": WORKERS, "clamd": _clamd(frame.policy), "summary": summary}
 
         async def reload(policy: Policy) -> None:
             await asyncio.to_thread(server.reload, policy.site.scan)
