@@ -5,8 +5,7 @@ Contract
     are said in the same words: a sender does not learn that its message is looked at.
     Whatever fails on our side is 4yz; a scanner that fails is a verdict that is not known, never a clean one.
     One reply speaks for all recipients after DATA: the strictest decision holds (docs/decisions/0003).
-    Octets are added in front only. Nothing in a message is changed, but Date and Message-ID are added where people
-    submit mail and left them out (RFC 6409 s8); a relayed message gets neither.
+    Octets are added in front only (relay/stamp.py); nothing in a message is changed.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from prometheus_client import CollectorRegistry, Counter
 
 from egressguard.mail.address import domain_of
 from egressguard.mail.envelope import Envelope
-from egressguard.mail.header import find_fields, split_header_section
 from egressguard.mail.reply import Reply
-from egressguard.mail.trace import count_hops, date_time, received_field
+from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import MailFacts, ScanReport
 from egressguard.policy.mail import decide_envelope, decide_mail, strictest
 from egressguard.policy.model import Policy
+from egressguard.relay.stamp import Stamp
 from egressguard.smtp.hooks import SessionFacts, Stage
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
 from egressguard.store.queue_id import random_queue_id
@@ -211,12 +210,14 @@ class Acceptance:
         return Reply(250, "2.0.0", f"Taken as {queue_id}")
 
     async def _store(self, judged: _Judged) -> str:
-        session, hostname = judged.session, judged.policy.site.relay.hostname or self._hostname
-        content = _received(judged, hostname) + _missing_fields(judged, hostname) + judged.content
+        session, envelope = judged.session, judged.envelope
+        hostname = judged.policy.site.relay.hostname or self._hostname
+        stamp = Stamp(hostname, judged.queue_id, judged.received_at)
+        content = stamp.in_front(session, envelope, judged.content) + judged.content
         if judged.decision.action is MailAction.QUARANTINE:
             await self._holder.hold(
                 queue_id=judged.queue_id,
-                envelope=judged.envelope,
+                envelope=envelope,
                 content=content,
                 decision=judged.decision,
                 report=judged.report,
@@ -228,7 +229,7 @@ class Acceptance:
             return judged.queue_id
         message = NewMessage(
             queue_id=judged.queue_id,
-            envelope=judged.envelope,
+            envelope=envelope,
             content=content,
             received_at=judged.received_at,
             client=str(session.client),
@@ -317,32 +318,3 @@ def _is_local(policy: Policy, forward_path: str) -> bool:
 def _local_part(forward_path: str) -> str:
     local_part, at, _ = forward_path.rpartition("@")
     return local_part if at else forward_path
-
-
-def _received(judged: _Judged, hostname: str) -> bytes:
-    session, paths = judged.session, judged.envelope.forward_paths
-    return received_field(
-        helo=session.helo,
-        client=str(session.client),
-        host=hostname,
-        queue_id=judged.queue_id,
-        at=judged.received_at,
-        esmtp=session.esmtp,
-        tls=session.tls,
-        authenticated=session.user is not None,
-        smtputf8=judged.envelope.smtputf8,
-        forward_path=paths[0] if len(paths) == 1 else "",
-    )
-
-
-def _missing_fields(judged: _Judged, hostname: str) -> bytes:
-    """Date and Message-ID of a submitted message that has none."""
-    if judged.session.kind == "smtp":
-        return b""
-    header_section, _ = split_header_section(judged.content)
-    added = b""
-    if not find_fields(header_section, "Date", limit=1):
-        added += f"Date: {date_time(judged.received_at)}\r\n".encode()
-    if not find_fields(header_section, "Message-ID", limit=1):
-        added += f"Message-ID: <{judged.queue_id}@{hostname}>\r\n".encode()
-    return added

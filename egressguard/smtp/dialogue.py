@@ -10,50 +10,18 @@ Contract
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
 from egressguard.smtp.auth import EXCHANGES, Authenticator, Credentials, ExchangeFailed
+from egressguard.smtp.channel import Channel
 from egressguard.smtp.commands import Command, Mail, Refusal, parse_command, parse_helo, parse_mail, parse_rcpt
 from egressguard.smtp.hooks import SessionFacts, SessionHooks, Stage
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
-
-
-class Channel(Protocol):
-    """The wire below a dialogue."""
-
-    def has_input(self) -> bool:
-        """Whether the client has sent octets that nobody has read yet."""
-        ...
-
-    async def send(self, reply: Reply) -> None: ...
-
-    async def ask(self, reply: Reply) -> bytes:
-        """Send and wait for one line of an AUTH exchange."""
-        ...
-
-    async def receive_message(self) -> bytes | Reply:
-        """Read to the final dot: the content, or the refusal of it."""
-        ...
-
-    async def start_tls(self) -> None:
-        """The handshake; the session ends when it fails."""
-        ...
-
-    async def ask_about_recipient(self, question: Awaitable[Reply]) -> Reply:
-        """Within its time limit."""
-        ...
-
-    async def commit(self, question: Coroutine[Any, Any, Reply]) -> Reply:
-        """Run to the end whatever becomes of the client."""
-        ...
-
-    async def pause(self, seconds: float) -> None: ...
 
 
 @dataclass(slots=True)

@@ -14,21 +14,19 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from aiosmtpd.smtp import SMTP
 
 from egressguard.mail.reply import Reply
 from egressguard.net.flow import IPAddress, plain_address
 from egressguard.smtp import replies
-from egressguard.smtp.admission import Budget
-from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.commands import AUTH_OCTETS
 from egressguard.smtp.dialogue import Dialogue
 from egressguard.smtp.dotted import DottedData
-from egressguard.smtp.hooks import Kind, SessionFacts, SessionHooks
-from egressguard.smtp.metrics import SmtpMetrics
+from egressguard.smtp.hooks import SessionFacts
+from egressguard.smtp.house import Entrance, House
 from egressguard.smtp.origin import original_destination
 from egressguard.smtp.replies import render_reply
 from egressguard.smtp.settings import SmtpSettings
@@ -37,36 +35,6 @@ from egressguard.smtp.wire import CHUNK_OCTETS, BadLine, LineTooLong, Wire
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 1
-
-
-class House(Protocol):
-    """What all sessions of a server share."""
-
-    hooks: SessionHooks
-    settings: SmtpSettings
-    metrics: SmtpMetrics
-    tls_context: ssl.SSLContext | None
-    authenticator: Authenticator | None
-    buffered: Budget
-    stopping: bool
-
-    def admit(self, client: IPAddress) -> bool:
-        """Whether there is room for one more of this client's; who was let in must leave."""
-        ...
-
-    def own(self, commit: Coroutine[Any, Any, Reply]) -> asyncio.Task[Reply]:
-        """Run to the end, and answer TROUBLE for whatever it raises."""
-        ...
-
-    def joined(self, engine: Engine) -> None: ...
-
-    def left(self, engine: Engine, client: IPAddress) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Entrance:
-    name: str
-    kind: Kind
 
 
 class SessionOver(Exception):
@@ -109,7 +77,8 @@ class Engine(SMTP):
         self._facts = facts
         super().connection_made(transport)  # starts _handle_client
         self._wire = Wire(self._reader)
-        self._house.joined(self)
+        assert self._handler_coroutine is not None
+        self._house.joined(self, self._handler_coroutine)
 
     def _turn_away(self, transport: asyncio.Transport, facts: SessionFacts) -> None:
         """No session, no task: what is refused costs next to nothing."""
@@ -141,7 +110,6 @@ class Engine(SMTP):
         """aiosmtpd's one timer for everything is not used: each wait has its own."""
 
     def stop_soon(self) -> None:
-        """End the wait for a next command; `house.stopping` says why."""
         self._wire.hurry()
 
     # The session's task.

@@ -24,8 +24,9 @@ from egressguard.policy.model import Listener
 from egressguard.smtp import replies
 from egressguard.smtp.admission import Budget, Connections
 from egressguard.smtp.auth import Authenticator
-from egressguard.smtp.engine import Engine, Entrance
+from egressguard.smtp.engine import Engine
 from egressguard.smtp.hooks import SessionHooks
+from egressguard.smtp.house import Entrance, Session
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import server_context
@@ -55,7 +56,7 @@ class SmtpServer:
         self.stopping = False
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []
-        self._sessions: dict[Engine, asyncio.Task[None]] = {}
+        self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._commits: set[asyncio.Task[Reply]] = set()
         logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's: a line a connection, addresses and all
 
@@ -81,8 +82,8 @@ class SmtpServer:
         self.stopping = True
         for server in self._servers:
             server.close()
-        for engine in self._sessions:
-            engine.stop_soon()
+        for session in self._sessions:
+            session.stop_soon()
         if self._sessions:
             _, late = await asyncio.wait(self._sessions.values(), timeout=timeout_seconds)
             for task in late:
@@ -93,7 +94,7 @@ class SmtpServer:
         if self._commits:
             await asyncio.wait(self._commits)
 
-    # What the sessions share (engine.House).
+    # What the sessions share (house.House).
 
     def admit(self, client: IPAddress) -> bool:
         limits = self.settings
@@ -101,14 +102,13 @@ class SmtpServer:
             client, limit=limits.max_connections, limit_per_client=limits.max_connections_per_client
         )
 
-    def joined(self, engine: Engine) -> None:
-        assert engine._handler_coroutine is not None
-        self._sessions[engine] = engine._handler_coroutine
+    def joined(self, session: Session, task: asyncio.Task[None]) -> None:
+        self._sessions[session] = task
         self.metrics.active.inc()
 
-    def left(self, engine: Engine, client: IPAddress) -> None:
+    def left(self, session: Session, client: IPAddress) -> None:
         self._connections.leave(client)
-        self._sessions.pop(engine, None)
+        self._sessions.pop(session, None)
         self.metrics.active.dec()
 
     def own(self, commit: Coroutine[Any, Any, Reply]) -> asyncio.Task[Reply]:

@@ -1,11 +1,7 @@
-"""The rendered configurations: as they are kept in tests/golden/dovecot, and as doveconf(1) takes them.
-
-EGRESSGUARD_UPDATE_GOLDEN=1 writes the golden files anew.
-"""
+"""The rendered configurations: as they are kept in tests/golden/dovecot, and as doveconf(1) takes them."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -39,21 +35,25 @@ CASES = [
 ]
 
 
-def golden(name: str, text: str) -> str:
-    path = GOLDEN / name
-    if os.environ.get("EGRESSGUARD_UPDATE_GOLDEN"):
-        path.write_text(text)
-    return path.read_text()
+@pytest.fixture
+def golden(request):
+    def read(name: str, text: str) -> str:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.write_text(text)
+        return path.read_text()
+
+    return read
 
 
 @pytest.mark.parametrize(("model", "version", "name"), CASES)
-def test_the_configuration_is_the_reviewed_one(model, version, name):
+def test_the_configuration_is_the_reviewed_one(model, version, name, golden):
     text = render_dovecot(model, version)
 
     assert text == golden(f"{name}.conf", text)
 
 
-def test_the_rights_are_the_reviewed_ones():
+def test_the_rights_are_the_reviewed_ones(golden):
     text = render_rights(FULL)
 
     assert text == golden("full.acl", text)

@@ -20,7 +20,7 @@ from egressguard.access.programs import Programs
 pytestmark = [pytest.mark.peers, pytest.mark.system]
 
 SERVER, CLIENT = "192.0.2.1", "192.0.2.2"
-PORTS = Ports(imap=143, imaps=993, pop3=110, pop3s=995)
+PORTS = Ports(imap=1143, imaps=1993, pop3=1110, pop3s=1995)
 
 ASK = """
 import imaplib, json, poplib, socket, ssl, sys
@@ -29,18 +29,18 @@ answer = {}
 class FromClient(imaplib.IMAP4):
     def _create_socket(self, timeout):
         return socket.create_connection((self.host, self.port), 20, (client, 0))
-imap = FromClient(server, 143)
+imap = FromClient(server, 1143)
 answer["capabilities"] = imap.capabilities
 try:
     answer["login"] = imap.login("anna", "secret")[0]
 except imaplib.IMAP4.error as wrong:
     answer["login"] = str(wrong)
-imap = FromClient(server, 143)
+imap = FromClient(server, 1143)
 answer["starttls"] = imap.starttls(ssl._create_unverified_context())[0]
 answer["login after"] = imap.login("anna", "secret")[0]
 pop3 = poplib.POP3.__new__(poplib.POP3)
-pop3._create_socket = lambda timeout: socket.create_connection((server, 110), 20, (client, 0))
-poplib.POP3.__init__(pop3, server, 110)
+pop3._create_socket = lambda timeout: socket.create_connection((server, 1110), 20, (client, 0))
+poplib.POP3.__init__(pop3, server, 1110)
 answer["pop3"] = sorted(pop3.capa())
 try:
     pop3.user("anna")
@@ -83,7 +83,7 @@ def inside(namespace, programs, directory):
 @pytest.fixture
 def answer(house, start, system_dovecot, namespace):
     house.add("anna")
-    model = house.model(ports=PORTS, addresses=(SERVER,))
+    model = house.model(ports=PORTS, addresses=("0.0.0.0", "::"))
     start(inside(namespace, system_dovecot, house.directory), model).wait_running()
     command = [*namespace.split(), sys.executable, "-c", ASK, SERVER, CLIENT]
     answered = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -65,6 +65,20 @@ def test_a_delivered_message_is_read_byte_exact_over_pop3_and_deleted(server):
     assert list((server.house.directory / "mailboxes" / name).glob("*/*Qpop1*")) == []
 
 
+def test_what_a_mail_program_removes_is_recorded(server):
+    name = fresh(server)
+    server.house.deliver("gone1", name, CONTENT)
+    client = server.imap(name)
+    client.select("INBOX")
+    client.store("1", "+FLAGS", "\\Deleted")
+    client.expunge()
+    client.logout()
+
+    removal = ("mailbox.removal", {"protocol": "imap", "user": name, "event": "expunge"})
+    eventually(lambda: removal in server.house.records)
+    assert server.metric("removals_total", event="expunge") >= 1
+
+
 def test_the_pop3_uidl_is_the_file_s_own_name(server):
     name = fresh(server)
     server.house.deliver("uidl1", name, CONTENT)

@@ -58,7 +58,8 @@ def connect(lab: Lab, host: str, address: str, port: int, *, user: str = "") -> 
     """What a TCP client sees: "refused", "silence", or the first line that the server says."""
     program = (
         "import socket,sys\n"
-        f"try:\n s=socket.create_connection(({address!r},{port}),4); s.settimeout(4)\n print(s.recv(200).decode().strip())\n"
+        f"try:\n s=socket.create_connection(({address!r},{port}),4); s.settimeout(4)\n"
+        " print(s.recv(200).decode().strip())\n"
         "except ConnectionRefusedError: print('refused')\n"
         "except TimeoutError: print('silence')\n"
         "except OSError as e: print(e.strerror)\n"

@@ -21,10 +21,18 @@ CUT = "cut"
 
 
 @dataclass
-class FakeMx:
-    """`replies` maps a command line's beginning (upper case; "DOT" = the final dot, "GREETING") to a reply, HANG or CUT.
+class _Taking:
+    """The transaction that a session is in."""
 
-    The longest beginning wins. `commands` is every line it was sent, `messages` what it took at the final dot.
+    sender: str = ""
+    paths: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FakeMx:
+    """`replies` maps a command line's beginning (or GREETING, or DOT: the final dot) to a reply, HANG or CUT.
+
+    Case does not count, the longest beginning wins. `commands` is every line it was sent, `messages` what it took at the final dot.
     """
 
     replies: dict[str, str] = field(default_factory=dict)
@@ -37,23 +45,25 @@ class FakeMx:
     commands: list[str] = field(default_factory=list)
     messages: list[tuple[str, list[str], bytes]] = field(default_factory=list)
     _now: int = 0
+    _sessions: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def listening(self, address: str = "127.0.0.1") -> AsyncIterator[FakeMx]:
         server = await asyncio.start_server(self._serve, address, self.port, ssl=self.implicit)
         self.port = server.sockets[0].getsockname()[1]
-        tasks = asyncio.all_tasks()
         try:
             yield self
         finally:
             server.close()
-            mine = [t for t in asyncio.all_tasks() - tasks if t is not asyncio.current_task()]
-            for task in mine:
-                if "FakeMx" in repr(task.get_coro()):
-                    task.cancel()
-            await asyncio.gather(*mine, return_exceptions=True)
+            for task in self._sessions:
+                task.cancel()
+            await asyncio.gather(*self._sessions, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.current_task()
+        assert session is not None
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
         self.connections += 1
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
@@ -66,41 +76,48 @@ class FakeMx:
             writer.close()
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sender, paths = "", []
-        if not await self._say(writer, "GREETING", "220 mx.test ESMTP"):
-            return
-        while line := (await reader.readline()).decode("utf-8").strip():
+        taking = _Taking()
+        going = await self._say(writer, "GREETING", "220 mx.test ESMTP")
+        while going and (line := (await reader.readline()).decode("utf-8").strip()):
             self.commands.append(line)
             verb = line.split()[0].upper()
-            secure = writer.get_extra_info("sslcontext") is not None
-            if verb == "STARTTLS" and self.starttls and await self._say(writer, line, "220 go"):
-                await writer.start_tls(self.starttls)
-            elif verb == "EHLO":
-                if not await self._say(writer, line, self._ehlo(secure)):
-                    return
-            elif verb == "MAIL":
-                sender, paths = line, []
-                if not await self._say(writer, line, "250 2.1.0 ok"):
-                    return
-            elif verb == "RCPT":
-                reply = self._reply(line, "250 2.1.5 ok")
-                if reply.startswith("2"):
-                    paths.append(line[9:].partition(">")[0])
-                if not await self._say(writer, line, reply):
-                    return
-            elif verb == "DATA":
-                if not await self._say(writer, line, "354 go") or not self._reply(line, "354").startswith("354"):
-                    continue
-                content = await self._content(reader)
-                if self._reply("DOT", "250").startswith("2"):
-                    self.messages.append((sender, paths, content))
-                if not await self._say(writer, "DOT", "250 2.0.0 taken"):
-                    return
-            elif verb == "AUTH":
-                if not await self._say(writer, line, "235 2.7.0 welcome"):
-                    return
-            elif not await self._say(writer, line, "221 bye" if verb == "QUIT" else "250 ok") or verb == "QUIT":
-                return
+            handle = {"MAIL": self._mail, "RCPT": self._rcpt, "DATA": self._data, "STARTTLS": self._tls}.get(verb)
+            if handle is not None:
+                going = await handle(line, taking, reader, writer)
+            else:
+                going = await self._say(writer, line, self._usual(verb, writer)) and verb != "QUIT"
+
+    def _usual(self, verb: str, writer: asyncio.StreamWriter) -> str:
+        if verb == "EHLO":
+            return self._ehlo(writer.get_extra_info("sslcontext") is not None)
+        return {"QUIT": "221 bye", "AUTH": "235 2.7.0 welcome"}.get(verb, "250 ok")
+
+    async def _mail(self, line: str, taking: _Taking, _reader: object, writer: asyncio.StreamWriter) -> bool:
+        taking.sender, taking.paths = line, []
+        return await self._say(writer, line, "250 2.1.0 ok")
+
+    async def _rcpt(self, line: str, taking: _Taking, _reader: object, writer: asyncio.StreamWriter) -> bool:
+        if self._reply(line, "250").startswith("2"):
+            taking.paths.append(line[9:].partition(">")[0])
+        return await self._say(writer, line, "250 2.1.5 ok")
+
+    async def _tls(self, line: str, _taking: object, _reader: object, writer: asyncio.StreamWriter) -> bool:
+        if self.starttls is None:
+            return await self._say(writer, line, "502 5.5.1 no")
+        going = await self._say(writer, line, "220 go")
+        await writer.start_tls(self.starttls)
+        return going
+
+    async def _data(
+        self, line: str, taking: _Taking, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        going = await self._say(writer, line, "354 go")
+        if not going or not self._reply(line, "354").startswith("354"):
+            return going
+        content = await self._content(reader)
+        if self._reply("DOT", "250").startswith("2"):
+            self.messages.append((taking.sender, taking.paths, content))
+        return await self._say(writer, "DOT", "250 2.0.0 taken")
 
     async def _content(self, reader: asyncio.StreamReader) -> bytes:
         lines = []

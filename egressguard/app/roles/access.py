@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from egressguard.access.dovecot_process import Access
-from egressguard.access.model import AccessModel, Ports
+from egressguard.access.model import AccessModel, ModelError, Ports
 from egressguard.access.ports import choose_ports, usable_addresses
 from egressguard.app.control import Commands
 from egressguard.app.identity import certificate_of, running_group, running_user
@@ -31,19 +30,24 @@ async def run(places: Places, *, high_ports: bool) -> None:
 
         async def reload(policy: Policy) -> None:
             before = access.status()["ports"]
-            model = await asyncio.to_thread(_model, frame, policy, Ports(**before))
+            try:
+                model = await asyncio.to_thread(_model, frame, policy, Ports(**before))
+            except ModelError as wrong:
+                raise OSError(str(wrong)) from wrong
             if (problem := await access.reload(model)) is not None:
                 raise OSError(problem)
 
-        with contextlib.suppress(TimeoutError):  # not running is told by status; it is no reason not to be ready
-            await asyncio.wait_for(access.wait_running(), START_SECONDS if _wanted(model) else 0.01)
+        await _settled(access)
         await serve_until_stopped(frame, Commands({"status": status}), reload)
         await access.stop()
         await running
 
 
-def _wanted(model: AccessModel) -> bool:
-    return bool(model.ports.protocols)
+async def _settled(access: Access) -> None:
+    """Return when Dovecot listens, or when it is known why it does not: the latter is told by status."""
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    while access.status()["state"] == "starting" and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
 
 
 def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:

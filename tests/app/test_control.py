@@ -1,0 +1,90 @@
+"""The command sockets between roles and the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask, ask_later, serve_commands
+
+
+async def echo(**arguments: Any) -> Any:
+    return arguments
+
+
+async def missing() -> Any:
+    raise CommandError("no such thing", "not-found")
+
+
+async def broken() -> Any:
+    raise RuntimeError("a fault of ours")
+
+
+def served(path: Path, client: Callable[[], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        server = await serve_commands(path, Commands({"echo": echo, "missing": missing}, {"broken": broken}))
+        async with server:
+            return await client()
+
+    return asyncio.run(run())
+
+
+def test_a_command_and_its_answer(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    assert served(path, lambda: ask_later(path, "echo", a=1, b="zwei")) == {"a": 1, "b": "zwei"}
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"), [("missing", "not-found"), ("broken", "failed"), ("unknown", "failed"), ("echo2", "failed")]
+)
+def test_what_goes_wrong_comes_back_as_an_error(tmp_path: Path, command: str, kind: str) -> None:
+    path = tmp_path / "s"
+
+    with pytest.raises(CommandError) as caught:
+        served(path, lambda: ask_later(path, command))
+
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "octets", [b"rubbish\n", b"[]\n", b"{}\n", b'{"command": 7}\n', b"\xff\n", b"x" * 200_000 + b"\n"]
+)
+def test_rubbish_is_answered_or_closed_and_the_next_command_works(tmp_path: Path, octets: bytes) -> None:
+    path = tmp_path / "s"
+
+    def send() -> bytes:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect(str(path))
+            try:
+                sock.sendall(octets)
+                return sock.recv(1000)
+            except ConnectionError:
+                return b""
+
+    async def client() -> Any:
+        answer = await asyncio.to_thread(send)
+        assert answer == b"" or b'"ok": false' in answer
+        return await ask_later(path, "echo", still="there")
+
+    assert served(path, client) == {"still": "there"}
+
+
+def test_nobody_there_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DaemonUnreachable):
+        ask(tmp_path / "nowhere", "echo")
+
+
+def test_the_socket_is_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    async def mode() -> int:
+        return path.stat().st_mode & 0o777
+
+    assert served(path, mode) == 0o660

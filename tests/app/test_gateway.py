@@ -1,0 +1,180 @@
+"""The whole gateway as one process tree, as an ordinary user runs it: up, heard, reloaded, mended, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import smtplib
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from egressguard.app.control import ask
+
+ROOT = Path(__file__).parent.parent.parent
+SITE = """
+site:
+  zones: {lan: {networks: 127.0.0.0/8}}
+  resolvers: "127.0.0.1:9"
+  relay:
+    hostname: gw.test.example
+    listeners:
+      lan: {kind: smtp, port: 0}
+      submission: {kind: submission, port: 0}
+    retry: {first_seconds: 600}
+  metrics: {port: 0}
+flows:
+  - {name: no-smtp, from: lan, port: 25, action: reject}
+mail:
+  - {name: everybody-here, match: {client: lan, sender_domain: test.example}, action: accept}
+"""
+SECONDS = 30
+
+
+def until(truth: Callable[[], object], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.05)
+
+
+class Running:
+    """A gateway below `folder`; as root it runs under nobody, so that it is nobody special."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.rules, self.runtime = folder, folder / "rules", folder / "run"
+        self.rules.mkdir()
+        (self.rules / "site.yaml").write_text(SITE)
+        self.log = folder / "log"
+        command = [sys.executable, "-m", "egressguard", "run", "--high-ports"]
+        command += ["--rules", str(self.rules), "--state", str(folder / "state"), "--runtime", str(self.runtime)]
+        if os.geteuid() == 0:
+            for path in (folder, self.rules):
+                os.chown(path, 65534, -1)
+            command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command]
+        self.process = subprocess.Popen(
+            command, stdout=self.log.open("wb"), stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
+        try:
+            until(lambda: "EgressGuard is ready" in self.words() or self.process.poll() is not None)
+            assert self.process.poll() is None, self.words()
+        except BaseException:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+    def words(self) -> str:
+        return self.log.read_text()
+
+    def port(self, name: str) -> int:
+        return int(json.loads((self.runtime / "listening.json").read_text())[name][0][1])
+
+    def members(self) -> list[int]:
+        listed = subprocess.run(["ps", "-o", "pid=", "-g", str(self.process.pid)], capture_output=True, check=False)
+        return [int(pid) for pid in listed.stdout.split()]
+
+    def role_pid(self, role: str) -> int | None:
+        for pid in self.members():
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"role" in words and role.encode() in words and words[-2:] != [b""]:
+                return pid
+        return None
+
+
+@pytest.fixture
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("gateway")
+    if os.geteuid() == 0:
+        probe = ["setpriv", "--reuid", "65534", "--clear-groups", "test", "-r", str(ROOT / "pyproject.toml")]
+        if subprocess.run(probe, check=False).returncode:
+            pytest.skip("needs a checkout that an ordinary user can read")
+        for parent in (folder, folder.parent, folder.parent.parent):
+            parent.chmod(0o755)
+    running = Running(folder)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            os.killpg(running.process.pid, signal.SIGKILL)
+            running.process.wait()
+
+
+def test_it_listens_delivers_its_metrics_and_stops_with_status_0(gateway: Running) -> None:
+    with smtplib.SMTP("127.0.0.1", gateway.port("lan"), timeout=20) as client:
+        client.sendmail("a@test.example", ["b@mx.example"], "Subject: x\r\n\r\nhello\r\n")
+    page = urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics')}/metrics", timeout=20).read().decode()
+
+    assert 'egressguard_smtpd_messages_total{decision="accepted",listener="lan"} 1.0' in page
+    assert 'egressguard_enforcement_mode{mode="plan"} 1.0' in page
+    assert page.count("# TYPE egressguard_up gauge") == 1
+    queued = ask(gateway.runtime / "relay" / "control.sock", "queue.list", limit=10)
+    assert [row["sender"] for row in queued] == ["a@test.example"]
+
+    gateway.process.send_signal(signal.SIGINT)
+
+    assert gateway.process.wait(SECONDS) == 0
+    assert "Traceback" not in gateway.words()
+    until(lambda: not gateway.members(), 5)
+
+
+def test_a_role_that_is_killed_comes_back_and_the_queue_with_it(gateway: Running) -> None:
+    with smtplib.SMTP("127.0.0.1", gateway.port("lan"), timeout=20) as client:
+        client.sendmail("a@test.example", ["b@mx.example"], "Subject: x\r\n\r\nhello\r\n")
+    old = gateway.role_pid("relay")
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+
+    until(lambda: gateway.role_pid("relay") not in {None, old})
+
+    def queued() -> bool:
+        try:
+            return len(ask(gateway.runtime / "relay" / "control.sock", "queue.list", limit=10)) == 1
+        except Exception:
+            return False
+
+    until(queued)
+
+
+def test_roles_follow_a_supervisor_that_was_killed(gateway: Running) -> None:
+    os.kill(gateway.process.pid, signal.SIGKILL)
+    gateway.process.wait()
+
+    until(lambda: not gateway.members())
+
+
+def test_good_rules_are_taken_and_bad_ones_leave_the_old_in_force(gateway: Running) -> None:
+    def revision() -> str:
+        return str(ask(gateway.runtime / "gate" / "control.sock", "status")["revision"])
+
+    first = revision()
+    (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: revision() != first)
+    second = revision()
+
+    (gateway.rules / "site.yaml").write_text(SITE.replace("port: 25", "port: nonsense"))
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: "rules not reloaded" in gateway.words())
+
+    assert revision() == second
+    assert "renamed" in (gateway.runtime / "gate" / "ruleset.nft").read_text()
+
+
+def test_a_second_gateway_on_the_same_state_is_refused(gateway: Running) -> None:
+    command = [sys.executable, "-m", "egressguard", "run", "--high-ports", "--rules", str(gateway.rules)]
+    command += ["--state", str(gateway.folder / "state"), "--runtime", str(gateway.runtime)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command]
+
+    second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS, check=False)
+
+    assert second.returncode == 1
+    assert "another gateway runs" in second.stderr

@@ -1,0 +1,420 @@
+"""The queue manager with a real spool, against hosts that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from egressguard.mail.outcome import Outcome, delivered, permanent, transient
+from egressguard.policy.model import Policy
+from egressguard.relay.attempt import Means
+from egressguard.relay.metrics import RelayMetrics
+from egressguard.relay.queue import Bounds, Queue
+from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
+from egressguard.store.interface import SpoolBroken, SpoolFull
+from egressguard.store.spool import SqliteSpool
+from tests.relay.setting import Table, message_to, policy_of
+from tests.smtp.fake_mx import CUT, HANG, FakeMx
+
+B = "b@one.example"
+TABLE = Table(
+    {f"{name}.example": [(10, f"mx.{name}.example")] for name in ("one", "two", "three")},
+    {"mx.one.example": ["127.0.0.1"], "mx.two.example": ["127.0.0.2"], "mx.three.example": ["127.0.0.3"]},
+)
+
+
+class Mailboxes:
+    """Local delivery that notes what it was given."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.given: list[tuple[str, str, bytes]] = []
+        self._outcomes = list(outcomes)
+
+    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: bytes) -> Outcome:
+        self.given.append((forward_path, reverse_path, content))
+        return self._outcomes.pop(0) if self._outcomes else delivered("stored")
+
+
+class House:
+    """A queue with all it needs. `now` is the clock; `events` what was journalled."""
+
+    def __init__(self, directory: Path, policy: Policy, bounds: Bounds, **means: Any) -> None:
+        self.now = 1000.0
+        self.events: list[tuple[str, Mapping[str, object]]] = []
+        self.registry = CollectorRegistry()
+        self.spool = SqliteSpool(directory)
+        facts: dict[str, Any] = {"resolver": TABLE, "send": SmtpClient().send, "local": Mailboxes()}
+        self.means = Means(hostname="gw.example.org", secrets=directory, **(facts | means))
+        self.queue = Queue(
+            self.spool,
+            policy,
+            self.means,
+            lambda kind, fields: self.events.append((kind, fields)),
+            RelayMetrics(self.registry),
+            clock=lambda: self.now,
+            bounds=bounds,
+        )
+
+    async def put(self, *paths: str, **more: Any) -> str:
+        queue_id = await self.spool.put(message_to(*paths, **more))
+        self.queue.wake()
+        return queue_id
+
+    async def until(self, happened: Callable[[], bool], seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            while not happened():  # noqa: ASYNC110 -- a bounded wait for a state that has no event
+                await asyncio.sleep(0.005)
+
+    async def settled(self, count: int) -> None:
+        """Until so many recipients have had an attempt settled."""
+        await self.until(lambda: len(self.events) >= count)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+    async def waiting(self) -> dict[str, tuple[int, float]]:
+        rows = await self.spool.rows(100)
+        return {r["address"]: (r["attempts"], r["next_at"]) for row in rows for r in row["recipients"]}
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"egressguard_{name}", labels)
+
+
+@contextlib.asynccontextmanager
+async def house(
+    directory: Path, policy: Policy | None = None, bounds: Bounds | None = None, **means: Any
+) -> AsyncIterator[House]:
+    made = House(directory, policy or policy_of(), bounds or Bounds(), **means)
+    running = asyncio.create_task(made.queue.run())
+    try:
+        yield made
+    finally:
+        await made.queue.stop(5)
+        with contextlib.suppress(SpoolBroken):
+            await running
+        made.spool.close()
+
+
+class Sender:
+    """Stands where the SMTP client stands: answers by host name, waits where it is told to."""
+
+    def __init__(self, answers: Mapping[str, Outcome] | None = None, slow: Sequence[str] = ()) -> None:
+        self.sent: list[tuple[str, tuple[str, ...]]] = []
+        self.now: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+        self.gate = asyncio.Event()
+        self._answers = answers or {}
+        self._slow = slow
+
+    async def __call__(self, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+        self.now[peer.name] = self.now.get(peer.name, 0) + 1
+        self.most[peer.name] = max(self.most.get(peer.name, 0), self.now[peer.name])
+        self.sent.append((peer.name, transaction.forward_paths))
+        try:
+            await (self.gate.wait() if peer.name in self._slow else asyncio.sleep(0))
+        finally:
+            self.now[peer.name] -= 1
+        outcome = self._answers.get(peer.name, delivered("ok", peer.name))
+        return Sent(dict.fromkeys(transaction.forward_paths, outcome), begun=outcome.status != "4.4.1")
+
+
+def mx_policy(port: int, **relay: Any) -> Policy:
+    relay = {"delivery_port": port, "attempt_timeout_seconds": 1} | relay
+    return policy_of(relay=relay)
+
+
+def test_a_message_goes_out_and_is_gone(tmp_path: Path) -> None:
+    async def walk() -> None:
+        mx = FakeMx()
+        async with mx.listening(), house(tmp_path, mx_policy(mx.port)) as here:
+            await here.put(B, "c@one.example")
+            await here.settled(2)
+            assert await here.spool.rows(10) == []
+            assert here.kinds == ["delivery.delivered"] * 2
+            assert here.metric("delivery_attempts_total", transport="mx", result="delivered") == 1
+            assert here.metric("delivery_recipients_total", transport="mx", outcome="delivered") == 2
+        ((_, paths, content),) = mx.messages
+        assert (paths, content) == ([B, "c@one.example"], b"Subject: x\r\n\r\nhello\r\n")
+
+    asyncio.run(walk())
+
+
+def test_each_recipient_has_its_own_fate(tmp_path: Path) -> None:
+    replies = {"RCPT TO:<NO@": "550 5.1.1 who", "RCPT TO:<LATER@": "450 4.2.1 later"}
+
+    async def walk() -> None:
+        mx = FakeMx(replies)
+        async with mx.listening(), house(tmp_path, mx_policy(mx.port), local=None) as here:
+            await here.put("no@one.example", "later@one.example", "yes@one.example", reverse_path="")
+            await here.settled(3)
+            assert sorted(here.kinds) == ["delivery.delivered", "delivery.permanent", "delivery.transient"]
+            assert await here.waiting() == {"later@one.example": (1, 1300.0)}
+            assert here.metric("delivery_attempts_total", transport="mx", result="mixed") == 1
+            assert here.metric("bounces_total", kind="nobody-to-tell") == 1
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("trouble", [{"DOT": CUT}, {"DOT": HANG}, {"RCPT": HANG}, {"GREETING": CUT}, {"MAIL": CUT}])
+def test_what_is_in_doubt_is_tried_again(tmp_path: Path, trouble: dict[str, str]) -> None:
+    async def walk() -> None:
+        mx = FakeMx(dict(trouble))
+        client = SmtpClient()
+        quick = Patience(0.3, 0.3, 0.3, 3)
+
+        async def send(transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+            return await client.send(transaction, peer, ehlo_name, quick)
+
+        async with mx.listening(), house(tmp_path, mx_policy(mx.port), send=send) as here:
+            await here.put(B)
+            await here.settled(1)
+            assert here.kinds == ["delivery.transient"]
+            assert await here.waiting() == {B: (1, 1300.0)}
+            mx.replies.clear()
+            here.now = 1300.0
+            here.queue.wake()
+            await here.settled(2)
+            assert here.kinds[1:] == ["delivery.delivered"]
+            assert await here.spool.rows(10) == []
+
+    asyncio.run(walk())
+
+
+def test_a_refusal_comes_back_to_a_local_sender_exactly_once(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": permanent("5.1.1", "no such user", "mx.one.example")})
+        boxes = Mailboxes()
+        policy = policy_of(domains=["example.org"])
+        async with house(tmp_path, policy, send=sender, local=boxes) as here:
+            queue_id = await here.put(B)
+            await here.settled(2)
+            assert await here.spool.rows(10) == []
+            assert here.metric("bounces_total", kind="refused") == 1
+            assert here.events[0][1]["dsn"]
+        ((path, reverse_path, content),) = boxes.given
+        assert (path, reverse_path) == ("a@example.org", "")
+        notice = email.message_from_bytes(content)
+        assert notice.get_content_type() == "multipart/report"
+        assert queue_id.encode() in content
+
+    asyncio.run(walk())
+
+
+def test_no_notice_is_ever_made_about_a_notice(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": permanent("5.1.1", "no"), "mx.two.example": permanent("5.1.1", "no")})
+        async with house(tmp_path, send=sender) as here:
+            await here.put(B, reverse_path="a@two.example")
+            await here.settled(2)
+            assert [host for host, _ in sender.sent] == ["mx.one.example", "mx.two.example"]
+            assert await here.spool.rows(10) == []
+            assert here.metric("bounces_total", kind="nobody-to-tell") == 1
+
+    asyncio.run(walk())
+
+
+def test_tries_back_off_and_end_with_a_notice(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.4.2", "not today", "mx.one.example")})
+        boxes = Mailboxes()
+        retry = {"first_seconds": 100, "longest_seconds": 300, "give_up_after_seconds": 700}
+        policy = policy_of(relay={"retry": retry}, domains=["example.org"])
+        async with house(tmp_path, policy, send=sender, local=boxes) as here:
+            await here.put(B)
+            times = []
+            while "delivery.expired" not in here.kinds:
+                await here.settled(len(times) + 1)
+                if (waiting := await here.waiting()).get(B) is None:
+                    break
+                here.now = waiting[B][1]
+                times.append(here.now)
+                here.queue.wake()
+            await here.until(lambda: len(boxes.given) == 1)
+            assert times == [1100.0, 1300.0, 1600.0, 1700.0]
+            assert here.metric("bounces_total", kind="expired") == 1
+        assert b"given up" in boxes.given[0][2]
+        assert b"Status: 4.4.2" in boxes.given[0][2]
+
+    asyncio.run(walk())
+
+
+def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        bounds = Bounds(attempts=4, attempts_at_destination=2, ways_of_domain=3)
+        async with house(tmp_path, bounds=bounds, send=sender) as here:
+            for number in range(20):
+                await here.put(B, number=number)
+            for number in range(20, 30):
+                await here.put("c@two.example", number=number)
+            await here.settled(10)
+            assert here.kinds == ["delivery.delivered"] * 10
+            assert sender.most["mx.one.example"] == 2
+            sender.gate.set()
+            await here.settled(30)
+            assert await here.spool.rows(100) == []
+            assert sender.most["mx.one.example"] == 2
+
+    asyncio.run(walk())
+
+
+def test_a_slow_way_keeps_no_other_recipient_of_the_message(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, send=sender) as here:
+            await here.put(B, "c@two.example")
+            await here.settled(1)
+            assert list(await here.waiting()) == [B]
+            sender.gate.set()
+            await here.settled(2)
+
+    asyncio.run(walk())
+
+
+def test_a_silent_destination_rests_and_costs_the_others_no_attempt(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.4.1", "refused")})
+        bounds = Bounds(attempts_at_destination=1, rest_seconds=30)
+        async with house(tmp_path, bounds=bounds, send=sender) as here:
+            for number in range(5):
+                await here.put(f"b{number}@one.example", number=number)
+            await here.settled(1)
+            async with asyncio.timeout(5):
+                while sorted(set((await here.waiting()).values())) != [(0, 1030.0), (1, 1300.0)]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert len(sender.sent) == 1
+            assert await here.queue.retry() == 5
+            await here.settled(2)
+            assert len(sender.sent) >= 2
+
+    asyncio.run(walk())
+
+
+def test_stopping_gives_back_what_was_not_tried_and_waits_for_what_is(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, bounds=Bounds(attempts_at_destination=1), send=sender) as here:
+            for number in range(3):
+                await here.put(f"b{number}@one.example", number=number)
+            await here.until(lambda: len(sender.sent) == 1)
+            stopping = asyncio.create_task(here.queue.stop(5))
+            await asyncio.sleep(0)
+            sender.gate.set()
+            await stopping
+            assert here.kinds == ["delivery.delivered"]
+            assert sorted((await here.waiting()).values()) == [(0, 1000.0), (0, 1000.0)]
+            assert len(sender.sent) == 1
+
+    asyncio.run(walk())
+
+
+def test_a_bug_in_an_attempt_keeps_the_message_and_the_queue(tmp_path: Path) -> None:
+    class Faulty:
+        async def deliver(self, *_arguments: object) -> Outcome:
+            raise RuntimeError("oops")
+
+    async def walk() -> None:
+        policy = policy_of(domains=["home.example"])
+        async with house(tmp_path, policy, send=Sender(), local=Faulty()) as here:
+            await here.put("x@home.example", B)
+            await here.settled(2)
+            assert sorted(here.kinds) == ["delivery.delivered", "delivery.transient"]
+            assert list(await here.waiting()) == ["x@home.example"]
+
+    asyncio.run(walk())
+
+
+def test_an_outcome_is_written_when_a_full_disk_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egressguard.relay.queue.FULL_DISK_SECONDS", 0.01)
+
+    async def walk() -> None:
+        sender = Sender()
+        async with house(tmp_path, send=sender) as here:
+            writing, refusals = here.spool.settle, 3
+
+            async def settle(settlement: Any) -> None:
+                nonlocal refusals
+                refusals -= 1
+                if refusals > 0:
+                    raise SpoolFull("no room")
+                await writing(settlement)
+
+            monkeypatch.setattr(here.spool, "settle", settle)
+            await here.put(B)
+            await here.settled(1)
+            assert (len(sender.sent), await here.spool.rows(10)) == (1, [])
+
+    asyncio.run(walk())
+
+
+def test_broken_storage_ends_the_queue_so_that_the_process_starts_anew(tmp_path: Path) -> None:
+    async def walk() -> None:
+        here = House(tmp_path, policy_of(), Bounds(), send=Sender())
+        running = asyncio.create_task(here.queue.run())
+        await here.put(B)
+        await here.settled(1)
+        here.spool._writer.give_up(OSError(5, "Input/output error"))
+        here.queue.wake()
+        with pytest.raises(SpoolBroken):
+            await asyncio.wait_for(running, 5)
+        here.spool.close()
+
+    asyncio.run(walk())
+
+
+def test_what_a_crash_cut_off_is_tried_when_the_claim_said(tmp_path: Path) -> None:
+    async def walk() -> None:
+        first = SqliteSpool(tmp_path)
+        await first.put(message_to(B))
+        await first.claim(1000.0, 10, lambda received_at, attempts: 1300.0)
+        first.close()  # nothing was settled
+        sender = Sender()
+        async with house(tmp_path, send=sender) as here:
+            await here.put("c@two.example", number=2)
+            await here.settled(1)
+            assert [host for host, _ in sender.sent] == ["mx.two.example"]
+            here.now = 1300.0
+            here.queue.wake()
+            await here.settled(2)
+            assert here.events[1][1]["attempt"] == 2
+
+    asyncio.run(walk())
+
+
+def test_a_message_deleted_while_it_waits_for_a_place_is_left_alone(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, bounds=Bounds(attempts_at_destination=1), send=sender) as here:
+            await here.put(B, number=1)
+            second = await here.put("c@one.example", number=2)
+            await here.until(lambda: len(here.queue._active) == 2)
+            assert await here.spool.delete(second)
+            sender.gate.set()
+            await here.until(lambda: not here.queue._active)
+            assert [paths for _, paths in sender.sent] == [(B,)]
+            assert here.kinds == ["delivery.delivered"]
+
+    asyncio.run(walk())
+
+
+def test_the_depth_of_the_queue_is_measured(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, send=sender) as here:
+            await here.put(B)
+            here.now = 1060.0
+            await here.until(lambda: here.metric("queue_messages", queue="active") == 1)
+            assert here.metric("queue_size_bytes") == 21
+            assert here.metric("queue_oldest_message_age_seconds") == 60
+            sender.gate.set()
+            await here.settled(1)
+
+    asyncio.run(walk())

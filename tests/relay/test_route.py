@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egressguard.mail.outcome import Outcome, Result
+from egressguard.relay.route import (
+    MAX_HOSTS,
+    AddressAnswer,
+    Answer,
+    Exchange,
+    MxAnswer,
+    interleaved,
+    literal_address,
+    order_exchanges,
+    reachable_hosts,
+)
+
+D = "example.net"
+
+
+def mx(*hosts: tuple[int, str]) -> MxAnswer:
+    return MxAnswer(Answer.FOUND, hosts)
+
+
+def never(_text: str) -> bool:
+    return False
+
+
+def hosts(answer: Sequence[Exchange] | Outcome) -> list[str]:
+    assert not isinstance(answer, Outcome), answer
+    return [exchange.host for exchange in answer]
+
+
+def said(answer: object) -> tuple[Result, str]:
+    assert isinstance(answer, Outcome)
+    return answer.result, answer.status
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (MxAnswer(Answer.NO_SUCH_NAME), (Result.PERMANENT, "5.1.2")),
+        (MxAnswer(Answer.FAILED), (Result.TRANSIENT, "4.4.3")),
+        (mx((0, "")), (Result.PERMANENT, "5.1.10")),
+        (mx((0, ".")), (Result.PERMANENT, "5.1.10")),
+    ],
+)
+def test_dns_dictates(answer: MxAnswer, expected: tuple[Result, str]) -> None:
+    assert said(order_exchanges(D, answer, lambda: 0.5)) == expected
+
+
+def test_without_mx_the_domain_itself_takes_the_mail() -> None:
+    assert hosts(order_exchanges(D, MxAnswer(Answer.NOTHING), lambda: 0.5)) == [D]
+
+
+def test_a_null_mx_beside_real_ones_does_not_count() -> None:
+    assert hosts(order_exchanges(D, mx((0, "."), (10, "mx.example.net.")), lambda: 0.5)) == ["mx.example.net"]
+
+
+EXCHANGES = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([f"mx{n}.example.net" for n in range(30)])), min_size=1
+)
+
+
+@given(EXCHANGES, st.randoms(use_true_random=False))
+def test_the_better_preference_is_always_tried_first(records: list[tuple[int, str]], random: object) -> None:
+    ordered = order_exchanges(D, mx(*records), random.random)  # type: ignore[attr-defined]
+    assert not isinstance(ordered, Outcome)
+    preferences = [exchange.preference for exchange in ordered]
+    assert preferences == sorted(preferences)
+    assert len(ordered) == min(len(set(records)), MAX_HOSTS)
+    assert {(e.preference, e.host) for e in ordered} <= set(records)
+
+
+def test_equal_preferences_share_the_load_by_chance() -> None:
+    records = mx((10, "a.example.net"), (10, "b.example.net"))
+    one, other = iter([0.1, 0.9]), iter([0.9, 0.1])
+    assert hosts(order_exchanges(D, records, lambda: next(one))) == ["a.example.net", "b.example.net"]
+    assert hosts(order_exchanges(D, records, lambda: next(other))) == ["b.example.net", "a.example.net"]
+
+
+THREE = (Exchange(10, "a"), Exchange(20, "b"), Exchange(20, "c"), Exchange(30, "d"))
+ANSWERS = {name: AddressAnswer(Answer.FOUND, (f"192.0.2.{n}",)) for n, name in enumerate("abcd", 1)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "kept"),
+    [((), "abcd"), (("b",), "a"), (("192.0.2.3",), "a"), (("d",), "abc"), (("192.0.2.4", "b"), "a")],
+)
+def test_ourselves_and_all_that_is_no_better_are_left_out(ours: tuple[str, ...], kept: str) -> None:
+    found = reachable_hosts(D, THREE, ANSWERS, lambda text: text in ours)
+    assert not isinstance(found, Outcome)
+    assert "".join(host.name for host in found) == kept
+
+
+def test_when_we_are_the_best_it_is_a_loop() -> None:
+    assert said(reachable_hosts(D, THREE, ANSWERS, lambda text: text == "a")) == (Result.PERMANENT, "5.4.6")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (Answer.NOTHING, Answer.NO_SUCH_NAME, (Result.PERMANENT, "5.4.4")),
+        (Answer.NOTHING, Answer.FAILED, (Result.TRANSIENT, "4.4.3")),
+    ],
+)
+def test_hosts_without_addresses(a: Answer, b: Answer, expected: tuple[Result, str]) -> None:
+    answers = {"a": AddressAnswer(a), "b": AddressAnswer(b)}
+    assert said(reachable_hosts(D, THREE[:2], answers, never)) == expected
+
+
+def test_a_host_without_an_address_is_passed_over() -> None:
+    answers = ANSWERS | {"a": AddressAnswer(Answer.FAILED)}
+    found = reachable_hosts(D, THREE, answers, never)
+    assert not isinstance(found, Outcome)
+    assert [host.name for host in found] == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "address"),
+    [("[192.0.2.1]", "192.0.2.1"), ("[ipv6:2001:db8::1]", "2001:db8::1"), ("example.net", None)],
+)
+def test_address_literals(domain: str, address: str | None) -> None:
+    assert literal_address(domain) == address
+
+
+def test_a_broken_ipv6_costs_one_address_only() -> None:
+    assert interleaved(["6a", "6b", "6c"], ["4a"]) == ("6a", "4a", "6b", "6c")
+    assert interleaved([], ["4a", "4b"]) == ("4a", "4b")
