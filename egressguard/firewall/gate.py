@@ -88,13 +88,19 @@ class Gate:
             group.create_task(self._watch())
 
     async def reload(self, policy: Policy) -> None:
-        """Replace the table by another policy's; on an NftError the old table and policy stay."""
-        await self._apply(policy)
-        self._policy = policy
-        self._metrics.flows.policy = policy
-        if self._verdicts is not None:
-            self._close_listeners()
-            self._listen()
+        """Replace the table by another policy's; on an NftError the old table and policy stay.
+
+        Nobody gives verdicts in between: a mark names a rule of one policy only. TCP asks again.
+        """
+        listening = self._reader is not None or self._verdicts is not None
+        self._close_listeners()
+        try:
+            await self._apply(policy)
+            self._policy = policy
+            self._metrics.flows.policy = policy
+        finally:
+            if listening:
+                self._listen()
 
     async def stop(self) -> None:
         """Stop listening. The table stays in the kernel."""

@@ -19,7 +19,7 @@ import dns.exception
 import dns.resolver
 
 from egressguard.net.flow import IPAddress
-from egressguard.policy.crosscheck import parse_endpoint
+from egressguard.policy.endpoint import parse_endpoint
 
 MIN_SECONDS = 30
 STALE_SECONDS = 3600

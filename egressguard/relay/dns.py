@@ -20,7 +20,7 @@ import dns.name
 import dns.nameserver
 import dns.resolver
 
-from egressguard.policy.crosscheck import parse_endpoint
+from egressguard.policy.endpoint import parse_endpoint
 from egressguard.relay.route import AddressAnswer, Answer, MxAnswer, interleaved
 
 log = logging.getLogger(__name__)

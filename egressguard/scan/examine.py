@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from egressguard.policy.facts import Attachment, ScanReport, Verdict
 from egressguard.policy.model import Scan
+from egressguard.policy.patterns import name_matches
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type
@@ -66,16 +67,10 @@ def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Itera
 
 def _denied(found: Iterable[Member], settings: Scan) -> Iterable[str]:
     for member in found:
-        if _name_denied(member.path[-1], settings.denied_names):
+        if name_matches(settings.denied_names, member.path[-1]):
             yield f"denied name: {_where(member.path)}"
         if any(fnmatchcase(member.media_type, pattern.lower()) for pattern in settings.denied_types):
             yield f"denied type {member.media_type}: {_where(member.path)}"
-
-
-def _name_denied(name: str, patterns: Iterable[str]) -> bool:
-    """As Windows reads a name: the last path component, trailing dots and blanks do not count."""
-    plain = name.replace("\\", "/").rpartition("/")[2].rstrip(" .").lower()
-    return any(fnmatchcase(plain, pattern.lower()) for pattern in patterns)
 
 
 def _where(path: tuple[str, ...]) -> str:

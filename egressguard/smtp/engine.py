@@ -20,7 +20,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP
 
 from egressguard.mail.reply import Reply
-from egressguard.net.flow import IPAddress, plain_address
+from egressguard.net.flow import plain_address
 from egressguard.smtp import replies
 from egressguard.smtp.commands import AUTH_OCTETS
 from egressguard.smtp.dialogue import Dialogue
@@ -29,7 +29,6 @@ from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.house import Entrance, House
 from egressguard.smtp.origin import original_destination
 from egressguard.smtp.replies import render_reply
-from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.wire import CHUNK_OCTETS, BadLine, LineTooLong, Wire
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class Engine(SMTP):
         """The session's task is not cancelled: it notices when it next reads or writes."""
         if self._facts is not None:
             asyncio.StreamReaderProtocol.connection_lost(self, error)
-            self.transport = None
+            self.transport = None; self._handler_coroutine.cancel()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """aiosmtpd's one timer for everything is not used: each wait has its own."""
@@ -242,7 +241,7 @@ class Engine(SMTP):
         task.add_done_callback(lambda _: self._house.buffered.give_back(octets))
         try:
             async with asyncio.timeout(self._settings.message_hook_seconds):
-                return await asyncio.shield(task)
+                return await task
         except TimeoutError:
             log.error("a message could not be taken in time; it may still be")
             return replies.TROUBLE

@@ -8,6 +8,7 @@ import signal
 import smtplib
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -90,14 +91,18 @@ class Running:
 
 
 @pytest.fixture
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("gateway")
+def gateway() -> Iterator[Running]:
+    # Not pytest's own folder: that is closed to the ordinary user that root runs this as.
+    with tempfile.TemporaryDirectory(prefix="eg-gateway-", ignore_cleanup_errors=True) as name:
+        yield from _running(Path(name))
+
+
+def _running(folder: Path) -> Iterator[Running]:
     if os.geteuid() == 0:
         probe = ["setpriv", "--reuid", "65534", "--clear-groups", "test", "-r", str(ROOT / "pyproject.toml")]
         if subprocess.run(probe, check=False).returncode:
             pytest.skip("needs a checkout that an ordinary user can read")
-        for parent in (folder, folder.parent, folder.parent.parent):
-            parent.chmod(0o755)
+        folder.chmod(0o755)
     running = Running(folder)
     try:
         yield running

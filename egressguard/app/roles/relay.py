@@ -30,6 +30,8 @@ from egressguard.store.passwd import PasswdFile
 from egressguard.store.spool import SqliteSpool
 
 DRAIN_SECONDS = 8
+ATTEMPTS_SECONDS = 2
+"""An attempt that is cut is tried again after the start: nobody has to wait long for a slow host at stop."""
 MEASURE_SECONDS = 10
 SCAN_GRACE_SECONDS = 5
 
@@ -63,7 +65,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             await serve_until_stopped(frame, commands(relay.spool, relay.queue, relay.quarantine), reload)
         finally:
             await relay.server.drain(DRAIN_SECONDS)
-            await relay.queue.stop(DRAIN_SECONDS)
+            await relay.queue.stop(ATTEMPTS_SECONDS)
             for task in working:
                 task.cancel()
             for ended in await asyncio.gather(*working, return_exceptions=True):
