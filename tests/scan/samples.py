@@ -1,0 +1,33 @@
+"""Messages and archives for the scanner's tests, made here so that no scanner eats the checkout."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from email.message import EmailMessage
+
+from egressguard.scan.eicar import _SIGNATURE as EICAR
+
+PROGRAM = b"MZ\x90\x00" + b"\0" * 60
+
+__all__ = ["EICAR", "PROGRAM", "mail_with", "text_mail", "zip_of"]
+
+
+def zip_of(*members: tuple[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return target.getvalue()
+
+
+def mail_with(name: str | None, content: bytes) -> bytes:
+    message = EmailMessage()
+    message["Subject"] = "a file"
+    message.set_content("see the file")
+    message.add_attachment(content, maintype="application", subtype="octet-stream", filename=name)
+    return message.as_bytes()
+
+
+def text_mail(text: bytes) -> bytes:
+    return b"Subject: x\r\nContent-Type: text/plain\r\n\r\n" + text + b"\r\n"
