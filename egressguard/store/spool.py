@@ -31,7 +31,7 @@ from egressguard.store.interface import (
     SpoolFull,
 )
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
-from egressguard.store.schema import open_database
+from egressguard.store.schema import give_back_free_pages, open_database
 from egressguard.store.writer import Writer
 
 __all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
@@ -195,7 +195,7 @@ class SqliteSpool:
         found = {path.name for path in self._bodies.glob("*/*") if self._is_body(path, expected)}
         for lost in sorted(expected - found):
             self._set_aside(db, lost)
-        db.execute("PRAGMA incremental_vacuum")
+        give_back_free_pages(db)
 
     def _is_body(self, path: Path, expected: Collection[str]) -> bool:
         if path.name in expected:

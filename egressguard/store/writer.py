@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from egressguard.store.interface import SpoolBroken, SpoolFull
+from egressguard.store.schema import give_back_free_pages
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Writer:
             self._checkpoint()
             self._since_checkpoint_octets = 0
             if self._db.execute("PRAGMA freelist_count").fetchone()[0] > SPARE_PAGES:
-                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                give_back_free_pages(self._db)
                 self._checkpoint()
         except sqlite3.Error as wrong:
             self._explain(wrong)

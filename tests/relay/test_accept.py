@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from prometheus_client import CollectorRegistry
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.policy.facts import ScanReport, Verdict
-from egressguard.policy.model import Policy
+from egressguard.policy.model import Listener, Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.smtp.server import SmtpServer
+from egressguard.smtp.settings import SmtpSettings
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
 from egressguard.store.spool import SqliteSpool
 
@@ -284,3 +287,31 @@ def test_what_the_server_refused_is_journaled(desk: Desk) -> None:
     desk.acceptance.on_refused(STRANGER, "connect", Reply(421, "4.7.0", "full"), "")
     assert [kind for kind, _ in desk.journal] == ["mail.refused", "mail.deferred"]
     assert desk.journal[0][1]["about"] == "root"
+
+
+def test_over_the_wire_what_the_rules_take_is_stored_and_the_rest_is_not(desk: Desk) -> None:
+    async def dialog() -> bytes:
+        settings = SmtpSettings(hostname="gateway.example.org")
+        server = SmtpServer(desk.acceptance, settings, None, None, desk.registry)
+        sock = socket.create_server(("127.0.0.1", 0))
+        await server.start("lan", Listener(kind="smtp", port=0), [sock])
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(b"EHLO printer\r\nMAIL FROM:<>\r\nRCPT TO:<bert@example.net>\r\n")
+        writer.write(b"RCPT TO:<anna@example.org>\r\nDATA\r\n")
+        said = await reader.readuntil(b"354 ")
+        writer.write(b"line\r\n" + CONTENT + b".\r\nQUIT\r\n")
+        said += await reader.read()
+        writer.close()
+        await server.drain(5)
+        return said
+
+    said = asyncio.run(dialog())
+    assert b"\r\n550 5.7.1 relaying denied\r\n250 2.1.5 OK\r\n354 " in said
+    assert b"\r\n250 2.0.0 Taken as " in said
+    (row,) = asyncio.run(desk.spool.rows(10))
+    assert len(row["recipients"]) == 1
+    assert "anna@example.org" in json.dumps(row["recipients"])
+    (stored,) = asyncio.run(desk.stored())
+    assert stored.startswith(b"Received: from printer ([127.0.0.1])\r\n\tby gateway.example.org with ESMTP id ")
+    assert b"\r\n\tfor <anna@example.org>;" in stored
+    assert stored.endswith(b"\r\nline\r\n" + CONTENT)

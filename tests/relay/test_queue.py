@@ -69,7 +69,7 @@ class House:
 
     async def until(self, happened: Callable[[], bool], seconds: float = 10) -> None:
         async with asyncio.timeout(seconds):
-            while not happened():  # noqa: ASYNC110 -- a bounded wait for a state that has no event
+            while not happened():
                 await asyncio.sleep(0.005)
 
     async def settled(self, count: int) -> None:
@@ -288,7 +288,7 @@ def test_a_silent_destination_rests_and_costs_the_others_no_attempt(tmp_path: Pa
                 await here.put(f"b{number}@one.example", number=number)
             await here.settled(1)
             async with asyncio.timeout(5):
-                while sorted(set((await here.waiting()).values())) != [(0, 1030.0), (1, 1300.0)]:  # noqa: ASYNC110
+                while sorted(set((await here.waiting()).values())) != [(0, 1030.0), (1, 1300.0)]:
                     await asyncio.sleep(0.01)
             assert len(sender.sent) == 1
             assert await here.queue.retry() == 5

@@ -32,7 +32,8 @@ class _Taking:
 class FakeMx:
     """`replies` maps a command line's beginning (or GREETING, or DOT: the final dot) to a reply, HANG or CUT.
 
-    Case does not count, the longest beginning wins. `commands` is every line it was sent, `messages` what it took at the final dot.
+    Case does not count, the longest beginning wins. `commands` is every line it was sent, `messages` what it took
+    at the final dot.
     """
 
     replies: dict[str, str] = field(default_factory=dict)

@@ -349,6 +349,20 @@ def test_below_the_reserve_nothing_is_taken_in(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
+def test_a_queue_that_has_emptied_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egressguard.store.writer.SPARE_PAGES", 100)
+
+    async def walk() -> None:
+        spool = SqliteSpool(tmp_path)
+        ids = await asyncio.gather(*(spool.put(message(n, b"x" * 50_000)) for n in range(200)))
+        await asyncio.gather(*(spool.delete(queue_id) for queue_id in ids))
+        await spool._writer.tidy()
+        spool.close()
+
+    asyncio.run(walk())
+    assert (tmp_path / "spool.sqlite").stat().st_size < 1_000_000
+
+
 def test_a_closed_spool_says_so(tmp_path: Path) -> None:
     async def walk() -> None:
         spool = SqliteSpool(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -47,10 +46,9 @@ def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str,
         return found[0] if found else _not_queued(queue_id)
 
     async def retry(queue_id: str | None) -> dict[str, Any]:
-        recipients = await _told(spool.retry_now(queue_id, time.time()))
+        recipients = await _told(queue.retry(queue_id))
         if queue_id is not None and recipients == 0:
             _not_queued(queue_id)
-        queue.wake()
         return {"recipients": recipients}
 
     async def delete(queue_id: str) -> dict[str, Any]:
