@@ -1,8 +1,9 @@
 """tests/dialogs/*.smtp against the real server, however the client's octets are cut.
 
-A script is C: and S: lines. C: lines that follow each other are sent at once (PIPELINING); "\\xNN", "\\0", "\\r" and "\\n" in
-them are octets, and a line that ends with "\\" gets no CRLF. An S: line is a whole reply line, or its beginning with "..." behind it.
-"S: (closed)" says that the server closes; "LISTENER: kind" picks one; "TLS" starts the handshake after 220.
+A script is C: and S: lines. C: lines that follow each other are sent at once (PIPELINING); "\\xNN", "\\0", "\\r" and
+"\\n" in them are octets, and a line that ends with "\\" gets no CRLF. An S: line is a whole reply line, or its
+beginning with "..." behind it. "S: (closed)" says that the server closes; "LISTENER: kind" picks one; "TLS" starts
+the handshake after 220.
 """
 
 from __future__ import annotations

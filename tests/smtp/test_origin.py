@@ -52,8 +52,10 @@ async def main():
     sockets.append(socket.create_server(("::", 3000), family=socket.AF_INET6))
     sockets.append(socket.create_server(("::", 3001), family=socket.AF_INET6, dualstack_ipv6=True))
     await server.start("lan", Listener(kind="smtp", port=0), sockets)
-    for place in (("192.0.2.1", 25), ("2001:db8::1", 25), ("192.0.2.1", 3000), ("2001:db8::1", 3000), ("192.0.2.1", 3001)):
-        await visit(*place)
+    for port in (25, 3000):
+        await visit("192.0.2.1", port)
+        await visit("2001:db8::1", port)
+    await visit("192.0.2.1", 3001)
     await server.drain(5)
 
 asyncio.run(main())

@@ -50,6 +50,11 @@ def test_a_certificate_that_is_over_is_replaced(tmp_path: Path) -> None:
     assert certificate.read_bytes() != before
 
 
+def test_tls_older_than_1_2_is_not_offered(tmp_path: Path) -> None:
+    context = server_context(*ensure_certificate(tmp_path, "gateway.example.org", NOW))
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
 def test_a_long_hostname_has_a_certificate_too(tmp_path: Path) -> None:
     server_context(*ensure_certificate(tmp_path, ".".join(["a" * 60] * 4), NOW))
 
