@@ -1,7 +1,7 @@
 """A real Dovecot for tests: private directories, free ports on loopback, ended with the test.
 
 As root Dovecot runs as nobody, in two ways: started by root, and started by nobody (wholly unprivileged).
-Dovecot 2.4 comes from a Debian 13 root that EGRESSGUARD_TRIXIE_ROOT names, in a private mount namespace.
+Dovecot 2.4 comes from a Debian 13 root (.peers/trixie, or EGRESSGUARD_TRIXIE_ROOT), in a private mount namespace.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ ADDRESS = "127.0.0.1"
 START_SECONDS = 30
 
 
+TRIXIE = Path(os.environ.get("EGRESSGUARD_TRIXIE_ROOT") or Path(__file__).parent.parent.parent / ".peers" / "trixie")
+
+
 def trixie_root() -> Path:
-    name = os.environ.get("EGRESSGUARD_TRIXIE_ROOT")
-    if not name:
-        pytest.skip("needs Dovecot 2.4: EGRESSGUARD_TRIXIE_ROOT names no Debian 13 root")
-    if not (Path(name) / "usr/sbin/dovecot").exists():
-        pytest.skip("needs Dovecot 2.4: no dovecot in EGRESSGUARD_TRIXIE_ROOT")
-    return Path(name)
+    if not (TRIXIE / "usr/sbin/dovecot").exists():
+        pytest.skip("needs Dovecot 2.4: run scripts/peers, or name a Debian 13 root with EGRESSGUARD_TRIXIE_ROOT")
+    return TRIXIE
 
 
 def in_trixie(root: Path, directory: Path) -> str:
@@ -220,9 +220,8 @@ def house_at(certificate, admins=("boss",)):
         yield made
     finally:
         shutil.rmtree(directory)
-        if trixie := os.environ.get("EGRESSGUARD_TRIXIE_ROOT"):
-            with contextlib.suppress(OSError):
-                Path(f"{trixie}{directory}").rmdir()
+        with contextlib.suppress(OSError):
+            Path(f"{TRIXIE}{directory}").rmdir()
 
 
 class Running:
