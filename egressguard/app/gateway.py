@@ -76,7 +76,7 @@ def _only_one(places: Places) -> Iterator[None]:
             raise CannotRun(f"another gateway runs on {places.state}; stop it first") from None
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}\n{places.rules}\n")
         file.flush()
         yield
 
@@ -96,15 +96,16 @@ def _pid_file(places: Places) -> Path:
     return places.runtime / "egressguard.pid"
 
 
-def running_pid(places: Places) -> int | None:
-    """The process that holds the pid file's lock, or None."""
+def running(places: Places) -> tuple[int, Path] | None:
+    """(process, rules directory) of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
     try:
         with _pid_file(places).open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return int(file.read() or 0) or None
-    except (OSError, ValueError):
+            except BlockingIOError:
+                pid, rules = file.read().splitlines()[:2]
+                return int(pid), Path(rules)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return None
 

@@ -53,14 +53,15 @@ class Running:
         self.rules.mkdir()
         (self.rules / "site.yaml").write_text(SITE)
         self.log = folder / "log"
-        command = [sys.executable, "-m", "egressguard", "run", "--high-ports"]
-        command += ["--rules", str(self.rules), "--state", str(folder / "state"), "--runtime", str(self.runtime)]
         if os.geteuid() == 0:
             for path in (folder, self.rules):
                 os.chown(path, 65534, -1)
-            command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command]
         self.process = subprocess.Popen(
-            command, stdout=self.log.open("wb"), stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+            self.command("run", "--high-ports"),
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
         )
         try:
             until(lambda: "EgressGuard is ready" in self.words() or self.process.poll() is not None)
@@ -68,6 +69,12 @@ class Running:
         except BaseException:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+
+    def command(self, *words: str) -> list[str]:
+        command = [sys.executable, "-m", "egressguard", *words, "--rules", str(self.rules)]
+        command += ["--state", str(self.folder / "state"), "--runtime", str(self.runtime)]
+        nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        return [*nobody, *command] if os.geteuid() == 0 else command
 
     def words(self) -> str:
         return self.log.read_text()
@@ -161,11 +168,14 @@ def test_good_rules_are_taken_and_bad_ones_leave_the_old_in_force(gateway: Runni
 
     first = revision()
     (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
-    gateway.process.send_signal(signal.SIGHUP)
+    asked = subprocess.run(gateway.command("reload"), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert asked.returncode == 0, asked.stderr
     until(lambda: revision() != first)
     second = revision()
 
     (gateway.rules / "site.yaml").write_text(SITE.replace("port: 25", "port: nonsense"))
+    refused = subprocess.run(gateway.command("reload"), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert refused.returncode == 1 and "site.yaml:" in refused.stderr
     gateway.process.send_signal(signal.SIGHUP)
     until(lambda: "rules not reloaded" in gateway.words())
 
@@ -174,10 +184,7 @@ def test_good_rules_are_taken_and_bad_ones_leave_the_old_in_force(gateway: Runni
 
 
 def test_a_second_gateway_on_the_same_state_is_refused(gateway: Running) -> None:
-    command = [sys.executable, "-m", "egressguard", "run", "--high-ports", "--rules", str(gateway.rules)]
-    command += ["--state", str(gateway.folder / "state"), "--runtime", str(gateway.runtime)]
-    if os.geteuid() == 0:
-        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command]
+    command = gateway.command("run", "--high-ports")
 
     second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS, check=False)
 

@@ -98,27 +98,28 @@ def _status_of(places: Places, role: str) -> dict[str, Any]:
 @click.command("reload")
 @with_places
 def reload_command(places: Places) -> None:
-    """Check the rules and, when they are without fault, let all roles of a running gateway take them.
+    """Check the rules of the running gateway and, when they are without fault, let all its roles take them.
 
     \b
     Example:
-      egressguard reload --rules rules/
-    Exit codes: 1 faults (the old rules stay in force), 3 no running gateway.
+      egressguard reload
+    Exit codes: 1 faults (the old rules stay in force), 3 no running gateway, 4 permission denied.
     """
-    from egressguard.app.gateway import running_pid
+    from egressguard.app.gateway import running
     from egressguard.app.rules import read_rules
 
-    loaded, _ = read_rules(places.rules)
-    if loaded.policy is None:
-        fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
-    pid = running_pid(places)
-    if pid is None:
-        fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
     try:
+        found = running(places)
+        if found is None:
+            fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
+        pid, rules = found
+        loaded, _ = read_rules(rules)
+        if loaded.policy is None:
+            fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
         os.kill(pid, signal.SIGHUP)
     except PermissionError:
-        fail("run this as the user who runs the gateway", Exit.PERMISSION)
-    click.echo(f"asked the gateway (process {pid}) to take revision {loaded.policy.revision}")
+        fail("run this as root or as the user who runs the gateway", Exit.PERMISSION)
+    click.echo(f"asked the gateway (process {pid}) to take {rules}, revision {loaded.policy.revision}")
 
 
 @click.command("down")
