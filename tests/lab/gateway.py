@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.internet import ROOT, SMART_PASSWORD
-from tests.lab.network import GATEWAY_LAN_4, Network
+from tests.lab.network import Network
 
 USERS = ("eg-gate", "eg-relay", "eg-scan", "eg-access", "eg-console")
 GROUP_ID = 64200
@@ -28,6 +28,7 @@ CODE = "/mnt"
 _ENTER = """
 mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && mount --bind "$2" /mnt || exit 70
 shift 2
+cd /mnt # Python looks there first, and the roles' users may not look where the checkout really is
 exec "$@"
 """
 
@@ -81,9 +82,14 @@ class Gateway:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> int:
         """SIGINT, as Ctrl-C; the exit status."""
-        assert self._process is not None
+        if self._process is None:
+            return 0
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -108,11 +114,9 @@ class Gateway:
         return self.rows("journal", "--since", "1h", "--kind", kind, "--limit", "100000")
 
     def metrics(self) -> str:
-        page = (
-            "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9125/metrics', timeout=20).read().decode())"
-        )
-        done = self._network.run("gateway", "/usr/bin/python3", "-c", page)
-        return done.stdout
+        """The page that Prometheus would scrape."""
+        program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9125/metrics').read().decode())"
+        return self._network.python("gateway", program, timeout=20).stdout
 
     def sample(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
@@ -131,6 +135,3 @@ class Gateway:
         program = ["env", f"PYTHONPATH={CODE}", f"{CODE}/.venv/bin/python", "-m", "egressguard", *words, *places]
         inside = ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(self.folder), str(ROOT), *program]
         return self._network.command("gateway", *inside)
-
-
-__all__ = ["ACCOUNT", "GATEWAY_LAN_4", "PASSWORD", "Gateway"]

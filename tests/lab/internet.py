@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 import os
 import pwd
-import socket
+import re
 import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from cryptography import x509
@@ -88,7 +90,7 @@ def wait_for(network: Network, name: str, address: str, port: int, seconds: floa
     """Until something accepts at address:port, seen from namespace `name`."""
     probe = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
     deadline = time.monotonic() + seconds
-    while network.run(name, "/usr/bin/python3", "-c", probe).returncode:
+    while network.run(name, sys.executable, "-I", "-c", probe).returncode:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing listens on {address} port {port} in {name} after {seconds} s")
         time.sleep(0.05)
@@ -129,7 +131,13 @@ class Internet:
 
     def messages(self, host: str) -> list[bytes]:
         """Every message that arrived at "mx" or "smart"."""
-        return [path.read_bytes() for path in sorted(self._maildir(host).glob("new/*"))]
+        return [path.read_bytes() for path in sorted(self.maildir(host).glob("new/*"))]
+
+    def counted(self, host: str, prefix: str) -> Counter[str]:
+        """How often each message arrived whose X-Lab field starts with `prefix`."""
+        field = re.compile(rb"^X-Lab: (%s\S*)" % re.escape(prefix).encode(), re.MULTILINE)
+        found = (field.search(message) for message in self.messages(host))
+        return Counter(match[1].decode() for match in found if match)
 
     def arrived(self, host: str, marker: str) -> int:
         """How many messages with `marker` in them arrived."""
@@ -141,7 +149,8 @@ class Internet:
             time.sleep(0.1)
         return seen
 
-    def _maildir(self, host: str) -> Path:
+    def maildir(self, host: str) -> Path:
+        """Where the messages that arrived at "mx" or "smart" lie."""
         return self._folder / host / "mail" / "inbox"
 
     def _peer(self, name: str, *words: str) -> None:
@@ -208,6 +217,8 @@ class Internet:
             "smtpd_tls_cert_file": self.smart_ca,
             "smtpd_tls_key_file": self._smart_key,
             "smtpd_tls_security_level": "may",
+            "smtpd_tls_received_header": "yes",
+            "smtpd_sasl_authenticated_header": "yes",
             "smtpd_sasl_local_domain": "lab",
         }
         (folder / "config" / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
@@ -224,9 +235,3 @@ class Internet:
             f"exec /usr/lib/postfix/sbin/master -c {folder}/config -d"
         )
         self._peer("postfix", "sh", "-c", script)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

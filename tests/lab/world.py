@@ -6,12 +6,19 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.gateway import Gateway
 from tests.lab.internet import Internet
 from tests.lab.network import Network
-from tests.lab.scenarios import Lab
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    network: Network
+    internet: Internet
+    gateway: Gateway
 
 
 @contextlib.contextmanager

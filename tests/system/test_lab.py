@@ -8,8 +8,8 @@ import pytest
 
 from tests.lab.internet import ROOT
 from tests.lab.network import missing_parts
-from tests.lab.scenarios import SCENARIOS, Lab, play
-from tests.lab.world import lab
+from tests.lab.scenarios import SCENARIOS, play
+from tests.lab.world import Lab, lab
 
 pytestmark = [pytest.mark.system, pytest.mark.peers]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.clients import login, submit_many, swaks, until
+from tests.lab.endurance import killed_in_mid_load as killed
 from tests.lab.gateway import GROUP_ID
 from tests.lab.internet import ROOT
 from tests.lab.network import missing_parts
-from tests.lab.scenarios import Lab, login, submit_many, swaks, until
-from tests.lab.scenarios import killed_in_mid_load as killed
-from tests.lab.world import lab
+from tests.lab.world import Lab, lab
 
 pytestmark = [pytest.mark.system, pytest.mark.peers, pytest.mark.timeout(180)]
 
