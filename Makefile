@@ -1,7 +1,7 @@
 # Every target calls the scripts that also work without make.
 SUITE ?= bookworm
 
-.PHONY: check test run lab fresh lock peers
+.PHONY: check test run lab fresh lock peers bench
 
 check: ## format, lint, types, import contracts, tests
 	scripts/test
@@ -16,6 +16,10 @@ run: ## install what is missing and run the gateway
 
 lab: ## the whole story in network namespaces (root)
 	scripts/lab
+
+bench: ## measure beside the real peers (root); the last line of each is JSON
+	scripts/test --peers --install-only
+	.venv/bin/python benchmarks/inbound.py
 
 fresh: ## prove scripts/run and scripts/test in a minimal Debian: make fresh SUITE=trixie (root)
 	scripts/fresh $(SUITE)

@@ -1,6 +1,6 @@
 """Mail from the world into local mailboxes: this gateway beside Debian's Postfix, same client, same run.
 
-    sudo .venv/bin/python -m benchmarks.inbound [--quick]
+    sudo .venv/bin/python benchmarks/inbound.py [--quick]
 
 Both stand in the lab's network namespaces (scripts/peers unpacks Postfix). smtp-source sends N messages of 4 KB over
 ten connections to each in turn, twice: `accept_*` is messages a second until the last 250, `e2e_*` until the last
