@@ -9,7 +9,6 @@ Contract
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,7 +60,10 @@ class Gate:
         self._watch_seconds = watch_seconds
         self._capabilities = nft.Capabilities(False, "none", "not started")
         self._inside: frozenset[str] = frozenset()
-        self._reasons: list[str] = []
+        self._applying = asyncio.Lock()  # a reload and a change of interfaces never load their tables at once
+        self._loaded = False
+        self._plan_reason = ""
+        self._deaf_reasons: list[str] = []
         self._names: Names | None = None
         self._reader: NflogReader | None = None
         self._verdicts: Verdicts | None = None
@@ -73,8 +75,7 @@ class Gate:
     async def start(self) -> None:
         """Probe, load (or plan), and begin to listen. Raises NftError when the kernel refuses our ruleset."""
         self._capabilities = await self._probe()
-        self._inside = await asyncio.to_thread(read_inside_interfaces)
-        await self._apply(self._policy)
+        await self._apply(self._policy, await asyncio.to_thread(read_inside_interfaces))
         if self.enforcing:
             self._listen()
         mode = "enforcing" if self.enforcing else "plan"
@@ -92,15 +93,16 @@ class Gate:
 
         Nobody gives verdicts in between: a mark names a rule of one policy only. TCP asks again.
         """
-        listening = self._reader is not None or self._verdicts is not None
-        self._close_listeners()
-        try:
-            await self._apply(policy)
-            self._policy = policy
-            self._metrics.flows.policy = policy
-        finally:
-            if listening:
-                self._listen()
+        async with self._applying:
+            listening = self._names is not None
+            self._close_listeners()
+            try:
+                await self._apply(policy, self._inside)
+                self._policy = policy
+                self._metrics.flows.policy = policy
+            finally:
+                if listening:
+                    self._listen()
 
     async def stop(self) -> None:
         """Stop listening. The table stays in the kernel."""
@@ -117,50 +119,66 @@ class Gate:
             "queue_backend": self._capabilities.queue,
             "revision": self._policy.revision,
             "inside_interfaces": sorted(self._inside),
-            "reasons": self._reasons,
+            "reasons": self._reasons(),
             "summary": f"{_guarded(self._policy)} ({where})",
         }
 
+    def _reasons(self) -> list[str]:
+        """Why less than everything works, each with its cure."""
+        reasons = [self._plan_reason] if self._plan_reason else []
+        if self.enforcing and self._capabilities.queue == "none" and _thinks(self._policy):
+            reasons.append("this kernel has no NFQUEUE: flows that need thought are dropped (load nfnetlink_queue)")
+        return reasons + self._deaf_reasons
+
     async def _probe(self) -> nft.Capabilities:
         if self._plan_only:
-            why = "packet plane in plan mode, nothing is enforced: run as root for the real thing"
-            self._reasons = [why]
-            return nft.Capabilities(False, "none", why)
-        found = await nft.probe()
+            found = nft.Capabilities(False, "none", "run as root for the real thing")
+        else:
+            found = await nft.probe()
         if not found.may_change:
-            self._reasons = [f"packet plane in plan mode, nothing is enforced: {found.why}"]
-        elif found.queue == "none" and any(rule.decide == "queue" for rule in self._policy.flows):
-            self._reasons = ["this kernel has no NFQUEUE: flows that need thought are dropped (load nfnetlink_queue)"]
+            self._plan_reason = f"packet plane in plan mode, nothing is enforced: {found.why}"
         return found
 
-    def _host(self) -> Host:
-        return Host(self._inside, self._redirect_port, self._relay_uid, self._capabilities.queue)
-
-    async def _apply(self, policy: Policy) -> None:
-        ruleset = render_ruleset(policy, self._host())
-        if not self.enforcing:
+    async def _apply(self, policy: Policy, inside: frozenset[str]) -> None:
+        """Load the table, or write it down; `inside` is taken over when that worked."""
+        ruleset = render_ruleset(policy, Host(inside, self._redirect_port, self._relay_uid, self._capabilities.queue))
+        if self.enforcing:
+            await self._load(ruleset, policy)
+        else:
             await asyncio.to_thread(self._plan_path.write_text, ruleset)
-            return
+        self._inside = inside
+
+    async def _load(self, ruleset: str, policy: Policy) -> None:
+        if self._loaded:  # the table is ours and not a former life's: keep what it counted
+            self._metrics.flows.update(await nft.read_counters())
         try:
             await nft.load(ruleset, self._capabilities.queue, policy.site.packet_plane.queue_number)
         except nft.NftError:
             self._metrics.applied.labels("failed").inc()
             raise
+        self._loaded = True
         self._metrics.applied.labels("ok").inc()
         self._metrics.flows.restarted()
         self._metrics.flows.update(await nft.read_counters())
 
     def _listen(self) -> None:
         plane = self._policy.site.packet_plane
+        self._deaf_reasons = []
         try:
             self._reader = NflogReader(plane.nflog_group, self._observe, LOG_SNAPLEN)
             self._reader.start()
         except OSError as wrong:
-            self._reasons.append(f"blocked flows are counted but not journaled: {wrong.strerror or wrong}")
+            self._deaf_reasons.append(f"blocked flows are counted but not journaled: {wrong.strerror or wrong}")
         self._names = Names(self._policy.site.resolvers)
-        if self._capabilities.queue != "none" and any(rule.decide == "queue" for rule in self._policy.flows):
-            self._verdicts = Verdicts(plane.queue_number, self._policy, self._surroundings(), self._observe_verdict)
+        if self._capabilities.queue != "none" and _thinks(self._policy):
+            self._listen_to_queue(plane.queue_number)
+
+    def _listen_to_queue(self, number: int) -> None:
+        try:
+            self._verdicts = Verdicts(number, self._policy, self._surroundings(), self._observe_verdict)
             self._verdicts.start()
+        except OSError as wrong:  # most likely another program's
+            self._deaf_reasons.append(f"NFQUEUE {number}: {wrong}; flows that need thought are dropped")
 
     def _close_listeners(self) -> None:
         for listener in (self._reader, self._verdicts, self._names):
@@ -209,13 +227,23 @@ class Gate:
             inside = await asyncio.to_thread(read_inside_interfaces)
             if inside == self._inside:
                 continue
-            before, self._inside = self._inside, inside
-            fields = {"before": sorted(before), "now": sorted(inside)}
+            fields = {"before": sorted(self._inside), "now": sorted(inside)}
             log.info("the inside interfaces changed", extra={"fields": fields})
-            with contextlib.suppress(nft.NftError):  # counted by _apply; the old table stands
-                await self._apply(self._policy)
-            if self._verdicts is not None:
-                self._verdicts.surroundings = self._surroundings()
+            async with self._applying:
+                await self._follow(inside)
+
+    async def _follow(self, inside: frozenset[str]) -> None:
+        try:
+            await self._apply(self._policy, inside)
+        except nft.NftError as wrong:  # the old table stands, and the next look tries again
+            log.error("the rules do not follow the interfaces", extra={"fields": {"why": str(wrong)}})
+        if self._verdicts is not None:
+            self._verdicts.surroundings = self._surroundings()
+
+
+def _thinks(policy: Policy) -> bool:
+    """Whether a rule needs the daemon's verdict."""
+    return any(rule.decide == "queue" for rule in policy.flows)
 
 
 def _guarded(policy: Policy) -> str:

@@ -2,13 +2,14 @@
 
 Contract
     `addresses_of` answers at once: the known addresses, or None while nothing is known (TCP will ask again).
-    An answer is kept for its TTL (at least MIN_SECONDS); after that the old one serves while a new one is fetched,
-    but no longer than STALE_SECONDS.
+    An answer is kept for its TTL (MIN_SECONDS to MAX_SECONDS); after that the old one serves while a new one is
+    fetched, but no longer than STALE_SECONDS. Nothing to ask (no resolver configured) is not known, never a fault.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ import dns.resolver
 from egressguard.net.flow import IPAddress
 from egressguard.policy.endpoint import parse_endpoint
 
+log = logging.getLogger(__name__)
+
 MIN_SECONDS = 30
+MAX_SECONDS = 3600
 STALE_SECONDS = 3600
 LIFETIME_SECONDS = 5
 MAX_NAMES = 1000
@@ -39,12 +43,7 @@ class Names:
     """Made per policy; `close()` ends the questions under way."""
 
     def __init__(self, endpoints: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._resolver = dns.asyncresolver.Resolver(configure=not endpoints)
-        if endpoints:
-            pairs = [parse_endpoint(text, 53) for text in endpoints]
-            self._resolver.nameservers = [host for host, _ in pairs]
-            self._resolver.nameserver_ports = dict(pairs)
-        self._resolver.lifetime = LIFETIME_SECONDS
+        self._resolver = _resolver(endpoints)
         self._clock = clock
         self._known: dict[str, _Known] = {}
 
@@ -74,8 +73,9 @@ class Names:
             known.asking = None
         now = self._clock()
         known.addresses = frozenset(address for addresses, _ in answers for address in addresses)
-        known.fresh_until = now + max(MIN_SECONDS, min(ttl for _, ttl in answers))
-        known.usable_until = now + STALE_SECONDS
+        ttl_seconds = min(ttl for _, ttl in answers)
+        known.fresh_until = now + min(max(MIN_SECONDS, ttl_seconds), MAX_SECONDS)
+        known.usable_until = known.fresh_until + STALE_SECONDS
 
     async def _one(self, name: str, kind: str) -> tuple[frozenset[IPAddress], float]:
         """Addresses and TTL; a name without such records is an answer, silence is an exception."""
@@ -85,3 +85,17 @@ class Names:
             return frozenset(), MIN_SECONDS
         ttl = answer.rrset.ttl if answer.rrset is not None else MIN_SECONDS
         return frozenset(ip_address(record.address) for record in answer), float(ttl)
+
+
+def _resolver(endpoints: Sequence[str]) -> dns.asyncresolver.Resolver:
+    try:
+        resolver = dns.asyncresolver.Resolver(configure=not endpoints)
+    except dns.resolver.NoResolverConfiguration as wrong:  # no /etc/resolv.conf: every question stays open
+        log.warning("flow rules with host names cannot be decided", extra={"fields": {"why": str(wrong)}})
+        resolver = dns.asyncresolver.Resolver(configure=False)
+    if endpoints:
+        pairs = [parse_endpoint(text, 53) for text in endpoints]
+        resolver.nameservers = [host for host, _ in pairs]
+        resolver.nameserver_ports = dict(pairs)
+    resolver.lifetime = LIFETIME_SECONDS
+    return resolver

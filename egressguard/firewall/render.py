@@ -3,6 +3,7 @@
 Contract
     The text replaces table `inet egressguard` and touches nothing else; loaded twice it changes nothing.
     Rules stand in the order of the files and the first match wins, in `prerouting` (redirects) as in `forward`.
+    A rule judges who opens a flow; answers to a flow that somebody else opened pass, a TCP SYN is never an answer.
     A rule that the kernel cannot decide goes to NFQUEUE; nobody listening there is a drop.
     Each rule carries its name and file:line as a comment, the table the policy's revision.
 """
@@ -27,6 +28,7 @@ QUEUE_CHAIN = "to_queue"
 REJECT_MARK = 0x45470001
 """The mark of a queued packet that the daemon refuses: a later chain answers it with a reset."""
 LOG_SNAPLEN = 128
+COMMENT_CHARACTERS = 100  # nft takes 128 octets
 BLOCKED, REDIRECTED = "block", "redir"
 
 
@@ -45,7 +47,7 @@ def render_ruleset(policy: Policy, host: Host) -> str:
         *_counters(policy, host),
         *_rule_chains(policy, host),
         *_prerouting(policy, host),
-        *_forward(policy, host),
+        *_forward(policy),
         *_queue_answers(policy, host),
         *_output(policy, host),
     ]
@@ -113,8 +115,8 @@ def _sets(policy: Policy, host: Host) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """An nft string: interface names come from the administrator, quotes and newlines do not belong there."""
-    return '"' + "".join(c for c in text if c.isprintable() and c not in '"\\') + '"'
+    """An nft string: names of interfaces and files come from the administrator, quotes have no escape in nft."""
+    return '"' + "".join(c for c in text if c.isascii() and c.isprintable() and c not in '"\\') + '"'
 
 
 def _zones_of_rule(rule: FlowRule) -> Sequence[str]:
@@ -133,6 +135,13 @@ def _guards(policy: Policy, host: Host) -> bool:
     return policy.site.packet_plane.guard_own_processes and host.relay_uid is not None
 
 
+_NO_OPENING = {"tcp": "tcp flags & (syn | ack) != syn", "udp": "meta l4proto udp"}
+"""Packets that may belong to a flow that stands. Conntrack alone is not asked: after a forged SYN from outside, the SYN
+of a host in the LAN is an answer to it (a simultaneous open, RFC 9293 s3.5), and the way to port 25 would be open."""
+_CLIENT_PORTS = "tcp dport >= 1024"
+"""Answers go to a client's port. A connection to port 25 that conntrack first met in the middle stays judged."""
+
+
 def _rule_chains(policy: Policy, host: Host) -> Iterator[str]:
     """A chain per rule that stops flows: log at a bounded rate, then the verdict."""
     yield f"chain {QUEUE_CHAIN} {{"
@@ -143,11 +152,11 @@ def _rule_chains(policy: Policy, host: Host) -> Iterator[str]:
     for index, rule in enumerate(policy.flows):
         if rule.decide == "queue":
             yield f"chain rule_{rule.name} {{"
-            yield "\tct state established,related accept"
+            yield f"\t{_NO_OPENING[rule.protocol]} ct state established accept"
             yield f"\tmeta mark set {queue_mark(index):#x}"
             yield f"\tgoto {QUEUE_CHAIN}"
             yield "}"
-        elif rule.action in {"reject", "drop"}:
+        elif rule.action != "allow":
             yield f"chain rule_{rule.name} {{"
             if rule.log:
                 yield f"\t{_log(policy, BLOCKED, rule.name)}"
@@ -208,7 +217,8 @@ def _braces(ports: Sequence[int]) -> str:
 
 
 def _comment(rule: FlowRule) -> str:
-    return f'comment "{rule.name} {rule.at}"'[:127]
+    text = f"{rule.name} {rule.at}"
+    return f"comment {_quoted(text[:COMMENT_CHARACTERS])}"
 
 
 def _each_match(rule: FlowRule) -> Iterator[tuple[str, str]]:
@@ -238,16 +248,18 @@ def _prerouting(policy: Policy, host: Host) -> Iterator[str]:
     yield "}"
 
 
-def _forward(policy: Policy, host: Host) -> Iterator[str]:
+def _forward(policy: Policy) -> Iterator[str]:
     yield "chain forward {"
     yield "\ttype filter hook forward priority filter; policy accept;"
+    yield f'\tct direction reply {_CLIENT_PORTS} {_NO_OPENING["tcp"]} accept comment "answers"'
+    yield f'\tct direction reply {_NO_OPENING["udp"]} accept comment "answers"'
     for rule in policy.flows:
         for zone, match in _each_match(rule):
-            yield from (f"\t{line}" for line in _forward_rule(rule, zone, match, host))
+            yield from (f"\t{line}" for line in _forward_rule(rule, zone, match))
     yield "}"
 
 
-def _forward_rule(rule: FlowRule, zone: str, match: str, host: Host) -> Iterator[str]:
+def _forward_rule(rule: FlowRule, zone: str, match: str) -> Iterator[str]:
     counter = f"counter name {counter_name(rule.name, zone)}"
     if rule.decide == "queue":
         yield f"{match} ct state new {counter}"
@@ -256,9 +268,8 @@ def _forward_rule(rule: FlowRule, zone: str, match: str, host: Host) -> Iterator
         yield f"{match} ct state new {counter}"
         yield f"{match} accept {_comment(rule)}"
     elif rule.action == "redirect":
-        # Redirected flows never come here; one that does (the relay has no listener) is closed, not open.
-        if host.redirect_port is None:
-            yield f"{match} {counter} drop {_comment(rule)}"
+        # Redirected flows never come here. One that does is refused: it is older than the table, or there is no relay.
+        yield f"{match} goto rule_{rule.name} {_comment(rule)}"
     else:
         yield f"{match} {counter} goto rule_{rule.name} {_comment(rule)}"
 
@@ -275,14 +286,17 @@ def _queue_answers(policy: Policy, host: Host) -> Iterator[str]:
 
 
 def _output(policy: Policy, host: Host) -> Iterator[str]:
-    """The gateway's own processes: only the relay's user speaks to port 25 beyond loopback."""
+    """The gateway's own processes: only the relay's user speaks to port 25 beyond loopback.
+
+    "skuid !=" does not match packets without an owner: what the kernel still sends for a socket that was closed.
+    """
     if not _guards(policy, host):
         return
     yield "chain output {"
     yield "\ttype filter hook output priority filter; policy accept;"
     yield '\toifname "lo" accept'
-    yield f"\ttcp dport 25 meta skuid {host.relay_uid} accept"
-    yield f"\ttcp dport 25 {_log(policy, BLOCKED, GUARD_RULE)}"
+    match = f"tcp dport 25 meta skuid != {host.relay_uid}"
+    yield f"\t{match} {_log(policy, BLOCKED, GUARD_RULE)}"
     counter = f"counter name {counter_name(GUARD_RULE, OWN_ZONE)}"
-    yield f'\ttcp dport 25 {counter} reject with tcp reset comment "{GUARD_RULE}"'
+    yield f'\t{match} {counter} reject with tcp reset comment "{GUARD_RULE}"'
     yield "}"

@@ -3,15 +3,15 @@
 Contract
     Accept, drop, or accept with the mark that the table turns into a reset.
     Cannot tell = drop silently: TCP asks again.
-    A packet that cannot be parsed is dropped. An exception of ours is a drop as well, counted, and the loop goes on.
+    A packet that cannot be parsed is dropped. An exception of ours is a drop as well, reported, and the loop goes on.
     Nobody listening (we are dead) is a drop: the kernel does that by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -64,19 +64,19 @@ class Verdicts:
     def _readable(self) -> None:
         try:
             self._queue.run(block=False)
-        except OSError as wrong:  # ENOBUFS: the kernel dropped packets, which TCP sends again
-            log.warning("the queue overflowed", extra={"fields": {"why": str(wrong)}})
+        except OSError as wrong:
+            if wrong.errno != errno.ENOBUFS:
+                raise
+            log.warning("the queue overflowed: the kernel dropped packets, which TCP sends again")
 
     def _answer(self, queued: Any) -> None:
+        packet, decision, interface = None, FlowDecision(FlowAction.DROP, "", "no decision"), ""
         try:
             octets, mark = queued.get_payload(), queued.get_mark()
             interface = interface_name(queued.indev)
             packet, decision = decide_packet(self.policy, octets, mark, interface, self.surroundings)
-        except (ValueError, struct.error, OSError) as wrong:
-            log.error("a verdict failed, the packet is dropped", extra={"fields": {"why": str(wrong)}})
-            queued.drop()
-            return
-        _give(queued, decision)
+        finally:  # whatever our own fault, which the loop reports: the packet gets its verdict
+            _give(queued, decision)
         if packet is not None:
             self._observe(packet, interface, decision)
 

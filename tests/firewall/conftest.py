@@ -83,7 +83,7 @@ class Program:
 
 
 class GateRunner:
-    """Starts gates in the gateway's namespace, one at a time; the namespace is clean before each."""
+    """Starts gates in the gateway's namespace, one a test; leaves the namespace as it was before."""
 
     def __init__(self, network: Network, folder: Path) -> None:
         self._network = network
@@ -91,7 +91,7 @@ class GateRunner:
         self._program: Program | None = None
 
     def start(self, policy: dict[str, Any], *, redirect_port: int | None = None) -> Program:
-        self.end()
+        assert self._program is None
         program = self._program = Program(self._network, "gateway", "-m", "tests.firewall.run_gate")
         program.say("start", policy, redirect_port, RELAY_UID, str(self._folder / "plan.nft"))
         return program

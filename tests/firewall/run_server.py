@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
+import threading
 
 from egressguard.smtp.origin import original_destination
 
@@ -13,16 +15,16 @@ def main(port: int) -> None:
     with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         print(json.dumps(["ready", listener.getsockname()[1]]), flush=True)
         while True:
-            connection, peer = listener.accept()
-            with connection:
-                meant = original_destination(connection)
-                print(json.dumps(["connection", [peer[0], str(meant)]]), flush=True)
-                connection.sendall(b"220 here\r\n")
-                connection.settimeout(5)
-                try:
-                    connection.recv(1)  # the client closes first, as SMTP clients do
-                except OSError:
-                    continue
+            threading.Thread(target=greet, args=listener.accept(), daemon=True).start()
+
+
+def greet(connection: socket.socket, peer: tuple[str, int]) -> None:
+    with connection:
+        print(json.dumps(["connection", [peer[0], str(original_destination(connection))]]), flush=True)
+        connection.sendall(b"220 here\r\n")
+        connection.settimeout(30)
+        with contextlib.suppress(OSError):
+            connection.recv(1)  # the client closes first, as SMTP clients do
 
 
 if __name__ == "__main__":

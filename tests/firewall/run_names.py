@@ -1,0 +1,34 @@
+"""A name server that knows one host: run_names.py ADDRESS PORT NAME ANSWER. Others do not exist."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+SECONDS = 300
+
+
+def main(address: str, port: int, name: str, answer: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, port))
+        print(json.dumps(["ready", sock.getsockname()[1]]), flush=True)
+        while True:
+            octets, peer = sock.recvfrom(4096)
+            question = dns.message.from_wire(octets)
+            reply = dns.message.make_response(question)
+            asked = question.question[0]
+            if asked.name.to_text().rstrip(".") != name:
+                reply.set_rcode(dns.rcode.NXDOMAIN)
+            elif dns.rdatatype.to_text(asked.rdtype) == "A":
+                reply.answer.append(dns.rrset.from_text(asked.name, SECONDS, "IN", "A", answer))
+            sock.sendto(reply.to_wire(), peer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
