@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from egressguard.firewall.metrics import GateMetrics
 from egressguard.firewall.names import Names
 from egressguard.firewall.nflog import NflogReader, Observation
 from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, render_ruleset
-from egressguard.firewall.verdicts import Verdicts
+from egressguard.firewall.verdicts import Verdicts, can_decide
 from egressguard.net.headers import Packet
 from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.flows import Surroundings
@@ -127,7 +128,8 @@ class Gate:
         """Why less than everything works, each with its cure."""
         reasons = [self._plan_reason] if self._plan_reason else []
         if self.enforcing and self._capabilities.queue == "none" and _thinks(self._policy):
-            reasons.append("this kernel has no NFQUEUE: flows that need thought are dropped (load nfnetlink_queue)")
+            cure = "load nfnetlink_queue" if can_decide() else "install the Python package netfilterqueue"
+            reasons.append(f"no NFQUEUE: flows that need thought are dropped ({cure})")
         return reasons + self._deaf_reasons
 
     async def _probe(self) -> nft.Capabilities:
@@ -135,6 +137,8 @@ class Gate:
             found = nft.Capabilities(False, "none", "run as root for the real thing")
         else:
             found = await nft.probe()
+        if not can_decide():
+            found = replace(found, queue="none")
         if not found.may_change:
             self._plan_reason = f"packet plane in plan mode, nothing is enforced: {found.why}"
         return found

@@ -15,8 +15,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from netfilterqueue import NetfilterQueue
-
 from egressguard.firewall.nflog import interface_name
 from egressguard.firewall.render import REJECT_MARK, queue_mark
 from egressguard.net.headers import Packet, parse_packet
@@ -24,12 +22,22 @@ from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.model import Policy
 
+try:
+    from netfilterqueue import NetfilterQueue
+except ImportError:  # it needs a compiler to install: all but `decide: queue` works without it
+    NetfilterQueue = None  # type: ignore[assignment, misc]
+
 log = logging.getLogger(__name__)
 
 HEADER_OCTETS = 128
 WAITING_PACKETS = 4096
 
 Observe = Callable[[Packet, str, FlowDecision], None]
+
+
+def can_decide() -> bool:
+    """Whether the package netfilterqueue is there."""
+    return NetfilterQueue is not None
 
 
 def decide_packet(
