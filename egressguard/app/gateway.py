@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,8 +152,9 @@ def _next_step(places: Places, policy: Policy, high_ports: bool) -> str:
     port = ports.get("submission", ports.get("smtp", 25))
     port = high_port(port) if high_ports else port
     state = "" if os.geteuid() == 0 else f" --state {places.state}"
+    program = "egressguard" if shutil.which("egressguard") else str(Path(sys.executable).with_name("egressguard"))
     return (
-        f"egressguard user add anna{state}\n"
+        f"{program} user add anna{state}\n"
         f"           swaks --server 127.0.0.1:{port} --tls --auth-user anna --from anna@example.org "
         "--to you@example.org"
     )
