@@ -37,9 +37,11 @@ def network() -> Iterator[Network]:
 class Program:
     """A Python program of ours in a namespace that speaks JSON lines."""
 
-    def __init__(self, network: Network, host: str, *words: str) -> None:
+    def __init__(self, network: Network | None, host: str, *words: str, prefix: tuple[str, ...] = ()) -> None:
+        """`network` None: on this machine, for what needs the loopback only."""
+        command = [*prefix, sys.executable, *words]
         self.process = subprocess.Popen(
-            network.command(host, sys.executable, *words),
+            command if network is None else network.command(host, *command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -82,6 +84,10 @@ class Program:
         self._lines.put("")
 
 
+def local_program(module: str, *words: str) -> Program:
+    return Program(None, "", "-m", module, *words)
+
+
 class GateRunner:
     """Starts gates in the gateway's namespace, one a test; leaves the namespace as it was before."""
 
@@ -90,9 +96,12 @@ class GateRunner:
         self._folder = folder
         self._program: Program | None = None
 
-    def start(self, policy: dict[str, Any], *, redirect_port: int | None = None) -> Program:
+    def start(self, policy: dict[str, Any], *, redirect_port: int | None = None, capabilities: str = "") -> Program:
+        """`capabilities` as setpriv(1) writes them: what is left to the gate; "" = root's own."""
         assert self._program is None
-        program = self._program = Program(self._network, "gateway", "-m", "tests.firewall.run_gate")
+        sets = [f"--{which}={capabilities}" for which in ("bounding-set", "inh-caps") if capabilities]
+        words = ("-m", "tests.firewall.run_gate")
+        program = self._program = Program(self._network, "gateway", *words, prefix=("setpriv", *sets) if sets else ())
         program.say("start", policy, redirect_port, RELAY_UID, str(self._folder / "plan.nft"))
         return program
 

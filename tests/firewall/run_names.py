@@ -1,4 +1,4 @@
-"""A name server that knows one host: run_names.py ADDRESS PORT NAME ANSWER. Others do not exist."""
+"""A name server that knows one host: run_names.py ADDRESS PORT NAME IPV4 IPV6. Others do not exist."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-SECONDS = 300
+SECONDS = 86_400
 
 
-def main(address: str, port: int, name: str, answer: str) -> None:
+def main(address: str, port: int, name: str, four: str, six: str) -> None:
+    answers = {"A": four, "AAAA": six}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((address, port))
         print(json.dumps(["ready", sock.getsockname()[1]]), flush=True)
@@ -25,10 +26,10 @@ def main(address: str, port: int, name: str, answer: str) -> None:
             asked = question.question[0]
             if asked.name.to_text().rstrip(".") != name:
                 reply.set_rcode(dns.rcode.NXDOMAIN)
-            elif dns.rdatatype.to_text(asked.rdtype) == "A":
-                reply.answer.append(dns.rrset.from_text(asked.name, SECONDS, "IN", "A", answer))
+            elif (kind := dns.rdatatype.to_text(asked.rdtype)) in answers:
+                reply.answer.append(dns.rrset.from_text(asked.name, SECONDS, "IN", kind, answers[kind]))
             sock.sendto(reply.to_wire(), peer)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

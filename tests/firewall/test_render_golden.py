@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from egressguard.firewall.host import Host, QueueBackend
+from egressguard.firewall.nft import NftError, check_unprivileged
 from egressguard.firewall.render import parse_counter_name, render_ruleset
 from egressguard.policy.load import parse_rules
+from egressguard.policy.model import Policy
 
 CASES = sorted((Path(__file__).parent.parent / "golden" / "nft").iterdir())
 
@@ -53,7 +56,8 @@ def test_no_redirect_port_closes_what_would_be_redirected() -> None:
     ruleset = render_ruleset(loaded.policy, Host(queue="none"))
 
     assert "prerouting" not in ruleset
-    assert "drop comment" in ruleset
+    assert 'iifname @zone_guest_if tcp dport 25 goto rule_guests comment "guests policy.yaml:10:5"' in ruleset
+    assert "reject with tcp reset" in ruleset.partition("chain rule_guests {")[2].partition("}")[0]
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,44 @@ def test_no_redirect_port_closes_what_would_be_redirected() -> None:
 )
 def test_counter_names_are_read_back(name: str, expected: tuple[str, str] | None) -> None:
     assert parse_counter_name(name) == expected
+
+
+@pytest.mark.parametrize("file", ["x" * 240 + ".yaml", 'a"; drop; #.yaml', "a\\.yaml", "ü\n}.yaml", "a}.yaml"])
+def test_no_name_of_a_rule_file_breaks_the_ruleset(file: str) -> None:
+    case = next(path for path in CASES if path.name == "20-redirect")
+    policy = parse_rules({file: (case / "policy.yaml").read_bytes()}).policy
+    assert policy is not None
+
+    loads(render_ruleset(policy, Host(frozenset(), 25, 990, "none")))
+
+
+def test_the_longest_names_fit_into_the_kernel() -> None:
+    name = "a" * 63
+    policy = Policy.model_validate(
+        {
+            "site": {"zones": {name: {"interfaces": "i" * 15, "networks": "192.0.2.0/24"}}},
+            "flows": [
+                {"name": name, "from": name, "source": "192.0.2.0/25", "destination": "::/0", "action": "redirect"},
+                {"name": "b" * 63, "from": name, "decide": "queue", "action": "drop"},
+            ],
+        }
+    )
+
+    loads(render_ruleset(policy, Host(frozenset(), 25, 990, "none")))
+
+
+def test_the_wall_that_names_everything_is_checked_without_rights() -> None:
+    ruleset = (CASES[0] / "ruleset.nft").read_text()
+    loads(ruleset)
+
+    with pytest.raises(NftError, match=r"\A[^\n]+\Z"):
+        asyncio.run(check_unprivileged(ruleset + "table inet { nonsense }\n"))
+
+
+def loads(ruleset: str) -> None:
+    try:
+        asyncio.run(check_unprivileged(ruleset))
+    except NftError as wrong:
+        if "unshare" in str(wrong):
+            pytest.skip(f"needs unprivileged namespaces: {wrong}")
+        raise

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from egressguard.app.rules import read_rules
 from egressguard.firewall.replay import NotACapture, replay
@@ -52,3 +56,20 @@ def test_what_is_no_capture_is_said_so(tmp_path: Path, policy: Policy, octets: b
 
     with pytest.raises(NotACapture):
         replay(path, policy, Surroundings())
+
+
+@given(
+    st.binary(min_size=1, max_size=40),
+    st.integers(0, 1 << 16),
+    st.sampled_from(["smtp.pcap", "smtp-bdat-cmd-invalid.pcapng"]),
+)
+@settings(deadline=None, max_examples=150)
+def test_a_damaged_capture_is_read_as_far_as_it_goes_or_refused(damage: bytes, at: int, name: str) -> None:
+    octets = bytearray((DATA / name).read_bytes()[:6000])
+    at %= len(octets)
+    octets[at : at + len(damage)] = damage
+    with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
+        file.write(octets)
+        file.flush()
+        with contextlib.suppress(NotACapture):
+            list(replay(Path(file.name), Policy.model_validate({"site": {"zones": {}}}), Surroundings()).rows())

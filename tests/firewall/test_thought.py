@@ -20,6 +20,7 @@ BY_NAME = {
     "decide": "queue",
     "action": "allow",
 }
+PARTNER = ("mx.partner.example", SMART_4, "2001:db8:100::26")
 REST = {"name": "rest", "from": "lan", "port": 25, "action": "reject"}
 
 
@@ -28,7 +29,7 @@ def internet(network: Network) -> Iterator[Program]:
     """A mail server on port 25 of every address, and a name server that knows the partner's."""
     servers = [
         Program(network, "internet", "-m", "tests.firewall.run_server", "25"),
-        Program(network, "internet", "-m", "tests.firewall.run_names", DNS_4, "53", "mx.partner.example", SMART_4),
+        Program(network, "internet", "-m", "tests.firewall.run_names", DNS_4, "53", *PARTNER),
     ]
     for server in servers:
         server.wait("ready")
@@ -51,6 +52,7 @@ def test_the_partner_known_by_name_is_reached_and_nobody_else(
 
     # The first SYN is dropped while the name is asked for; TCP's second is decided.
     assert dial(network, "bot", SMART_4) == "220 here"
+    assert dial(network, "bot", "2001:db8:100::26") == "220 here"
     assert dial(network, "bot", MX_4) == "refused"
     assert dial(network, "bot", MX_6) == "refused"
     seen = running.wait("flow.blocked", lambda fields: fields["destination"] == MX_4)

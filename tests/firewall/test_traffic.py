@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,6 +290,41 @@ def test_counts_live_through_a_reload(network: Network, internet: Program, gate:
     running.say("metrics")
 
     assert 'action="blocked",rule="block",zone="lan"} 3.0' in flows(running.wait("metrics"))
+
+
+def test_rules_that_the_kernel_refuses_leave_the_old_ones_in_force(
+    network: Network, internet: Program, gate: GateRunner
+) -> None:
+    running = gate.start(policy(BLOCK))
+    running.wait("ready")
+    running.say("reload", {"site": {"zones": {"lan": {"interfaces": "a-name-too-long-for-an-interface"}}}})
+
+    assert "\n" not in running.wait("refused")
+    assert dial(network, "bot", MX_4) == "refused"
+    assert running.wait("flow.blocked")["rule"] == "block"
+    running.say("metrics")
+    assert 'egressguard_firewall_apply_total{result="failed"} 1.0' in running.wait("metrics")
+
+
+def test_without_the_right_to_change_the_kernel_the_plan_is_written(
+    network: Network, internet: Program, gate: GateRunner, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    running = gate.start(policy(BLOCK), capabilities="-all")
+    status = running.wait("ready")
+
+    assert status["mode"] == "plan"
+    assert len(status["reasons"]) == 1 and "run as root" in status["reasons"][0]
+    assert "chain rule_block" in (tmp_path / "plan.nft").read_text()
+    assert dial(network, "bot", MX_4) == "220 here"
+
+
+def test_net_admin_is_all_that_the_gate_needs(network: Network, internet: Program, gate: GateRunner) -> None:
+    running = gate.start(policy(BLOCK), capabilities="-all,+net_admin")
+    assert running.wait("ready")["mode"] == "enforcing"
+
+    assert dial(network, "bot", MX_4) == "refused"
+    assert running.wait("flow.blocked")["rule"] == "block"
 
 
 def wait_until(truth: Callable[[], object]) -> None:
