@@ -121,7 +121,7 @@ class Child:
     def _command(self) -> list[str]:
         words = [sys.executable, "-m", "egressguard", "role", self.role.name]
         words += ["--rules", str(self.places.snapshot), "--state", str(self.places.state)]
-        words += ["--runtime", str(self.places.runtime), *self.arguments]
+        words += ["--runtime", str(self.places.runtime), "--site", self.places.site, *self.arguments]
         return [*self._setpriv(), *words] if self.as_root else words
 
     def _setpriv(self) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class CannotRun(Exception):
 
 def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
     """Run until told to stop; return the exit status. Raises CannotRun before anything was started."""
-    loaded, files = read_rules(places.rules)
+    loaded, files = read_rules(places.rules, places.site)
     if loaded.policy is None:
         faults = "\n".join(str(fault) for fault in loaded.faults)
         raise CannotRun(f"the rules have faults; nothing was started\n{faults}")
@@ -52,7 +53,7 @@ def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
     os.umask(0o027)
     prepare_directories(places, as_root=as_root)
     with _only_one(places):
-        write_snapshot(files, places.snapshot)
+        write_snapshot(files, places.rules, places.snapshot)
         _certificate(policy, places, as_root=as_root)
         try:
             endpoints = [*relay_endpoints(policy, high_ports=high_ports), metrics_endpoint(policy)]
@@ -78,7 +79,7 @@ def _only_one(places: Places) -> Iterator[None]:
             raise CannotRun(f"another gateway runs on {places.state}; stop it first") from None
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n{places.rules}\n")
+        file.write(f"{os.getpid()}\n{places.rules}\n{places.site}\n")
         file.flush()
         yield
 
@@ -98,15 +99,15 @@ def _pid_file(places: Places) -> Path:
     return places.runtime / "egressguard.pid"
 
 
-def running(places: Places) -> tuple[int, Path] | None:
-    """(process, rules directory) of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
+def running(places: Places) -> tuple[int, Places] | None:
+    """(process, places) of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
     try:
         with _pid_file(places).open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid, rules = file.read().splitlines()[:2]
-                return int(pid), Path(rules)
+                pid, rules, site = file.read().splitlines()[:3]
+                return int(pid), replace(places, rules=Path(rules), site=site)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return None

@@ -8,11 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """`rules` is what the administrator edits, `state` survives a reboot, `runtime` does not."""
+    """`rules` is what the administrator edits, `state` survives a reboot, `runtime` does not.
+
+    `site` names the overlay of the rules that this machine takes ("" = none)."""
 
     rules: Path
     state: Path
     runtime: Path
+    site: str = ""
 
     @property
     def snapshot(self) -> Path:

@@ -96,12 +96,12 @@ class Supervisor:
 
     def _reload(self) -> None:
         places = self._plan.places
-        loaded, files = read_rules(places.rules)
+        loaded, files = read_rules(places.rules, places.site)
         if loaded.policy is None:
             faults = [str(fault) for fault in loaded.faults[:20]]
             log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"faults": faults}})
             return
-        write_snapshot(files, places.snapshot)
+        write_snapshot(files, places.rules, places.snapshot)
         log.info("rules reloaded", extra={"fields": {"revision": loaded.policy.revision}})
         for child in self._children:
             child.send(signal.SIGHUP)

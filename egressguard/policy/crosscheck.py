@@ -7,8 +7,10 @@ from itertools import chain
 
 from egressguard.policy.document import Fault, Path
 from egressguard.policy.endpoint import parse_endpoint
-from egressguard.policy.mail import ANY_DEVICE
-from egressguard.policy.model import Device, FlowRule, MailRule, Policy, Route, parse_network
+from egressguard.policy.fields import parse_network
+from egressguard.policy.limits import quotas
+from egressguard.policy.matchers import ANY_DEVICE
+from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
 from egressguard.policy.patterns import LOCAL, NULL
 from egressguard.policy.sitecheck import Found, check_site, is_host
 from egressguard.policy.words import did_you_mean, one_of, quote
@@ -25,6 +27,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
         _duplicates(policy),
         chain.from_iterable(_flow(policy, i, rule) for i, rule in enumerate(policy.flows)),
         chain.from_iterable(_mail(policy, i, rule) for i, rule in enumerate(policy.mail)),
+        chain.from_iterable(_limit(i, limit) for i, limit in enumerate(policy.limits)),
         chain.from_iterable(_route(policy, i, route) for i, route in enumerate(policy.routes)),
         check_site(policy.site),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
@@ -33,7 +36,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
 
 
 def _duplicates(policy: Policy) -> Found:
-    for section in ("flows", "mail", "routes", "devices"):
+    for section in ("flows", "mail", "limits", "routes", "devices"):
         first: dict[str, str] = {}
         for index, item in enumerate(getattr(policy, section)):
             if item.name in first:
@@ -109,7 +112,45 @@ def _mail(policy: Policy, index: int, rule: MailRule) -> Found:
     yield from _paths((*path, "recipient"), match.recipient)
     if match.user and match.authenticated is False:
         yield (*path, "user"), "a client that is not authenticated has no user; expected one of the two keys"
+    yield from _known((*path, "over_limit"), "limit", match.over_limit, _names(policy.limits))
     yield from _answers(("mail", index), rule)
+    yield from _effects(policy, ("mail", index), rule)
+
+
+def _names(items: Iterable[Limit]) -> dict[str, object]:
+    return {item.name: item for item in items}
+
+
+def _effects(policy: Policy, path: Path, rule: MailRule) -> Found:
+    yield from _known((*path, "limit"), "limit", rule.limit, _names(policy.limits))
+    yield from _paths((*path, "notify"), rule.notify)
+    if rule.route:
+        yield from _via(policy, (*path, "route"), rule.route)
+    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit
+    if rule.action == "continue" and not adds:
+        words = "a rule that goes on and adds nothing does nothing; expected limit, tag, add_header, route or notify"
+        yield (*path, "action"), words
+    for name in rule.add_header:
+        if name.lower() in _OWN_FIELDS:
+            words = f"the field {name} belongs to the message's author or to the relay; expected one such as X-Site"
+            yield (*path, "add_header", name), words
+
+
+_OWN_FIELDS = frozenset(
+    {"received", "return-path", "from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "message-id"}
+    | {"mime-version", "content-type", "content-transfer-encoding", "content-disposition"}
+    | {"authentication-results", "dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results"}
+)
+
+
+def _limit(index: int, limit: Limit) -> Found:
+    path: Path = ("limits", index)
+    if not quotas(limit):
+        yield path, "a limit without a number limits nothing; expected a key such as messages_per_hour: 300"
+    if "folder" in limit.model_fields_set and limit.above != "quarantine":
+        yield (*path, "folder"), f"`above: {limit.above}` has no folder; expected `above: quarantine`"
+    if "contain_seconds" in limit.model_fields_set and limit.above != "contain":
+        yield (*path, "contain_seconds"), f"`above: {limit.above}` contains nobody; expected `above: contain`"
 
 
 def _clients(path: Path, texts: Iterable[str], policy: Policy) -> Found:
@@ -152,15 +193,19 @@ def _paths(path: Path, texts: Iterable[str], *others: str) -> Found:
 
 def _route(policy: Policy, index: int, route: Route) -> Found:
     path: Path = ("routes", index)
-    if not route.via:
-        yield (*path, "via"), "a route that leads nowhere; expected mx or the names of smart hosts"
-    elif "mx" not in route.via:
-        yield from _known((*path, "via"), "smart host", route.via, policy.site.smart_hosts)
-    elif len(route.via) > 1:
-        yield (*path, "via"), "mx stands beside smart hosts; expected either mx or smart hosts"
+    yield from _via(policy, (*path, "via"), route.via)
     yield from _domains((*path, "match", "sender_domain"), route.match.sender_domain)
     yield from _domains((*path, "match", "recipient_domain"), route.match.recipient_domain)
     yield from _paths((*path, "match", "sender"), route.match.sender, NULL)
+
+
+def _via(policy: Policy, path: Path, names: tuple[str, ...]) -> Found:
+    if not names:
+        yield path, "a route that leads nowhere; expected mx or the names of smart hosts"
+    elif "mx" not in names:
+        yield from _known(path, "smart host", names, policy.site.smart_hosts)
+    elif len(names) > 1:
+        yield path, "mx stands beside smart hosts; expected either mx or smart hosts"
 
 
 def _device(index: int, device: Device) -> Found:

@@ -14,10 +14,21 @@ class FlowAction(enum.Enum):
 
 
 class MailAction(enum.Enum):
+    """HOLD: kept in the queue until somebody releases it; QUARANTINE: kept in the quarantine."""
+
     ACCEPT = "accept"
     REJECT = "reject"
     DEFER = "defer"
     QUARANTINE = "quarantine"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Would:
+    """What a staged rule would have done, had it been in force."""
+
+    rule: str
+    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +39,39 @@ class FlowDecision:
     action: FlowAction | None
     rule: str
     reason: str
+    would: tuple[Would, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What the rules that matched add to a message, in their order.
+
+    `headers` (name, value) go in front; `via` is the way out, () = by the routes; `notify` (rule, address);
+    `limits` are the names of the limits that count this message."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+    via: tuple[str, ...] = ()
+    notify: tuple[tuple[str, str], ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+NO_EFFECTS = Effects()
 
 
 @dataclass(frozen=True, slots=True)
 class MailDecision:
-    """`folder` names the quarantine folder; `text` is what the client is told. No rule matching is REJECT."""
+    """`folder` names the quarantine folder; `text` is what the client is told. No rule matching is REJECT.
+
+    `limit` names the limit that took the decision ("" = the rule itself did); `contain_seconds` is how long the
+    host is to be shut out (0 = not at all)."""
 
     action: MailAction
     rule: str
     reason: str
     folder: str = ""
     text: str = ""
+    effects: Effects = NO_EFFECTS
+    limit: str = ""
+    contain_seconds: int = 0
+    would: tuple[Would, ...] = ()

@@ -51,6 +51,7 @@ class Fault:
 class Document:
     """`value` is the top mapping; `places` gives the place of each value, `key_places` of each mapping key.
 
+    `elsewhere` has the file and place of values that stand in another file (lists of a set's entries).
     `broken`: reading stopped before the end, so that what stands behind is not known.
     """
 
@@ -59,10 +60,18 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
     places: dict[Path, Place] = field(default_factory=dict)
     key_places: dict[Path, Place] = field(default_factory=dict)
+    elsewhere: dict[Path, tuple[str, Place]] = field(default_factory=dict)
     broken: bool = False
 
     def fault(self, at: Place, message: str) -> None:
         self.faults.append(Fault(self.file, *at, message))
+
+    def fault_at(self, path: Path, message: str, *, key: bool = False) -> Fault:
+        """A fault at the value that `path` names, or at its key."""
+        if (found := self.elsewhere.get(path)) is not None:
+            return Fault(found[0], *found[1], message)
+        line, column = self.key_places.get(path, (0, 0)) if key else (0, 0)
+        return Fault(self.file, *((line, column) if line else self.place(path)), message)
 
     def place(self, path: Path) -> Place:
         """Where `path` stands, or its nearest parent that stands anywhere."""
@@ -153,7 +162,7 @@ class _Reader:
         if not isinstance(top, yaml.MappingStartEvent):
             if isinstance(top, yaml.ScalarEvent) and not top.value:
                 return {}
-            raise _Halt(_at(top), "expected a mapping of sections: site, flows, mail, routes, devices")
+            raise _Halt(_at(top), "expected a mapping of sections: site, flows, mail, limits, routes, devices")
         value = self._value(top, ())
         self._next()  # the document ends
         if not isinstance(second := self._next(), yaml.StreamEndEvent):

@@ -7,7 +7,8 @@ None; a matcher that needs it cannot tell, and "cannot tell" is never a match (s
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from egressguard.net.flow import IPAddress
 
@@ -22,11 +23,15 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """`path` from the outermost name to the innermost ("a.zip", "run.exe"); `media_type` by content, lower case."""
+    """`path` from the outermost name to the innermost ("a.zip", "run.exe"); `media_type` by content, lower case.
+
+    `encrypted`: what it holds cannot be read; `macro`: it carries program code of an office program."""
 
     path: tuple[str, ...]
     media_type: str
     size_octets: int
+    encrypted: bool = False
+    macro: bool = False
 
     @property
     def name(self) -> str:
@@ -35,16 +40,52 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:
-    """`verdict` None: a scanner could not answer, `findings` says why. `findings` are short words for people."""
+    """`verdict` None: a scanner could not answer, `findings` says why. `findings` are short words for people.
+
+    `score` is what a spam filter gave, the more the worse: 0 = none is asked, None = it did not answer."""
 
     verdict: Verdict | None
     findings: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] | None = None
+    score: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Local time: `weekday` Monday = 0, `minute` of the day."""
+
+    weekday: int
+    minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """RFC 8601 results; "none" = there was nothing to check, or nobody checked."""
+
+    spf: str = "none"
+    dkim: str = "none"
+    dmarc: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One limit that this message would exceed: "300 recipients_per_hour for user anna; this would be the 301st"."""
+
+    key: str
+    unit: str
+    most: int
+    found: int
+
+    def __str__(self) -> str:
+        return f"{self.found} {self.unit} for {self.key}, {self.most} are allowed"
 
 
 @dataclass(frozen=True, slots=True)
 class MailFacts:
-    """One message for one recipient. `listener` is the listener's name; `user` None = not authenticated."""
+    """One message for one recipient. `listener` is the listener's name; `user` None = not authenticated.
+
+    `recipient_count` is of the whole message, `headers` maps lower-case field names to their decoded values;
+    `exceeded` has the limits (by name) that the message would be above."""
 
     client: IPAddress
     listener: str
@@ -54,5 +95,10 @@ class MailFacts:
     redirected: bool = False
     reverse_path: str = ""
     forward_path: str = ""
+    moment: Moment | None = None
+    authentication: Authentication | None = Authentication()
+    exceeded: Mapping[str, Excess] = field(default_factory=dict)
+    recipient_count: int | None = None
     size_octets: int | None = None
+    headers: Mapping[str, tuple[str, ...]] | None = None
     scan: ScanReport | None = None

@@ -3,6 +3,7 @@
 Contract
     Pure: no clock, no DNS, no files. The first rule that matches wins.
     No rule matching is ALLOW with rule "": what no rule names is none of our business.
+    Staged rules decide nothing; the first one that matches comes along as `would`.
     A matcher that cannot tell (a host name not resolved yet) gives action None: drop silently, TCP asks again.
     The same rules in the same order as firewall.render puts into the kernel.
 """
@@ -10,10 +11,10 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from egressguard.net.flow import Flow, IPAddress
-from egressguard.policy.decision import FlowAction, FlowDecision
+from egressguard.policy.decision import FlowAction, FlowDecision, Would
 from egressguard.policy.model import FlowRule, Policy
 from egressguard.policy.networks import normal, within, zones_of
 
@@ -40,13 +41,16 @@ def decide_flow(policy: Policy, flow: Flow, surroundings: Surroundings, *, start
 
     A `start_at` that the policy no longer has (it was replaced meanwhile) means all rules."""
     zones = zones_of(policy, flow.source, flow.interface, surroundings.inside_interfaces)
+    would: tuple[Would, ...] = ()
     for rule in _rules_from(policy, start_at):
         answer = _matches(policy, rule, flow, zones, surroundings)
-        if answer is None:
-            return FlowDecision(None, rule.name, "a host name is not resolved yet")
-        if answer:
-            return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}")
-    return NO_RULE
+        if rule.staged:
+            would = would or ((Would(rule.name, rule.action),) if answer else ())
+        elif answer is None:
+            return FlowDecision(None, rule.name, "a host name is not resolved yet", would)
+        elif answer:
+            return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}", would)
+    return replace(NO_RULE, would=would) if would else NO_RULE
 
 
 def _rules_from(policy: Policy, start_at: str | None) -> Sequence[FlowRule]:

@@ -1,44 +1,46 @@
 """Decide what happens to a message.
 
 Contract
-    Pure: no clock, no DNS, no files. The first rule that matches wins; no rule matching is REJECT.
+    Pure: no clock, no DNS, no files. The first rule that matches and does not `continue` wins; none is REJECT.
     A matcher that cannot know its answer says None; a certain no beats it; else the decision is DEFER.
+    A limit that a matching rule names and that would be exceeded decides in that rule's place.
+    Staged rules and limits decide nothing: what they would have done comes along as `would`.
     Nothing here ever returns ACCEPT because something else failed.
     Before DATA size and scan are None: `decide_envelope` refuses only what no content could get accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TypeVar
 
-from egressguard.mail.address import domain_of
-from egressguard.net.flow import IPAddress
-from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import Attachment, MailFacts
-from egressguard.policy.model import Device, MailMatch, MailRule, Policy
-from egressguard.policy.networks import normal, within, zones_of
-from egressguard.policy.patterns import domain_matches, name_matches, path_matches
+from egressguard.policy.decision import NO_EFFECTS, Effects, MailAction, MailDecision, Would
+from egressguard.policy.facts import Excess, MailFacts
+from egressguard.policy.matchers import matches
+from egressguard.policy.model import Limit, MailRule, Policy
+
+Item = TypeVar("Item")
 
 NO_RULE = MailDecision(MailAction.REJECT, "(none)", "no rule matched", text="relaying denied")
 
-ANY_DEVICE = "@any"
-"""In a rule's `device`: whichever of the policy's devices."""
-
-_STRICTNESS = (MailAction.DEFER, MailAction.REJECT, MailAction.QUARANTINE, MailAction.ACCEPT)
+_STRICTNESS = (MailAction.DEFER, MailAction.REJECT, MailAction.QUARANTINE, MailAction.HOLD, MailAction.ACCEPT)
 
 
 def decide_mail(policy: Policy, facts: MailFacts) -> MailDecision:
     """The decision on a whole message for one recipient: what cannot be known now is a DEFER."""
+    trail = _Trail(policy, facts)
     for rule in policy.mail:
         answer = matches(policy, rule.match, facts)
-        if answer is None:
+        if answer is None and not rule.staged:
             words = "; ".join(facts.scan.findings) if facts.scan else ""
             reason = words or "a matcher cannot answer now"
-            return MailDecision(MailAction.DEFER, rule.name, reason, text="cannot be judged now, try again later")
-        if answer:
-            return _decision(rule)
-    return NO_RULE
+            text = "cannot be judged now, try again later"
+            return trail.end(MailDecision(MailAction.DEFER, rule.name, reason, text=text))
+        if answer and (decision := trail.take(rule)) is not None:
+            return decision
+    return trail.end(NO_RULE)
 
 
 def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
@@ -46,125 +48,108 @@ def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
 
     A rule that needs the content to stop the message (malware, too large) is passed over: it may only make
     things stricter, and a stranger is to be refused here, not scanned and held."""
+    trail = _Trail(policy, facts)
     for rule in policy.mail:
+        if rule.staged:
+            continue
         answer = matches(policy, rule.match, facts)
         if answer is False or (answer is None and rule.action != "accept"):
             continue
-        return _decision(rule) if answer and rule.action in {"reject", "defer"} else None
-    return NO_RULE
+        decision = trail.take(rule) if answer else None
+        if decision is None and rule.action == "continue":
+            continue
+        refuses = decision is not None and decision.action in {MailAction.REJECT, MailAction.DEFER}
+        return decision if refuses else None
+    return trail.end(NO_RULE)
 
 
 def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
-    """One reply speaks for all recipients after DATA: the strictest decision holds for the message."""
-    return min(decisions, key=lambda decision: _STRICTNESS.index(decision.action), default=NO_RULE)
+    """One reply speaks for all recipients after DATA: the strictest decision holds, with the effects of all.
 
-
-def device_of(policy: Policy, client: IPAddress) -> Device | None:
-    """The first device that has this address."""
-    return next((device for device in policy.devices if _is_device(device, client)), None)
-
-
-def matches(policy: Policy, match: MailMatch, facts: MailFacts) -> bool | None:
-    """Three-valued: a certain no beats "cannot tell"."""
-    unknown = False
-    for _key, answer in answers(policy, match, facts):
-        if answer is False:
-            return False
-        unknown = unknown or answer is None
-    return None if unknown else True
-
-
-def answers(policy: Policy, match: MailMatch, facts: MailFacts) -> Iterator[tuple[str, bool | None]]:
-    """(key, answer) for each matcher that the rule has, in the schema's order."""
-    for key, ask in _MATCHERS.items():
-        wanted = getattr(match, key)
-        if wanted is not None and wanted != ():
-            yield key, ask(policy, wanted, facts)
-
-
-def _decision(rule: MailRule) -> MailDecision:
-    folder = rule.folder if rule.action == "quarantine" else ""
-    return MailDecision(MailAction(rule.action), rule.name, f"matched at {rule.at}", folder, rule.text)
-
-
-def _client(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    if not zones_of(policy, facts.client, "", frozenset()).isdisjoint(wanted):
-        return True
-    others = tuple(text for text in wanted if text not in policy.site.zones)
-    return bool(others) and within(policy, facts.client, others)
-
-
-def _device(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    named = (device for device in policy.devices if ANY_DEVICE in wanted or device.name in wanted)
-    return any(_device_may(device, facts) for device in named)
-
-
-def _is_device(device: Device, client: IPAddress) -> bool:
-    address = normal(client)  # a device has a handful of addresses
-    return any(address.version == network.version and address in network for network in device.addresses)
-
-
-def _device_may(device: Device, facts: MailFacts) -> bool:
-    """Pinned: its address, one of its senders, one of its recipients."""
-    return (
-        _is_device(device, facts.client)
-        and path_matches(device.senders, facts.reverse_path)
-        and (not device.recipients or path_matches(device.recipients, facts.forward_path))
+    The way out (`effects.via`) stays each recipient's own; here it is the strictest decision's."""
+    every = tuple(decisions)
+    hardest = min(every, key=lambda decision: _STRICTNESS.index(decision.action), default=NO_RULE)
+    effects = [decision.effects for decision in every]
+    merged = Effects(
+        headers=_once(e.headers for e in effects),
+        tags=_once(e.tags for e in effects),
+        via=hardest.effects.via,
+        notify=_once(e.notify for e in effects),
+        limits=_once(e.limits for e in effects),
     )
+    return replace(hardest, effects=merged, would=_once(decision.would for decision in every))
 
 
-def _larger(_policy: Policy, limit: int, facts: MailFacts) -> bool | None:
-    return None if facts.size_octets is None else facts.size_octets > limit
+def _once(groups: Iterable[Iterable[Item]]) -> tuple[Item, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(groups)))
 
 
-def _attachments(facts: MailFacts) -> tuple[Attachment, ...] | None:
-    return facts.scan.attachments if facts.scan else None
+@dataclass(slots=True)
+class _Trail:
+    """What the rules that matched so far have added."""
+
+    policy: Policy
+    facts: MailFacts
+    effects: Effects = NO_EFFECTS
+    would: list[Would] = field(default_factory=list)
+    would_end: bool = False  # a staged rule would have ended the evaluation here
+
+    def take(self, rule: MailRule) -> MailDecision | None:
+        """`rule` matched: its decision, or None when the evaluation goes on."""
+        if rule.staged:
+            self._would(rule.name, rule.action)
+            return None
+        self._add(rule)
+        for name in rule.limit:
+            limit = limit_of(self.policy, name)
+            excess = self.facts.exceeded.get(name)
+            if limit is None or excess is None:
+                continue
+            if not limit.staged:
+                return self.end(_above(limit, rule, excess))
+            self._would(f"limit {name}", limit.above)
+        if rule.action == "continue":
+            return None
+        folder = rule.folder if rule.action == "quarantine" else ""
+        reason = f"matched at {rule.at}"
+        return self.end(MailDecision(MailAction(rule.action), rule.name, reason, folder, rule.text))
+
+    def end(self, decision: MailDecision) -> MailDecision:
+        if self.effects is NO_EFFECTS and not self.would:
+            return decision
+        return replace(decision, effects=self.effects, would=tuple(self.would))
+
+    def _would(self, name: str, action: str) -> None:
+        if not self.would_end:
+            self.would.append(Would(name, action))
+            self.would_end = action != "continue"
+
+    def _add(self, rule: MailRule) -> None:
+        if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit):
+            return
+        have = self.effects
+        self.effects = Effects(
+            headers=(*have.headers, *rule.add_header.items()),
+            tags=_once((have.tags, rule.tag)),
+            via=have.via or rule.route,
+            notify=(*have.notify, *((rule.name, address) for address in rule.notify)),
+            limits=_once((have.limits, rule.limit)),
+        )
 
 
-def _attachment_name(_policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool | None:
-    attachments = _attachments(facts)
-    if attachments is None:
-        return None
-    return any(name_matches(wanted, name) for attachment in attachments for name in attachment.path)
+def limit_of(policy: Policy, name: str) -> Limit | None:
+    """The limit of this name; load has checked that there is one."""
+    return next((limit for limit in policy.limits if limit.name == name), None)
 
 
-def _attachment_type(_policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool | None:
-    attachments = _attachments(facts)
-    if attachments is None:
-        return None
-    return any(fnmatchcase(a.media_type.lower(), pattern.lower()) for a in attachments for pattern in wanted)
-
-
-def _verdict(_policy: Policy, wanted: tuple[object, ...], facts: MailFacts) -> bool | None:
-    if facts.scan is None or facts.scan.verdict is None:
-        return None
-    return facts.scan.verdict in wanted
-
-
-def _sender_domain(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    return domain_matches(wanted, facts.reverse_path, policy.site.domains)
-
-
-def _recipient_domain(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    if not domain_of(facts.forward_path):  # <postmaster> without a domain is ours (RFC 5321 s4.5.1)
-        return "@local" in wanted and bool(facts.forward_path)
-    return domain_matches(wanted, facts.forward_path, policy.site.domains)
-
-
-_MATCHERS: dict[str, Callable[..., bool | None]] = {
-    "client": _client,
-    "device": _device,
-    "listener": lambda _policy, wanted, facts: facts.listener in wanted,
-    "redirected": lambda _policy, wanted, facts: facts.redirected is wanted,
-    "authenticated": lambda _policy, wanted, facts: (facts.user is not None) is wanted,
-    "user": lambda _policy, wanted, facts: facts.user is not None and facts.user in wanted,
-    "tls": lambda _policy, wanted, facts: facts.tls is wanted,
-    "sender": lambda _policy, wanted, facts: path_matches(wanted, facts.reverse_path),
-    "sender_domain": _sender_domain,
-    "recipient": lambda _policy, wanted, facts: path_matches(wanted, facts.forward_path),
-    "recipient_domain": _recipient_domain,
-    "larger_than_octets": _larger,
-    "attachment_name": _attachment_name,
-    "attachment_type": _attachment_type,
-    "verdict": _verdict,
-}
+def _above(limit: Limit, rule: MailRule, excess: Excess) -> MailDecision:
+    action = MailAction.DEFER if limit.above == "contain" else MailAction(limit.above)
+    return MailDecision(
+        action,
+        rule.name,
+        f"above limit {limit.name} ({limit.at}): {excess}",
+        folder=limit.folder if limit.above == "quarantine" else "",
+        text=limit.text or f"above the limit {limit.name}: {excess}",
+        limit=limit.name,
+        contain_seconds=limit.contain_seconds if limit.above == "contain" else 0,
+    )

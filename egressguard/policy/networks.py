@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from egressguard.net.flow import IPAddress, IPNetwork
-from egressguard.policy.model import Policy, Site, Zone
+from egressguard.policy.model import Policy
+from egressguard.policy.site import Site, Zone
 
 INSIDE = "@inside"
 

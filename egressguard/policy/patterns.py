@@ -31,6 +31,12 @@ def domain_matches(patterns: Iterable[str], path: str, local_domains: Iterable[s
     return bool(domain) and any(_one_domain(p.lower(), domain, local_domains) for p in patterns)
 
 
+def text_matches(patterns: Iterable[str], text: str) -> bool:
+    """Whether a text (of HELO, of a header field) matches one of these shell patterns, without regard to case."""
+    folded = text.casefold()
+    return any(fnmatchcase(folded, pattern.casefold()) for pattern in patterns)
+
+
 def name_matches(patterns: Iterable[str], name: str) -> bool:
     """Whether a file name matches one of these shell patterns, as the recipient's machine would read the name:
     compatible letters are one, invisible characters do not count, nor do dots and spaces at the end."""

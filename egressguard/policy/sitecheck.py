@@ -8,8 +8,9 @@ from itertools import chain
 from egressguard.mail.address import AddressError, parse_domain
 from egressguard.policy.document import Path
 from egressguard.policy.endpoint import parse_endpoint, parse_port
-from egressguard.policy.model import Address, Relay, Site, SmartHost, Zone
+from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
+from egressguard.policy.site import Relay, Site, SmartHost, Zone
 from egressguard.policy.words import did_you_mean, one_of, quote
 
 Found = Iterator[tuple[Path, str]]

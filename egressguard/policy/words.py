@@ -10,14 +10,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from egressguard.policy.document import Path
-from egressguard.policy.model import (
+from egressguard.policy.fields import (
     DOMAIN_PATTERN,
     FILE_PATTERN,
     FOLDER_PATTERN,
+    HEADER_PATTERN,
     NAME_PATTERN,
     TEXT_PATTERN,
-    Policy,
 )
+from egressguard.policy.model import Policy
 
 _SHOWN = 60  # characters of a value that a message quotes
 _LISTED = 20  # choices that a message lists
@@ -38,6 +39,7 @@ _FORMS = {
     DOMAIN_PATTERN: "a domain such as example.org",
     FILE_PATTERN: '"file:PATH", never the secret itself',
     FOLDER_PATTERN: "a folder name: a capital letter, then letters, digits and '-', at most 32",
+    HEADER_PATTERN: "the name of a header field such as X-Site",
     TEXT_PATTERN: "printable ASCII on one line",
 }
 

@@ -20,8 +20,9 @@ from typing import Protocol
 from egressguard.mail.address import domain_of
 from egressguard.mail.outcome import Outcome, transient
 from egressguard.net.flow import IPAddress
-from egressguard.policy.model import Policy, SmartHost
+from egressguard.policy.model import Policy
 from egressguard.policy.routes import choose_route
+from egressguard.policy.site import SmartHost
 from egressguard.relay.route import (
     AddressAnswer,
     Exchange,

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from egressguard.mail.outcome import Outcome, Result, transient
-from egressguard.policy.model import Policy, Retry
+from egressguard.policy.model import Policy
+from egressguard.policy.site import Retry
 from egressguard.relay.attempt import Means, Way, attempt, ways_of
 from egressguard.relay.destination import Destinations, Octets
 from egressguard.relay.metrics import RelayMetrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from egressguard.policy.model import Clamd
+from egressguard.policy.site import Clamd
 from egressguard.scan.examine import ScannerDown
 
 _CHUNK_OCTETS = 1 << 16

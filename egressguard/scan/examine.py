@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from egressguard.policy.facts import Attachment, ScanReport, Verdict
-from egressguard.policy.model import Scan
 from egressguard.policy.patterns import name_matches
+from egressguard.policy.site import Scan
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
-from egressguard.policy.model import Scan
+from egressguard.policy.site import Scan
 from egressguard.scan.worker import work
 
 log = logging.getLogger(__name__)

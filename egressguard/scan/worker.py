@@ -15,7 +15,7 @@ import signal
 import socket
 
 from egressguard.policy.facts import ScanReport
-from egressguard.policy.model import Scan
+from egressguard.policy.site import Scan
 from egressguard.scan.clamd import ask_clamd
 from egressguard.scan.examine import AskScanner, examine
 from egressguard.scan.protocol import encode_report, receive_message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from egressguard.policy.model import Relay
+from egressguard.policy.site import Relay
 
 
 @dataclass(frozen=True, slots=True)

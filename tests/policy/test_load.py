@@ -34,9 +34,10 @@ def test_each_rule_knows_its_place(policy_of: PolicyOf) -> None:
     assert policy.mail[0].at == "rules.yaml:5:5"
 
 
-def test_a_rule_place_names_the_file_without_its_folder() -> None:
-    policy = parse_rules({"/etc/x/a.yaml": SITE + b"flows: [{name: a, action: drop}]"}).policy
-    assert policy is not None and policy.flows[0].at == "a.yaml:4:9"
+def test_a_rule_place_names_the_file_below_the_rules_directory() -> None:
+    files = {"a.yaml": SITE + b"include: x/b.yaml", "x/b.yaml": b"flows: [{name: a, action: drop}]"}
+    policy = parse_rules(files).policy
+    assert policy is not None and policy.flows[0].at == "x/b.yaml:1:9"
 
 
 def test_a_rule_file_cannot_set_its_own_place(faults_of: FaultsOf) -> None:
@@ -49,14 +50,14 @@ def test_one_value_may_stand_for_a_list_of_one(policy_of: PolicyOf) -> None:
     assert (rule.from_zone, rule.port, rule.source) == (("lan",), (25,), ("10.1.2.3",))
 
 
-def test_the_revision_follows_names_and_octets_but_not_the_folder() -> None:
+def test_the_revision_follows_names_and_octets_of_what_is_read() -> None:
     def revision(files: dict[str, bytes]) -> str:
         policy = parse_rules(files).policy
         assert policy is not None
         return policy.revision
 
     one = revision({"a.yaml": SITE})
-    assert one == revision({"/etc/a.yaml": SITE}) and len(one) == 12
+    assert one == revision({"a.yaml": SITE, "README.md": b"not read"}) and len(one) == 12
     changed = [{"b.yaml": SITE}, {"a.yaml": SITE + b"\n"}, {"a.yaml": SITE, "b.yaml": b""}]
     assert len({one, *map(revision, changed)}) == 4
 

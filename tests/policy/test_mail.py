@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import Attachment, MailFacts, ScanReport, Verdict
 from egressguard.policy.load import parse_rules
-from egressguard.policy.mail import answers, decide_envelope, decide_mail, device_of, matches, strictest
+from egressguard.policy.mail import decide_envelope, decide_mail, strictest
+from egressguard.policy.matchers import answers, device_of, matches
 from egressguard.policy.model import Policy
 
 PolicyOf = Callable[[str], Policy]
@@ -280,7 +281,7 @@ def test_the_strictest_decision_speaks_for_all_recipients() -> None:
 
 def test_of_equally_strict_decisions_the_first_speaks() -> None:
     one, two = MailDecision(MailAction.REJECT, "one", ""), MailDecision(MailAction.REJECT, "two", "")
-    assert strictest([one, two]) is one
+    assert strictest([one, two]) == one
 
 
 def test_no_decision_at_all_is_a_refusal() -> None:

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.policy.facts import ScanReport, Verdict
-from egressguard.policy.model import Listener, Policy
+from egressguard.policy.model import Policy
+from egressguard.policy.site import Listener
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.smtp.hooks import SessionFacts

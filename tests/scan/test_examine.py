@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.policy.facts import Verdict
-from egressguard.policy.model import Scan
+from egressguard.policy.site import Scan
 from egressguard.scan.examine import ScannerDown, examine
 from tests.scan.samples import EICAR, PROGRAM, mail_with, text_mail, zip_of
 

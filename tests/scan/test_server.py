@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from egressguard.policy.facts import ScanReport, Verdict
-from egressguard.policy.model import Clamd, Scan
+from egressguard.policy.site import Clamd, Scan
 from egressguard.scan.clamd import ask_clamd
 from egressguard.scan.client import ScanClient
 from egressguard.scan.examine import ScannerDown

@@ -112,14 +112,14 @@ def reload_command(places: Places) -> None:
         found = running(places)
         if found is None:
             fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
-        pid, rules = found
-        loaded, _ = read_rules(rules)
+        pid, its = found
+        loaded, _ = read_rules(its.rules, its.site)
         if loaded.policy is None:
             fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
         os.kill(pid, signal.SIGHUP)
     except PermissionError:
         fail("run this as root or as the user who runs the gateway", Exit.PERMISSION)
-    click.echo(f"asked the gateway (process {pid}) to take {rules}, revision {loaded.policy.revision}")
+    click.echo(f"asked the gateway (process {pid}) to take {its.rules}, revision {loaded.policy.revision}")
 
 
 @click.command("down")

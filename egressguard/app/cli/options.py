@@ -26,16 +26,18 @@ def default_places() -> Places:
 
 
 def with_places(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` the Places that --rules, --state and --runtime (or the environment) name."""
+    """Give `command` the Places that --rules, --state, --runtime and --site (or the environment) name."""
     folder = click.Path(path_type=Path, file_okay=False)
 
     @click.option("--rules", type=folder, envvar="EGRESSGUARD_RULES", help="Directory of rule files.")
     @click.option("--state", type=folder, envvar="EGRESSGUARD_STATE", help="What survives a reboot.")
     @click.option("--runtime", type=folder, envvar="EGRESSGUARD_RUNTIME", help="Sockets and the like.")
+    @click.option("--site", default="", envvar="EGRESSGUARD_SITE", help="Overlay of the rules: sites/SITE/ in them.")
     @wraps(command)
-    def wrapped(rules: Path | None, state: Path | None, runtime: Path | None, **others: Any) -> Any:
+    def wrapped(rules: Path | None, state: Path | None, runtime: Path | None, site: str, **others: Any) -> Any:
         usual = default_places()
-        places = Places(*(p.absolute() for p in (rules or usual.rules, state or usual.state, runtime or usual.runtime)))
+        rules, state, runtime = rules or usual.rules, state or usual.state, runtime or usual.runtime
+        places = Places(rules.absolute(), state.absolute(), runtime.absolute(), site)
         return command(places=places, **others)
 
     return wrapped

@@ -53,7 +53,7 @@ class Frame:
 
 def load_policy(places: Places) -> Policy:
     """The policy of the rules directory given. Raises BadRules."""
-    loaded, _ = read_rules(places.rules)
+    loaded, _ = read_rules(places.rules, places.site)
     if loaded.policy is None:
         raise BadRules(str(loaded.faults[0]))
     return loaded.policy

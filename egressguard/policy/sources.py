@@ -1,0 +1,153 @@
+"""Several documents -> one value, with the place of each of its parts.
+
+Contract
+    The lists (flows, mail, limits, routes, devices) are concatenated in the order of the documents; `site` stands once.
+    An overlay changes what the base says: `site` key by key (lists are replaced, null takes a key away), an item of
+    a list by its name; items of new names go in front of the base's, for the first match wins.
+    Whatever a fault is about, its place is in the file that said it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from egressguard.policy.document import Document, Fault, Path
+from egressguard.policy.words import did_you_mean, one_of, quote
+
+LISTS = ("flows", "mail", "limits", "routes", "devices")
+SECTIONS = ("include", "variables", "site", *LISTS)
+
+
+@dataclass(slots=True)
+class Sources:
+    """The merged value; `origins` has the document and path of each part that came from somewhere else than its parent.
+
+    `whole`: nothing is missing that rules may point to."""
+
+    value: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, tuple[Document, Path]] = field(default_factory=dict)
+    whole: bool = True
+
+    def locate(self, path: Path) -> tuple[Document | None, Path]:
+        """The document and the path inside it for a path in the merged value."""
+        for length in range(len(path), 0, -1):
+            if (origin := self.origins.get(path[:length])) is not None:
+                document, start = origin
+                return document, (*start, *path[length:])
+        return None, path
+
+    def fault(self, path: Path, message: str, *, key: bool = False) -> Fault:
+        """A fault at the value (or its key) that `path` names."""
+        document, inner = self.locate(path)
+        if document is None:
+            return Fault("(rules)", 1, 1, message)
+        return document.fault_at(inner, message, key=key)
+
+    def at(self, path: Path) -> str:
+        """ "file:line:column" of a rule, for comments and explanations."""
+        fault = self.fault(path, "")
+        return f"{fault.file}:{fault.line}:{fault.column}"
+
+    def append(self, section: str, item: Any, document: Document, path: Path) -> None:
+        merged = self.value.setdefault(section, [])
+        self.origins[section, len(merged)] = (document, path)
+        merged.append(item)
+
+    def keep(self, wanted: Iterable[tuple[str, int]]) -> Sources:
+        """The same sources with these list items only."""
+        rest = Sources({"site": self.value["site"]}, {p: o for p, o in self.origins.items() if p[0] == "site"})
+        for section, index in wanted:
+            rest.append(section, self.value[section][index], *self.origins[section, index])
+        return rest
+
+    def items(self) -> Iterable[tuple[str, int]]:
+        return ((section, index) for section in LISTS for index in range(len(self.value.get(section, ()))))
+
+
+def merge(base: Sequence[Document], overlay: Sequence[Document], faults: list[Fault]) -> Sources:
+    """All documents as one value; what does not fit goes to `faults`."""
+    sources = Sources(whole=not any(document.broken for document in (*base, *overlay)))
+    for document in base:
+        for section, value in _sections(document, sources, faults):
+            if section == "site":
+                _take_site(sources, document, value, faults)
+            else:
+                for index, item in enumerate(value):
+                    sources.append(section, item, document, (section, index))
+    for document in overlay:
+        for section, value in _sections(document, sources, faults):
+            if section == "site":
+                _overlay_mapping(sources, ("site",), value, document, ("site",))
+            else:
+                _overlay_list(sources, section, value, document)
+    if "site" not in sources.value:
+        if sources.whole:
+            name = base[0].file if base else "(rules)"
+            faults.append(Fault(name, 1, 1, "no `site:` section in any file; expected exactly one"))
+        sources.whole = False
+    return sources
+
+
+def _sections(document: Document, sources: Sources, faults: list[Fault]) -> Iterable[tuple[str, Any]]:
+    """The sections that are to be merged; include and variables have been seen to before."""
+    for section, value in document.value.items():
+        at = document.key_places[(section,)]
+        if section not in SECTIONS:
+            words = f"unknown section {quote(section)}{did_you_mean(section, SECTIONS)}; expected {one_of(SECTIONS)}"
+            faults.append(Fault(document.file, *at, words))
+            sources.whole = False
+        elif section in LISTS and value is not None:
+            if isinstance(value, list):
+                yield section, value
+                continue
+            words = f"expected a list of {section} (lines that start with '- ')"
+            faults.append(Fault(document.file, *document.place((section,)), words))
+            sources.whole = False
+        elif section == "site":
+            yield section, value
+
+
+def _take_site(sources: Sources, document: Document, value: Any, faults: list[Fault]) -> None:
+    if "site" in sources.value:
+        first = sources.fault(("site",), "", key=True)
+        words = f"a second `site:` section; the first is at {first.file}:{first.line}:{first.column}, expected one"
+        faults.append(document.fault_at(("site",), words, key=True))
+        return
+    sources.value["site"] = value
+    sources.origins[("site",)] = (document, ("site",))
+
+
+def _overlay_mapping(sources: Sources, path: Path, value: Any, document: Document, inner: Path) -> None:
+    """Put `value` over what stands at `path` of the merged value."""
+    parent: Any = sources.value
+    for step in path[:-1]:
+        parent = parent[step]
+    below = parent.get(path[-1])
+    if isinstance(value, dict) and isinstance(below, dict):
+        parent[path[-1]] = dict(below)
+        for key, item in value.items():
+            _overlay_mapping(sources, (*path, key), item, document, (*inner, key))
+    elif value is None:
+        parent.pop(path[-1], None)
+    else:
+        parent[path[-1]] = value
+        sources.origins = {p: o for p, o in sources.origins.items() if p[: len(path)] != path}
+        sources.origins[path] = (document, inner)
+
+
+def _overlay_list(sources: Sources, section: str, items: Sequence[Any], document: Document) -> None:
+    below = [(item, sources.origins[section, i]) for i, item in enumerate(sources.value.get(section, ()))]
+    places = {item["name"]: i for i, (item, _) in enumerate(below) if isinstance(item, dict) and "name" in item}
+    fresh: list[tuple[Any, tuple[Document, Path]]] = []
+    for index, item in enumerate(items):
+        name = item.get("name") if isinstance(item, dict) else None
+        origin = (document, (section, index))
+        if isinstance(name, str) and name in places:
+            below[places[name]] = (item, origin)
+        else:
+            fresh.append((item, origin))
+    sources.value[section] = []
+    for item, (its_document, its_path) in (*fresh, *below):
+        sources.append(section, item, its_document, its_path)
