@@ -15,7 +15,7 @@ RUN_PACKAGES="ca-certificates python3 python3-venv python3-dev gcc libc6-dev lib
 nftables iproute2 util-linux dovecot-imapd dovecot-pop3d"
 
 TEST_PACKAGES="git openssl curl procps swaks libio-socket-inet6-perl libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl
-systemd xz-utils"
+systemd xz-utils conntrack strace openssh-client"
 
 say() { printf '%s\n' "egressguard: $*" >&2; }
 

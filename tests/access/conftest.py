@@ -55,7 +55,7 @@ def in_trixie(root: Path, directory: Path) -> str:
     steps = [
         "mount --make-rprivate /",
         f"mount -t proc proc {root}/proc",
-        f"mount --bind /dev {root}/dev",
+        f"mount --rbind /dev {root}/dev",
         f"mount --bind {directory} {root}{directory}",
         f'exec chroot {root} "$@"',
     ]

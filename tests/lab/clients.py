@@ -99,6 +99,9 @@ def run(numbers):
                 client = smtplib.SMTP_SSL(address, 465, timeout=10, context=context)
                 client.login(user, password)
             client.sendmail(sender, [recipient], text)
+        except smtplib.SMTPResponseException as refused:  # 452: the session stands; 421: it does not
+            client = client if refused.smtp_code not in (421, 454, 535) else None
+            continue
         except (OSError, smtplib.SMTPException):
             client = None
             continue
