@@ -7,6 +7,8 @@ Contract
 
 from __future__ import annotations
 
+import email.errors
+import email.header
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,3 +81,16 @@ def find_fields(header_section: bytes, name: str, *, limit: int = 1000) -> list[
             if len(found) >= limit:
                 break
     return found
+
+
+def decode_words(text: str) -> str:
+    """A field's value or a parameter as people read it: RFC 2047 words decoded, what cannot be shown left out."""
+    try:
+        pieces = email.header.decode_header(text)
+        joined = "".join(
+            piece.decode(charset or "ascii", "replace") if isinstance(piece, bytes) else piece
+            for piece, charset in pieces
+        )
+    except (LookupError, ValueError, email.errors.HeaderParseError):
+        joined = text
+    return "".join(c for c in joined if c.isprintable()).strip()

@@ -33,7 +33,7 @@ from egressguard.relay.route import (
     reachable_hosts,
 )
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
-from egressguard.store.interface import Claim
+from egressguard.store.interface import Claim, Due
 
 LOCAL = "local"
 MX = "mx"
@@ -91,18 +91,19 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
     """Group the claimed recipients by the way they leave."""
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for due in claim.recipients:
-        groups.setdefault(_way_out(policy, claim.reverse_path, due.forward_path), []).append(due.forward_path)
+        groups.setdefault(_way_out(policy, claim, due), []).append(due.forward_path)
     return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
 
-def _way_out(policy: Policy, reverse_path: str, forward_path: str) -> tuple[tuple[str, ...], str]:
-    domain = domain_of(forward_path)
-    if not domain or domain in {own.lower() for own in policy.site.domains}:
+def _way_out(policy: Policy, claim: Claim, due: Due) -> tuple[tuple[str, ...], str]:
+    """What the message rule said, else the local mailbox, else what the routes say, else MX."""
+    domain, via = domain_of(due.forward_path), due.via
+    if not via and (not domain or domain in {own.lower() for own in policy.site.domains}):
         return (LOCAL,), ""
-    route = choose_route(policy, reverse_path, forward_path)
-    if route is None or route.via[0] == MX:
-        return (MX,), domain
-    return tuple(route.via), ""
+    if not via:
+        route = choose_route(policy, claim.reverse_path, due.forward_path, claim.tags)
+        via = tuple(route.via) if route else (MX,)
+    return ((MX,), domain) if via[0] == MX else (via, "")
 
 
 async def attempt(way: Way, claim: Claim, content: bytes, policy: Policy, means: Means) -> Sent:

@@ -10,7 +10,7 @@ from egressguard.mail.outcome import Outcome, Result
 from egressguard.store.interface import Depth
 
 OUTCOMES = tuple(result.value for result in Result)
-QUEUES = ("incoming", "deferred", "active")
+QUEUES = ("incoming", "deferred", "active", "held")
 BOUNCES = ("refused", "expired", "nobody-to-tell")
 
 
@@ -18,7 +18,7 @@ class RelayMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._messages = Gauge(
             "egressguard_queue_messages",
-            "Messages with recipients never tried (incoming), waiting for a retry (deferred), being tried (active).",
+            "Messages with recipients never tried (incoming), waiting for a retry (deferred), tried (active), held.",
             ["queue"],
             registry=registry,
         )
@@ -64,7 +64,7 @@ class RelayMetrics:
                 self._recipients.labels(transport, outcome)
 
     def measured(self, depth: Depth, now: float) -> None:
-        for queue, count in zip(QUEUES, (depth.incoming, depth.deferred, depth.active), strict=True):
+        for queue, count in zip(QUEUES, (depth.incoming, depth.deferred, depth.active, depth.held), strict=True):
             self._messages.labels(queue).set(count)
         self._size.set(depth.size_octets)
         self._oldest.set(0 if depth.oldest_received_at is None else max(now - depth.oldest_received_at, 0))

@@ -103,6 +103,12 @@ class Queue:
         self._awake.set()
         return count
 
+    async def release(self, queue_id: str) -> int:
+        """Let a held message go; return how many recipients it had held."""
+        count = await self._spool.release(queue_id, self._clock())
+        self._awake.set()
+        return count
+
     async def run(self) -> None:
         """Deliver until stopped. Raises SpoolBroken, or the fault of our own that ended it."""
         self._loop_ended.clear()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import email
 import email.errors
-import email.header
 import email.message
 import email.policy
 import email.utils
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from egressguard.mail.header import decode_words
 
 MAX_PARTS = 2000
 MAX_DEPTH = 50
@@ -88,21 +89,9 @@ def _names(message: email.message.Message) -> Iterator[str]:
         value = message.get_param(parameter, header=header)
         if value is None:
             continue
-        name = _decoded(email.utils.collapse_rfc2231_value(value))
+        name = decode_words(email.utils.collapse_rfc2231_value(value))
         if name:
             yield name[:MAX_NAME_CHARACTERS]
-
-
-def _decoded(text: str) -> str:
-    try:
-        pieces = email.header.decode_header(text)
-        joined = "".join(
-            piece.decode(charset or "ascii", "replace") if isinstance(piece, bytes) else piece
-            for piece, charset in pieces
-        )
-    except (LookupError, ValueError, email.errors.HeaderParseError):
-        joined = text
-    return "".join(c for c in joined if c.isprintable()).strip()
 
 
 def has_uuencode(content: bytes) -> bool:

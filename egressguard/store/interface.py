@@ -29,7 +29,9 @@ class SpoolBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """`content` is header section and body as they leave; `received_at` is seconds since the epoch."""
+    """`content` is header section and body as they leave; `received_at` is seconds since the epoch.
+
+    `via` has the way out of recipients whose rule names one; `held`: nobody tries it until it is released."""
 
     queue_id: str
     envelope: Envelope
@@ -41,14 +43,18 @@ class NewMessage:
     rule: str = ""
     policy_revision: str = ""
     source_id: str | None = None
+    tags: tuple[str, ...] = ()
+    via: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One recipient that was claimed. `attempts` counts this attempt already."""
+    """One recipient that was claimed. `attempts` counts this attempt already; `via` is the rule's way, () = none."""
 
     forward_path: str
     attempts: int
+    via: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Claim:
     smtputf8: bool
     body_8bit: bool
     recipients: tuple[Due, ...]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +86,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Messages by what their recipients wait for: `incoming` never tried, `deferred` tried, `active` being tried."""
+    """Messages by what their recipients wait for: `incoming` never tried, `deferred` tried, `active` being tried,
+    `held` for somebody to release them."""
 
     incoming: int
     deferred: int
     active: int
     size_octets: int
     oldest_received_at: float | None
+    held: int = 0
 
 
 NextAttempt = Callable[[float, int], float]
@@ -125,6 +134,14 @@ class Spool(Protocol):
 
     async def retry_now(self, queue_id: str | None, now: float) -> int:
         """Make one message (None = all) due at `now`; return how many recipients it has left (0 = no message)."""
+        ...
+
+    async def hold(self, queue_id: str) -> int:
+        """Keep a message's waiting recipients from being tried; return how many."""
+        ...
+
+    async def release(self, queue_id: str, now: float) -> int:
+        """Make a message's held recipients due at `now`; return how many."""
         ...
 
     async def delete(self, queue_id: str) -> bool:

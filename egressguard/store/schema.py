@@ -41,6 +41,26 @@ MIGRATIONS: Sequence[str] = (
         message_id TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE message ADD COLUMN tags TEXT NOT NULL DEFAULT '';
+    CREATE TABLE recipient_with_via (
+        message_id TEXT NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+        forward_path TEXT NOT NULL,
+        domain TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'trying', 'held')),
+        attempts INTEGER NOT NULL,
+        next_at REAL NOT NULL,
+        last_status TEXT NOT NULL,
+        last_reply TEXT NOT NULL,
+        via TEXT NOT NULL,  -- names of smart hosts or mx, '' = by the routes
+        PRIMARY KEY (message_id, forward_path)
+    ) WITHOUT ROWID;
+    INSERT INTO recipient_with_via
+        SELECT message_id, forward_path, domain, state, attempts, next_at, last_status, last_reply, '' FROM recipient;
+    DROP TABLE recipient;
+    ALTER TABLE recipient_with_via RENAME TO recipient;
+    CREATE INDEX recipient_due ON recipient (state, next_at);
+    """,
 )
 """Step N brings version N to N + 1. A step that was released is never changed; add another."""
 

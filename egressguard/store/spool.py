@@ -148,6 +148,12 @@ class SqliteSpool:
     async def retry_now(self, queue_id: str | None, now: float) -> int:
         return await self._writer.submit(lambda db: statements.retry_now(db, queue_id, now))
 
+    async def hold(self, queue_id: str) -> int:
+        return await self._writer.submit(lambda db: statements.hold(db, queue_id))
+
+    async def release(self, queue_id: str, now: float) -> int:
+        return await self._writer.submit(lambda db: statements.release(db, queue_id, now))
+
     async def delete(self, queue_id: str) -> bool:
         deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id))
         if deleted:

@@ -16,7 +16,7 @@ REPLY_CHARACTERS = 500
 
 _MESSAGE_COLUMNS = (
     "id, reverse_path, smtputf8, body_8bit, size_octets, received_at, client, listener, user, rule,"
-    " policy_revision, body"
+    " policy_revision, body, tags"
 )
 
 
@@ -27,12 +27,17 @@ def insert_message(db: sqlite3.Connection, message: NewMessage, body: bytes | No
         if row is not None:
             return str(row[0])
         db.execute("INSERT INTO source VALUES (?, ?)", (message.source_id, message.queue_id))
-    db.execute(f"INSERT INTO message ({_MESSAGE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", _values(message, body))  # noqa: S608
+    db.execute(f"INSERT INTO message ({_MESSAGE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", _values(message, body))  # noqa: S608
     db.executemany(
-        "INSERT OR IGNORE INTO recipient VALUES (?, ?, ?, 'queued', 0, ?, '', '')",
-        [(message.queue_id, path, domain_of(path), message.received_at) for path in message.envelope.forward_paths],
+        "INSERT OR IGNORE INTO recipient VALUES (?, ?, ?, ?, 0, ?, '', '', ?)",
+        [_recipient(message, path) for path in message.envelope.forward_paths],
     )
     return message.queue_id
+
+
+def _recipient(message: NewMessage, path: str) -> tuple[Any, ...]:
+    state = "held" if message.held else "queued"
+    return message.queue_id, path, domain_of(path), state, message.received_at, " ".join(message.via.get(path, ()))
 
 
 def _values(message: NewMessage, body: bytes | None) -> tuple[Any, ...]:
@@ -49,6 +54,7 @@ def _values(message: NewMessage, body: bytes | None) -> tuple[Any, ...]:
         message.rule,
         message.policy_revision,
         body,
+        " ".join(message.tags),
     )
 
 
@@ -57,7 +63,7 @@ def claim_due(
 ) -> list[Claim]:
     """queued -> trying for at most `limit` due recipients: attempt counted, next try written."""
     rows = db.execute(
-        "SELECT message_id, forward_path, attempts + 1, received_at FROM recipient"
+        "SELECT message_id, forward_path, attempts + 1, received_at, via FROM recipient"
         " JOIN message ON message.id = message_id"
         " WHERE state = 'queued' AND next_at <= ? AND domain NOT IN (SELECT value FROM json_each(?))"
         " ORDER BY next_at, message_id LIMIT ?",
@@ -65,20 +71,21 @@ def claim_due(
     ).fetchall()
     db.executemany(
         "UPDATE recipient SET state = 'trying', attempts = ?, next_at = ? WHERE message_id = ? AND forward_path = ?",
-        [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at in rows],
+        [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at, _ in rows],
     )
     by_message: dict[str, list[Due]] = {}
-    for queue_id, path, attempts, _ in rows:
-        by_message.setdefault(queue_id, []).append(Due(path, attempts))
+    for queue_id, path, attempts, _, via in rows:
+        by_message.setdefault(queue_id, []).append(Due(path, attempts, tuple(via.split())))
     return [_claim(db, queue_id, due) for queue_id, due in by_message.items()]
 
 
 def _claim(db: sqlite3.Connection, queue_id: str, due: list[Due]) -> Claim:
-    reverse_path, received_at, size_octets, smtputf8, body_8bit = db.execute(
-        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit FROM message WHERE id = ?",
+    reverse_path, received_at, size_octets, smtputf8, body_8bit, tags = db.execute(
+        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags FROM message WHERE id = ?",
         (queue_id,),
     ).fetchone()
-    return Claim(queue_id, reverse_path, received_at, size_octets, bool(smtputf8), bool(body_8bit), tuple(due))
+    flags = bool(smtputf8), bool(body_8bit)
+    return Claim(queue_id, reverse_path, received_at, size_octets, *flags, tuple(due), tuple(tags.split()))
 
 
 def unclaim(db: sqlite3.Connection, queue_id: str, forward_paths: Collection[str], now: float) -> None:
@@ -139,18 +146,31 @@ def retry_now(db: sqlite3.Connection, queue_id: str | None, now: float) -> int:
     return int(db.execute(query, (queue_id,)).fetchone()[0])
 
 
+def hold(db: sqlite3.Connection, queue_id: str) -> int:
+    """queued -> held; what is being tried now is not touched."""
+    query = "UPDATE recipient SET state = 'held' WHERE message_id = ? AND state = 'queued'"
+    return db.execute(query, (queue_id,)).rowcount
+
+
+def release(db: sqlite3.Connection, queue_id: str, now: float) -> int:
+    """held -> queued, due now."""
+    query = "UPDATE recipient SET state = 'queued', next_at = ? WHERE message_id = ? AND state = 'held'"
+    return db.execute(query, (now, queue_id)).rowcount
+
+
 def delete_message(db: sqlite3.Connection, queue_id: str) -> bool:
     return db.execute("DELETE FROM message WHERE id = ?", (queue_id,)).rowcount > 0
 
 
 def depth(db: sqlite3.Connection) -> Depth:
     size, oldest = db.execute("SELECT COALESCE(SUM(size_octets), 0), MIN(received_at) FROM message").fetchone()
-    incoming, deferred, active = db.execute(
+    incoming, deferred, active, held = db.execute(
         "SELECT COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts = 0 THEN message_id END),"
         " COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts > 0 THEN message_id END),"
-        " COUNT(DISTINCT CASE WHEN state = 'trying' THEN message_id END) FROM recipient"
+        " COUNT(DISTINCT CASE WHEN state = 'trying' THEN message_id END),"
+        " COUNT(DISTINCT CASE WHEN state = 'held' THEN message_id END) FROM recipient"
     ).fetchone()
-    return Depth(incoming, deferred, active, size, oldest)
+    return Depth(incoming, deferred, active, size, oldest, held)
 
 
 _ROW_KEYS = (
@@ -163,14 +183,15 @@ _ROW_KEYS = (
     "user",
     "rule",
     "policy_revision",
+    "tags",
 )
-_RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply")
+_RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply", "via")
 
 
 def list_rows(db: sqlite3.Connection, limit: int, queue_id: str | None) -> list[dict[str, Any]]:
     """Messages (the oldest first, or the one named) as the queue tools show them."""
     messages = db.execute(
-        "SELECT id, received_at, size_octets, reverse_path, client, listener, user, rule, policy_revision"
+        "SELECT id, received_at, size_octets, reverse_path, client, listener, user, rule, policy_revision, tags"
         " FROM message WHERE ?1 IS NULL OR id = ?1 ORDER BY received_at, id LIMIT ?2",
         (queue_id, limit),
     ).fetchall()
@@ -180,7 +201,7 @@ def list_rows(db: sqlite3.Connection, limit: int, queue_id: str | None) -> list[
 
 def _recipients(db: sqlite3.Connection, queue_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     rows = db.execute(
-        "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply FROM recipient"
+        "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply, via FROM recipient"
         " WHERE message_id IN (SELECT value FROM json_each(?)) ORDER BY message_id, forward_path",
         (json.dumps(queue_ids),),
     )

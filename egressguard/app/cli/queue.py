@@ -70,6 +70,36 @@ def retry_command(places: Places, queue_id: str | None, everything: bool, as_jso
     emit_one(ask_role(places, "relay", "queue.retry", queue_id=queue_id), as_json=as_json)
 
 
+@queue_command.command("hold")
+@with_places
+@click.argument("queue_id")
+@as_json
+def hold_command(places: Places, queue_id: str, as_json: bool) -> None:
+    """Keep a message in the queue: nobody tries it until it is released.
+
+    \b
+    Example:
+      egressguard queue hold 1A2B3C4D5E6F
+    Exit codes: 5 no such message, or all its recipients are being tried now.
+    """
+    emit_one(ask_role(places, "relay", "queue.hold", queue_id=queue_id), as_json=as_json)
+
+
+@queue_command.command("release")
+@with_places
+@click.argument("queue_id")
+@as_json
+def release_command(places: Places, queue_id: str, as_json: bool) -> None:
+    """Let a held message go, now.
+
+    \b
+    Example:
+      egressguard queue release 1A2B3C4D5E6F
+    Exit codes: 5 no such held message.
+    """
+    emit_one(ask_role(places, "relay", "queue.release", queue_id=queue_id), as_json=as_json)
+
+
 @queue_command.command("delete")
 @with_places
 @click.argument("queue_id")

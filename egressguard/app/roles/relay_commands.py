@@ -17,10 +17,11 @@ def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
     async def status() -> dict[str, Any]:
         depth = await spool.depth()
         waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
-        held = len(await quarantine.rows())
+        quarantined = len(await quarantine.rows())
         total = sum(waiting.values())
-        summary = f"{total} messages wait for delivery ({depth.deferred} deferred), {held} held in quarantine"
-        return waiting | {"held": held, "summary": summary}
+        summary = f"{total} messages wait for delivery ({depth.deferred} deferred), {depth.held} held in the queue"
+        summary += f", {quarantined} in quarantine"
+        return waiting | {"held": depth.held, "quarantined": quarantined, "summary": summary}
 
     async def show(message_id: str) -> dict[str, Any]:
         return await _told(quarantine.show(message_id))
@@ -51,14 +52,23 @@ def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str,
             _not_queued(queue_id)
         return {"recipients": recipients}
 
+    async def hold(queue_id: str) -> dict[str, Any]:
+        held = await _told(spool.hold(queue_id))
+        return {"held": queue_id, "recipients": held} if held else _not_queued(queue_id)
+
+    async def release(queue_id: str) -> dict[str, Any]:
+        released = await _told(queue.release(queue_id))
+        return {"released": queue_id, "recipients": released} if released else _not_queued(queue_id, "held ")
+
     async def delete(queue_id: str) -> dict[str, Any]:
         return {"deleted": queue_id} if await _told(spool.delete(queue_id)) else _not_queued(queue_id)
 
-    return {"queue.list": rows, "queue.show": show}, {"queue.retry": retry, "queue.delete": delete}
+    changes: dict[str, Handler] = {"queue.retry": retry, "queue.hold": hold, "queue.release": release}
+    return {"queue.list": rows, "queue.show": show}, changes | {"queue.delete": delete}
 
 
-def _not_queued(queue_id: str) -> dict[str, Any]:
-    raise CommandError(f"no message {queue_id!r:.60} in the queue; it may have been delivered", "not-found")
+def _not_queued(queue_id: str, kind: str = "") -> dict[str, Any]:
+    raise CommandError(f"no {kind}message {queue_id!r:.60} in the queue; it may have been delivered", "not-found")
 
 
 async def _told(work: Awaitable[T]) -> T:

@@ -1,0 +1,90 @@
+"""The facts that message rules look at, gathered from a session, an envelope and octets. Pure.
+
+Contract
+    Bounded: at most FIELDS fields, VALUE_OCTETS of each; what is beyond is not seen by rules.
+    The time of day is local time, as the machine has it: rules speak of office hours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from egressguard.mail.envelope import Envelope
+from egressguard.mail.header import decode_words, fields, header_section
+from egressguard.policy.facts import Excess, MailFacts, Moment, ScanReport
+from egressguard.smtp.hooks import SessionFacts
+
+FIELDS = 1000
+VALUE_OCTETS = 8192
+
+
+def header_facts(content: bytes) -> Mapping[str, tuple[str, ...]]:
+    """Lower-case field names -> their values, unfolded and decoded, in their order."""
+    found: dict[str, list[str]] = {}
+    for number, field in enumerate(fields(header_section(content))):
+        if number >= FIELDS:
+            break
+        text = field.value[:VALUE_OCTETS].decode("utf-8", "replace")
+        value = decode_words(" ".join(text.split()))
+        found.setdefault(field.name.decode("ascii", "replace").lower(), []).append(value)
+    return {name: tuple(values) for name, values in found.items()}
+
+
+def moment_of(now: float) -> Moment:
+    """Seconds since 1970 -> local weekday and minute of the day."""
+    local = time.localtime(now)
+    return Moment(local.tm_wday, local.tm_hour * 60 + local.tm_min)
+
+
+def recipient_facts(
+    session: SessionFacts, reverse_path: str, forward_path: str, now: float, exceeded: Mapping[str, Excess]
+) -> MailFacts:
+    """What is known at RCPT: nothing of the content, nor how many recipients will follow."""
+    return MailFacts(
+        client=session.client,
+        listener=session.listener,
+        helo=session.helo,
+        tls=session.tls,
+        user=session.user,
+        redirected=session.redirected,
+        reverse_path=reverse_path,
+        forward_path=forward_path,
+        moment=moment_of(now),
+        exceeded=exceeded,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is known of a message's octets: the same for all its recipients."""
+
+    size_octets: int
+    headers: Mapping[str, tuple[str, ...]]
+    report: ScanReport
+
+    def facts(
+        self,
+        session: SessionFacts,
+        envelope: Envelope,
+        forward_path: str,
+        now: float,
+        exceeded: Mapping[str, Excess],
+    ) -> MailFacts:
+        return MailFacts(
+            client=session.client,
+            listener=session.listener,
+            helo=session.helo,
+            tls=session.tls,
+            user=session.user,
+            redirected=session.redirected,
+            reverse_path=envelope.reverse_path,
+            forward_path=forward_path,
+            moment=moment_of(now),
+            exceeded=exceeded,
+            recipient_count=len(envelope.forward_paths),
+            size_octets=self.size_octets,
+            headers=self.headers,
+            scan=self.report,
+        )
