@@ -27,6 +27,10 @@ class Places:
         return self.state / "spool"
 
     @property
+    def limits(self) -> Path:
+        return self.spool / "limits.sqlite"
+
+    @property
     def journals(self) -> Path:
         return self.state / "journal"
 

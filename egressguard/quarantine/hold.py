@@ -14,6 +14,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -81,6 +82,7 @@ class Quarantine:
         user: str | None,
         listener: str,
         received_at: float,
+        via: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         """Store a message that a rule holds. Raises OSError."""
         facts = {
@@ -95,6 +97,8 @@ class Quarantine:
             "user": user,
             "listener": listener,
             "received_at": received_at,
+            "tags": decision.effects.tags,
+            "via": {path: list(names) for path, names in via.items()},
         }
         folder = decision.folder or "Held"
         await asyncio.to_thread(self._maildir.write, queue_id, folder, content, facts, self._clock())
@@ -202,6 +206,8 @@ class Quarantine:
             user=facts.get("user"),
             rule=f"released:{facts.get('rule', '')}",
             source_id=f"quarantine:{message_id}",
+            tags=tuple(facts.get("tags", ())),
+            via={path: tuple(names) for path, names in facts.get("via", {}).items()},
         )
 
     def _note(self, action: str, message_id: str, fields: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ Contract
     are said in the same words: a sender does not learn that its message is looked at.
     Whatever fails on our side is 4yz; a scanner that fails is a verdict that is not known, never a clean one.
     One reply speaks for all recipients after DATA: the strictest decision holds (docs/decisions/0003).
-    Octets are added in front only (relay/stamp.py); nothing in a message is changed.
+    Octets are added in front only (relay/stamp.py, a rule's `add_header`); nothing in a message is changed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from egressguard.mail.address import domain_of
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import MailFacts, ScanReport
-from egressguard.policy.mail import decide_envelope, decide_mail, strictest
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.model import Policy
+from egressguard.relay.accept_metrics import AcceptMetrics
+from egressguard.relay.facts import Content, header_facts
+from egressguard.relay.judge import Judgement, Limits, judge_message, judge_recipient
+from egressguard.relay.notice import Notices, rule_notice
 from egressguard.relay.stamp import Stamp
 from egressguard.smtp.hooks import SessionFacts, Stage
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
@@ -39,11 +42,13 @@ NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 CANNOT_LOOK_UP = Reply(451, "4.3.0", "The mailbox cannot be looked up now, try again later")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: the message goes round in a loop")
 NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")
+CANNOT_COUNT = Reply(451, "4.3.0", "Limits cannot be counted now, try again later")
 NOT_STORED = Reply(451, "4.3.0", "The message cannot be stored now, try again later")
 
 _COUNTED = {
     MailAction.ACCEPT: "accepted",
     MailAction.QUARANTINE: "quarantined",
+    MailAction.HOLD: "held",
     MailAction.REJECT: "refused",
     MailAction.DEFER: "deferred",
 }
@@ -74,6 +79,7 @@ class Holder(Protocol):
         user: str | None,
         listener: str,
         received_at: float,
+        via: Mapping[str, tuple[str, ...]],
     ) -> None:
         """Durable when it returns. Raises OSError."""
         ...
@@ -89,8 +95,12 @@ class _Judged:
     queue_id: str
     received_at: float
     report: ScanReport
-    decision: MailDecision
+    judgement: Judgement
     policy: Policy
+
+    @property
+    def decision(self) -> MailDecision:
+        return self.judgement.decision
 
 
 class Acceptance:
@@ -109,6 +119,7 @@ class Acceptance:
         spool: Putter,
         holder: Holder,
         scanner: Scanner,
+        limits: Limits,
         local_exists: Callable[[str], bool | None],
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
@@ -121,20 +132,14 @@ class Acceptance:
         self._spool = spool
         self._holder = holder
         self._scanner = scanner
+        self._limits = limits
+        self._notices = Notices()
         self._local_exists = local_exists
         self._record = record
         self._accepted = accepted
         self._clock = clock
         self._new_queue_id = new_queue_id
-        self._messages = Counter(
-            "egressguard_smtpd_messages_total",
-            "Messages answered after DATA, by listener and decision (accepted, quarantined, refused, deferred).",
-            ["listener", "decision"],
-            registry=registry,
-        )
-        for listener in policy.site.relay.listeners:
-            for decision in _COUNTED.values():
-                self._messages.labels(listener, decision)
+        self._metrics = AcceptMetrics(registry, policy)
 
     # RCPT.
 
@@ -142,12 +147,17 @@ class Acceptance:
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply:
         """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""
-        policy = self.policy
-        decision = decide_envelope(policy, _facts(session, reverse_path, forward_path))
+        policy, now = self.policy, self._clock()
         rule, reply = "", None
+        try:
+            decision = judge_recipient(policy, self._limits, session, reverse_path, forward_path, size_octets or 0, now)
+        except OSError as wrong:
+            log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
+            decision, reply = None, CANNOT_COUNT
         if decision is not None:
             rule, reply = decision.rule, _refusal(decision)
-        elif _is_local(policy, forward_path):
+            self._metrics.limited(decision)
+        elif reply is None and _is_local(policy, forward_path):
             reply = self._unknown_mailbox(forward_path)
         if reply is None:
             return TAKEN
@@ -173,6 +183,7 @@ class Acceptance:
         judged = await self._judge(session, envelope, content)
         reply = await self._do(judged)
         self._note(judged, reply)
+        await self._notify(judged, reply)
         return reply
 
     async def _judge(self, session: SessionFacts, envelope: Envelope, content: bytes) -> _Judged:
@@ -181,13 +192,16 @@ class Acceptance:
         report = ScanReport(None, ("not scanned",))
         if count_hops(content) > policy.site.relay.max_hops:
             decision = MailDecision(MailAction.REJECT, "(hops)", "over max_hops", text=TOO_MANY_HOPS.text)
-        else:
-            report = await self._scan(content)
-            decision = strictest(
-                decide_mail(policy, _facts(session, envelope.reverse_path, path, len(content), report))
-                for path in envelope.forward_paths
-            )
-        return _Judged(session, envelope, content, queue_id, now, report, decision, policy)
+            return _Judged(session, envelope, content, queue_id, now, report, Judgement(decision, {}), policy)
+        report = await self._scan(content)
+        known = Content(len(content), header_facts(content), report)
+        try:
+            judgement = judge_message(policy, self._limits, session, envelope, known, now)
+        except OSError as wrong:
+            log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
+            trouble = MailDecision(MailAction.DEFER, "(limits)", str(wrong), text=CANNOT_COUNT.text)
+            judgement = Judgement(trouble, {})
+        return _Judged(session, envelope, content, queue_id, now, report, judgement, policy)
 
     async def _scan(self, content: bytes) -> ScanReport:
         try:
@@ -213,7 +227,8 @@ class Acceptance:
         session, envelope = judged.session, judged.envelope
         hostname = judged.policy.site.relay.hostname or self._hostname
         stamp = Stamp(hostname, judged.queue_id, judged.received_at)
-        content = stamp.in_front(session, envelope, judged.content) + judged.content
+        added = "".join(f"{name}: {value}\r\n" for name, value in judged.decision.effects.headers).encode("ascii")
+        content = stamp.in_front(session, envelope, judged.content) + added + judged.content
         if judged.decision.action is MailAction.QUARANTINE:
             await self._holder.hold(
                 queue_id=judged.queue_id,
@@ -225,6 +240,7 @@ class Acceptance:
                 user=session.user,
                 listener=session.listener,
                 received_at=judged.received_at,
+                via=judged.judgement.via,
             )
             return judged.queue_id
         message = NewMessage(
@@ -237,6 +253,9 @@ class Acceptance:
             user=session.user,
             rule=judged.decision.rule,
             policy_revision=judged.policy.revision,
+            tags=judged.decision.effects.tags,
+            via=judged.judgement.via,
+            held=judged.decision.action is MailAction.HOLD,
         )
         queue_id = await self._spool.put(message)
         self._accepted()
@@ -247,7 +266,7 @@ class Acceptance:
         counted = _COUNTED[judged.decision.action]
         if reply.is_transient:
             counted = "deferred"
-        self._messages.labels(judged.session.listener, counted).inc()
+        self._metrics.answered(judged.session.listener, counted, judged.decision)
         paths = judged.envelope.forward_paths
         fields = _session_fields(judged.session) | {
             "queue_id": judged.queue_id,
@@ -260,36 +279,52 @@ class Acceptance:
             "findings": list(judged.report.findings),
             "policy_revision": judged.policy.revision,
         }
+        effects = judged.decision.effects
+        fields |= {"tags": list(effects.tags)} if effects.tags else {}
+        fields |= {"limit": judged.decision.limit} if judged.decision.limit else {}
+        if would := judged.decision.would:
+            fields |= {"would": [f"{w.rule}: {w.action}" for w in would]}
         if not reply.is_positive:
             fields |= {"reply": str(reply), "stage": "data"}
         self._record(f"mail.{counted}", fields)
+
+    async def _notify(self, judged: _Judged, reply: Reply) -> None:
+        """Tell whom the rules name. It is no part of the answer: what cannot be stored is only logged."""
+        hostname = judged.policy.site.relay.hostname or self._hostname
+        for rule, address in judged.decision.effects.notify:
+            left_out = self._notices.due(rule, address, judged.received_at)
+            if left_out is None:
+                continue
+            told: dict[str, object] = {
+                "client": judged.session.client,
+                "user": judged.session.user or "-",
+                "sender": judged.envelope.reverse_path or "<>",
+                "recipients": judged.envelope.forward_paths[:JOURNALED_RECIPIENTS],
+                "size": f"{len(judged.content)} octets",
+                "findings": judged.report.findings or "none",
+                "decision": f"{judged.decision.action.value} by rule {judged.decision.rule}",
+                "reply": reply,
+            }
+            notice = rule_notice(
+                rule=rule,
+                address=address,
+                told=told,
+                left_out=left_out,
+                hostname=hostname,
+                notice_id=self._new_queue_id(judged.received_at),
+                now=judged.received_at,
+            )
+            try:
+                await self._spool.put(notice)
+            except (SpoolFull, SpoolBroken, OSError) as wrong:
+                log.error("a notice could not be stored", extra={"fields": {"rule": rule, "why": str(wrong)}})
+            self._accepted()
 
     def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:
         """What the server refused before it came to a decision of ours: strangers, bad grammar, wrong passwords."""
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = {"stage": stage, "reply": str(reply), "about": about, "rule": ""}
         self._record(kind, _session_fields(session) | fields)
-
-
-def _facts(
-    session: SessionFacts,
-    reverse_path: str,
-    forward_path: str,
-    size_octets: int | None = None,
-    report: ScanReport | None = None,
-) -> MailFacts:
-    return MailFacts(
-        client=session.client,
-        listener=session.listener,
-        helo=session.helo,
-        tls=session.tls,
-        user=session.user,
-        redirected=session.redirected,
-        reverse_path=reverse_path,
-        forward_path=forward_path,
-        size_octets=size_octets,
-        scan=report,
-    )
 
 
 def _session_fields(session: SessionFacts) -> dict[str, object]:

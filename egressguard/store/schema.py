@@ -84,7 +84,7 @@ def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted body once more
-        _migrate(db, path, migrations)
+        migrate(db, path, migrations)
     except BaseException:
         db.close()
         raise
@@ -96,7 +96,8 @@ def give_back_free_pages(db: sqlite3.Connection) -> None:
     db.executescript("PRAGMA incremental_vacuum;")
 
 
-def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    """Bring an open file up to date. Raises SchemaTooNew, sqlite3.Error."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
         raise SchemaTooNew(f"{path} has schema {version}, this program knows {len(migrations)}: use the newer one")

@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 from egressguard.access.dovecot_process import Access
 from egressguard.access.model import AccessModel, Ports
 from egressguard.access.ports import choose_ports
-from egressguard.access.programs import Programs, find_programs
+from egressguard.access.programs import Programs, ask_version, find_programs
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
 
@@ -83,17 +83,25 @@ def installed() -> Programs:
     return programs
 
 
+def installed_version() -> str:
+    return "{}.{}".format(*asyncio.run(ask_version(installed())))
+
+
 def programs_for(start: str, directory: Path) -> Programs:
+    """`start` is "VERSION by USER"; Debian 13 has 2.4 itself, Debian 12 has 2.3 and a Debian 13 root beside it."""
     if start == "as installed":
         if os.geteuid() == 0:
             pytest.skip("root tries each start by name")
         return installed()
     if os.geteuid() != 0:
         pytest.skip("needs root: to start Dovecot as root and as nobody")
-    if start == "2.4 by nobody":
+    version = installed_version()
+    if start.startswith("2.3") and version != "2.3":
+        pytest.skip(f"needs Dovecot 2.3; this machine has {version}")
+    if start == "2.4 by nobody" and version != "2.4":
         before = f"{in_trixie(trixie_root(), directory)} {AS_NOBODY}"
         return wrapped(directory, before, Programs(Path("/usr/sbin/dovecot"), Path("/usr/bin/doveconf")))
-    return wrapped(directory, AS_NOBODY, installed()) if start == "2.3 by nobody" else installed()
+    return wrapped(directory, AS_NOBODY, installed()) if start.endswith("by nobody") else installed()
 
 
 @pytest.fixture
@@ -117,7 +125,8 @@ def system_dovecot(request, house):
 @pytest.fixture
 def programs(house):
     """The installed Dovecot, as a test of our own process wants it: unprivileged."""
-    return programs_for("2.3 by nobody" if os.geteuid() == 0 else "as installed", house.directory)
+    start = f"{installed_version()} by nobody" if os.geteuid() == 0 else "as installed"
+    return programs_for(start, house.directory)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
+from egressguard.store.limits import LimitStore
 from egressguard.store.spool import SqliteSpool
 
 NOW = 1_800_000_000.0
@@ -111,12 +112,14 @@ def desk(tmp_path: Path) -> Any:
 
     quarantine = Quarantine(tmp_path / "quarantine", spool, lambda *_: None, registry)
     scanner = Scanner()
+    limits = LimitStore(tmp_path / "limits.sqlite")
     acceptance = Acceptance(
         policy_of(),
         hostname="unused.example.org",
         spool=spool,
         holder=quarantine,
         scanner=scanner,
+        limits=limits,
         local_exists=lambda name: {"anna": True, "postmaster": True, "disk": None}.get(name, False),
         record=record,
         registry=registry,
@@ -125,6 +128,7 @@ def desk(tmp_path: Path) -> Any:
     )
     made = Desk(acceptance, spool, quarantine, scanner, registry, journal)
     yield made
+    limits.close()
     spool.close()
 
 

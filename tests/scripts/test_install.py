@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[2]
 BEFORE = "#!/bin/sh\n# the administrator's own\nexit 0\n"
 
 
+def _heed_ctrl_c() -> None:
+    """A shell started in the background ignores SIGINT for good, and so would all below it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Machine:
     """A machine where `installed` packages are there and every program called writes to a log."""
 
@@ -46,6 +51,7 @@ class Machine:
             env={"PATH": path, "HOME": str(self.home), "TMPDIR": str(self.home)},
             timeout=30,
             check=False,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def calls(self) -> list[str]:

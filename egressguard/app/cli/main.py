@@ -21,6 +21,7 @@ _WHERE = {
     "quarantine": "quarantine",
     "user": "user",
     "replay": "replay",
+    "limits": "limits",
 }
 
 

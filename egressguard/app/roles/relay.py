@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from egressguard.app.control import Commands
 from egressguard.app.identity import certificate_of, hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
-from egressguard.app.roles.relay_commands import commands
+from egressguard.app.roles.relay_commands import commands, limit_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.policy.model import Policy
@@ -26,8 +29,11 @@ from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import server_context
+from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.passwd import PasswdFile
 from egressguard.store.spool import SqliteSpool
+
+log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 8
 ATTEMPTS_SECONDS = 2
@@ -45,6 +51,7 @@ class Relay:
     acceptance: Acceptance
     scanner: ScanClient
     delivery: MaildirDelivery
+    limits: LimitStore
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
@@ -58,11 +65,11 @@ async def run(places: Places, *, high_ports: bool) -> None:
             relay.queue.policy = policy
             relay.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
 
-        working = [asyncio.create_task(relay.queue.run()), asyncio.create_task(_measure(relay.quarantine))]
+        working = [asyncio.create_task(relay.queue.run()), asyncio.create_task(_keep_house(relay))]
         for task in working:
             task.add_done_callback(lambda _ended: frame.stopping.set())  # a queue that ended ends the role
         try:
-            await serve_until_stopped(frame, commands(relay.spool, relay.queue, relay.quarantine), reload)
+            await serve_until_stopped(frame, _commands(relay), reload)
         finally:
             await relay.server.drain(DRAIN_SECONDS)
             await relay.queue.stop(ATTEMPTS_SECONDS)
@@ -88,6 +95,12 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
         await asyncio.to_thread(spool.close)
 
 
+def _commands(relay: Relay) -> Commands:
+    mail = commands(relay.spool, relay.queue, relay.quarantine)
+    limits = limit_commands(relay.limits, lambda: relay.acceptance.policy, time.time)
+    return Commands({**mail.reads, **limits.reads}, {**mail.changes, **limits.changes})
+
+
 async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
@@ -98,6 +111,7 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
     means = Means(Resolver(policy.site.resolvers), hostname, places.secrets, delivery)
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
+    limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
     scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
     acceptance = Acceptance(
@@ -105,6 +119,7 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
         spool=spool,
         scanner=scanner,
         holder=quarantine,
+        limits=limits,
         local_exists=delivery.exists,
         record=frame.record,
         registry=registry,
@@ -119,10 +134,14 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
         Authenticator(PasswdFile(places.accounts)),
         registry,
     )
-    return Relay(spool, queue, quarantine, server, acceptance, scanner, delivery)
+    return Relay(spool, queue, quarantine, server, acceptance, scanner, delivery, limits)
 
 
-async def _measure(quarantine: Quarantine) -> None:
+async def _keep_house(relay: Relay) -> None:
     while True:
-        await quarantine.measure()
+        await relay.quarantine.measure()
+        try:
+            await asyncio.to_thread(relay.limits.prune, time.time())
+        except LimitTrouble as wrong:
+            log.error("limits cannot be tidied up", extra={"fields": {"why": str(wrong)}})
         await asyncio.sleep(MEASURE_SECONDS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from egressguard.app.control import CommandError, Commands, Handler
+from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import NotFound, Quarantine
 from egressguard.relay.queue import Queue
 from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
+from egressguard.store.limits import LimitStore, LimitTrouble
 
 T = TypeVar("T")
 
@@ -67,6 +71,21 @@ def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str,
     return {"queue.list": rows, "queue.show": show}, changes | {"queue.delete": delete}
 
 
+def limit_commands(limits: LimitStore, policy: Callable[[], Policy], clock: Callable[[], float]) -> Commands:
+    async def rows() -> list[dict[str, Any]]:
+        return await _told(asyncio.to_thread(limits.usage, policy(), clock()))
+
+    async def contained() -> list[dict[str, Any]]:
+        return [asdict(row) for row in await _told(asyncio.to_thread(limits.containments, clock()))]
+
+    async def release(host: str) -> dict[str, Any]:
+        if not await _told(asyncio.to_thread(limits.uncontain, host)):
+            raise CommandError(f"the host {host!r:.60} is not contained", "not-found")
+        return {"released": host}
+
+    return Commands({"limits.list": rows, "limits.contained": contained}, {"limits.release": release})
+
+
 def _not_queued(queue_id: str, kind: str = "") -> dict[str, Any]:
     raise CommandError(f"no {kind}message {queue_id!r:.60} in the queue; it may have been delivered", "not-found")
 
@@ -79,3 +98,5 @@ async def _told(work: Awaitable[T]) -> T:
         raise CommandError(str(wrong), "not-found") from wrong
     except (SpoolFull, SpoolBroken) as wrong:
         raise CommandError(f"the spool cannot take it now: {wrong}", "temporary") from wrong
+    except LimitTrouble as wrong:
+        raise CommandError(str(wrong), "temporary") from wrong
