@@ -22,7 +22,7 @@ from egressguard.firewall.host import Host, read_inside_interfaces
 from egressguard.firewall.metrics import GateMetrics
 from egressguard.firewall.names import Names
 from egressguard.firewall.nflog import NflogReader, Observation
-from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, render_ruleset
+from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, WOULD, render_ruleset
 from egressguard.firewall.verdicts import Verdicts, can_decide
 from egressguard.net.headers import Packet
 from egressguard.policy.decision import FlowAction, FlowDecision
@@ -195,7 +195,7 @@ class Gate:
         return Surroundings(self._inside, self._names.addresses_of)
 
     def _observe(self, seen: Observation) -> None:
-        kind = "flow.redirected" if seen.action == REDIRECTED else "flow.blocked"
+        kind = {REDIRECTED: "flow.redirected", WOULD: "flow.would"}.get(seen.action, "flow.blocked")
         self._record(kind, self._fields(seen.packet, seen.rule, seen.interface) | {"mac": seen.mac})
 
     def _observe_verdict(self, packet: Packet, interface: str, decision: FlowDecision) -> None:
@@ -247,13 +247,13 @@ class Gate:
 
 def _thinks(policy: Policy) -> bool:
     """Whether a rule needs the daemon's verdict."""
-    return any(rule.decide == "queue" for rule in policy.flows)
+    return any(rule.decide == "queue" and not rule.staged for rule in policy.flows)
 
 
 def _guarded(policy: Policy) -> str:
     """What the wall stops, in a few words: "port 25 from lan rejected, port 25 from guest redirected"."""
     words = {"reject": "rejected", "drop": "dropped", "redirect": "redirected into the relay"}
-    stops = [rule for rule in policy.flows if rule.action in words]
+    stops = [rule for rule in policy.flows if rule.action in words and not rule.staged]
     said = [f"{_ports(rule)} from {'/'.join(rule.from_zone) or 'anywhere'} {words[rule.action]}" for rule in stops]
     return ", ".join(said) or "nothing: no flow rule stops anything"
 

@@ -45,7 +45,7 @@ class FlowCollector:
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(
             "egressguard_firewall_flows",
-            "Flows that a rule decided, by action (allowed, blocked, redirected, queued), zone and rule.",
+            "Flows that a rule decided, by action (allowed, blocked, redirected, queued, would), zone and rule.",
             labels=["action", "zone", "rule"],
         )
         with self._lock:
@@ -57,6 +57,8 @@ class FlowCollector:
         if rule_name == GUARD_RULE:
             return "blocked"
         for rule in self.policy.flows:
+            if rule.name == rule_name and rule.staged:
+                return "would"
             if rule.name == rule_name:
                 return "queued" if rule.decide == "queue" else OUTCOME[rule.action]
         return "blocked"

@@ -4,6 +4,7 @@ Contract
     The text replaces table `inet egressguard` and touches nothing else; loaded twice it changes nothing.
     Rules stand in the order of the files and the first match wins, in `prerouting` (redirects) as in `forward`.
     A rule judges who opens a flow; answers to a flow that somebody else opened pass, a TCP SYN is never an answer.
+    A staged rule counts and logs what it would have decided, and decides nothing.
     A rule that the kernel cannot decide goes to NFQUEUE; nobody listening there is a drop.
     Each rule carries its name and file:line as a comment, the table the policy's revision.
 """
@@ -29,7 +30,7 @@ REJECT_MARK = 0x45470001
 """The mark of a queued packet that the daemon refuses: a later chain answers it with a reset."""
 LOG_SNAPLEN = 128
 COMMENT_CHARACTERS = 100  # nft takes 128 octets
-BLOCKED, REDIRECTED = "block", "redir"
+BLOCKED, REDIRECTED, WOULD = "block", "redir", "would"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,9 @@ def _rule_chains(policy: Policy, host: Host) -> Iterator[str]:
     yield '\tdrop comment "nobody decides: closed"'
     yield "}"
     for index, rule in enumerate(policy.flows):
-        if rule.decide == "queue":
+        if rule.staged:
+            yield from _staged_chain(policy, rule)
+        elif rule.decide == "queue":
             yield f"chain rule_{rule.name} {{"
             yield f"\t{_NO_OPENING[rule.protocol]} ct state established accept"
             yield f"\tmeta mark set {queue_mark(index):#x}"
@@ -162,6 +165,26 @@ def _rule_chains(policy: Policy, host: Host) -> Iterator[str]:
                 yield f"\t{_log(policy, BLOCKED, rule.name)}"
             yield from (f"\t{statement}" for statement in _refusal(rule))
             yield "}"
+
+
+def _staged_chain(policy: Policy, rule: FlowRule) -> Iterator[str]:
+    """Count and log once, whichever way the packet is in the zone, and go on."""
+    if not _is_staged(rule):
+        return
+    if rule.log:
+        yield f"chain would_{rule.name} {{"
+        yield f"\t{_log(policy, WOULD, rule.name)}"
+        yield "}"
+    yield f"chain rule_{rule.name} {{"
+    for zone, match in _each_match(rule):
+        then = f"goto would_{rule.name}" if rule.log else "return"
+        yield f"\t{match} counter name {counter_name(rule.name, zone)} {then}"
+    yield "}"
+
+
+def _is_staged(rule: FlowRule) -> bool:
+    """Whether the kernel tries the rule out. What needs thought it cannot: that is seen in the daemon only."""
+    return rule.staged and rule.decide == "kernel"
 
 
 def _refusal(rule: FlowRule) -> Iterator[str]:
@@ -229,23 +252,35 @@ def _each_match(rule: FlowRule) -> Iterator[tuple[str, str]]:
 
 
 def _prerouting(policy: Policy, host: Host) -> Iterator[str]:
-    """Redirects happen before routing; what an earlier rule decides leaves this chain untouched."""
-    last = max((i for i, rule in enumerate(policy.flows) if rule.action == "redirect"), default=-1)
-    if last < 0 or host.redirect_port is None:
+    """Redirects happen before routing; what an earlier rule decides leaves this chain untouched.
+
+    Staged rules are tried out here too: a nat chain sees each flow once, before any rule could change it."""
+    redirects = [i for i, rule in enumerate(policy.flows) if rule.action == "redirect" and not rule.staged]
+    staged = [i for i, rule in enumerate(policy.flows) if _is_staged(rule)]
+    last = max([*(redirects if host.redirect_port is not None else []), *staged], default=-1)
+    if last < 0:
         return
     yield "chain prerouting {"
     yield "\ttype nat hook prerouting priority dstnat; policy accept;"
     yield "\tfib daddr type local return"
     for rule in policy.flows[: last + 1]:
-        for zone, match in _each_match(rule):
-            if rule.action != "redirect":
-                yield f"\t{match} return {_comment(rule)}"
-                continue
-            if rule.log:
-                yield f"\t{match} {_log(policy, REDIRECTED, rule.name)}"
-            counter = f"counter name {counter_name(rule.name, zone)}"
-            yield f"\t{match} {counter} redirect to :{host.redirect_port} {_comment(rule)}"
+        yield from (f"\t{line}" for line in _prerouting_rule(policy, host, rule))
     yield "}"
+
+
+def _prerouting_rule(policy: Policy, host: Host, rule: FlowRule) -> Iterator[str]:
+    if rule.staged:
+        if _is_staged(rule):
+            yield f"jump rule_{rule.name} {_comment(rule)}"
+        return
+    for zone, match in _each_match(rule):
+        if rule.action != "redirect" or host.redirect_port is None:
+            yield f"{match} return {_comment(rule)}"
+            continue
+        if rule.log:
+            yield f"{match} {_log(policy, REDIRECTED, rule.name)}"
+        counter = f"counter name {counter_name(rule.name, zone)}"
+        yield f"{match} {counter} redirect to :{host.redirect_port} {_comment(rule)}"
 
 
 def _forward(policy: Policy) -> Iterator[str]:
@@ -254,7 +289,7 @@ def _forward(policy: Policy) -> Iterator[str]:
     yield f'\tct direction reply {_CLIENT_PORTS} {_NO_OPENING["tcp"]} accept comment "answers"'
     yield f'\tct direction reply {_NO_OPENING["udp"]} accept comment "answers"'
     for rule in policy.flows:
-        for zone, match in _each_match(rule):
+        for zone, match in _each_match(rule) if not rule.staged else ():
             yield from (f"\t{line}" for line in _forward_rule(rule, zone, match))
     yield "}"
 
@@ -276,7 +311,7 @@ def _forward_rule(rule: FlowRule, zone: str, match: str) -> Iterator[str]:
 
 def _queue_answers(policy: Policy, host: Host) -> Iterator[str]:
     """After NFQUEUE's accept, evaluation goes on here: a marked packet is refused with a reset."""
-    if host.queue == "none" or not any(rule.decide == "queue" for rule in policy.flows):
+    if host.queue == "none" or not any(rule.decide == "queue" and not rule.staged for rule in policy.flows):
         return
     yield "chain answers {"
     yield "\ttype filter hook forward priority filter + 5; policy accept;"

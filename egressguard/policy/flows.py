@@ -3,7 +3,7 @@
 Contract
     Pure: no clock, no DNS, no files. The first rule that matches wins.
     No rule matching is ALLOW with rule "": what no rule names is none of our business.
-    Staged rules decide nothing; the first one that matches comes along as `would`.
+    Staged rules decide nothing; each that matches before the decision comes along as `would`.
     A matcher that cannot tell (a host name not resolved yet) gives action None: drop silently, TCP asks again.
     The same rules in the same order as firewall.render puts into the kernel.
 """
@@ -45,7 +45,7 @@ def decide_flow(policy: Policy, flow: Flow, surroundings: Surroundings, *, start
     for rule in _rules_from(policy, start_at):
         answer = _matches(policy, rule, flow, zones, surroundings)
         if rule.staged:
-            would = would or ((Would(rule.name, rule.action),) if answer else ())
+            would += (Would(rule.name, rule.action),) if answer else ()
         elif answer is None:
             return FlowDecision(None, rule.name, "a host name is not resolved yet", would)
         elif answer:

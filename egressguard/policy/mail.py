@@ -4,7 +4,7 @@ Contract
     Pure: no clock, no DNS, no files. The first rule that matches and does not `continue` wins; none is REJECT.
     A matcher that cannot know its answer says None; a certain no beats it; else the decision is DEFER.
     A limit that a matching rule names and that would be exceeded decides in that rule's place.
-    Staged rules and limits decide nothing: what they would have done comes along as `would`.
+    Staged rules and limits decide nothing: what each alone would have done comes along as `would`.
     Nothing here ever returns ACCEPT because something else failed.
     Before DATA size and scan are None: `decide_envelope` refuses only what no content could get accepted.
 """
@@ -92,12 +92,11 @@ class _Trail:
     facts: MailFacts
     effects: Effects = NO_EFFECTS
     would: list[Would] = field(default_factory=list)
-    would_end: bool = False  # a staged rule would have ended the evaluation here
 
     def take(self, rule: MailRule) -> MailDecision | None:
         """`rule` matched: its decision, or None when the evaluation goes on."""
         if rule.staged:
-            self._would(rule.name, rule.action)
+            self.would.append(Would(rule.name, rule.action))
             return None
         self._add(rule)
         for name in rule.limit:
@@ -107,7 +106,7 @@ class _Trail:
                 continue
             if not limit.staged:
                 return self.end(_above(limit, rule, excess))
-            self._would(f"limit {name}", limit.above)
+            self.would.append(Would(f"limit {name}", limit.above))
         if rule.action == "continue":
             return None
         folder = rule.folder if rule.action == "quarantine" else ""
@@ -118,11 +117,6 @@ class _Trail:
         if self.effects is NO_EFFECTS and not self.would:
             return decision
         return replace(decision, effects=self.effects, would=tuple(self.would))
-
-    def _would(self, name: str, action: str) -> None:
-        if not self.would_end:
-            self.would.append(Would(name, action))
-            self.would_end = action != "continue"
 
     def _add(self, rule: MailRule) -> None:
         if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit):

@@ -35,6 +35,8 @@ POLICY = {
     },
     "flows": [
         {"name": "nobody", "source": "@nobody", "action": "drop"},
+        {"name": "soon", "from": ["lan", "guest"], "action": "drop", "staged": True},
+        {"name": "guests-soon", "from": "guest", "port": 25, "action": "redirect", "staged": True},
         {"name": "servers", "from": "lan", "source": "@servers", "port": [25, 587], "action": "allow"},
         {"name": "partners", "destination": ["@partners", "198.51.100.99"], "port": 25, "action": "allow"},
         {"name": "early", "from": "guest", "source": "192.0.2.128/28", "port": 25, "action": "drop"},
@@ -62,7 +64,7 @@ raw = {family: socket.socket(family, socket.SOCK_RAW, 255) for family in (socket
 for number, (source, destination, port, protocol) in enumerate(json.load(sys.stdin)):
     six = ":" in source
     head = (IPv6 if six else IP)(src=source, dst=destination)
-    segment = (TCP if protocol == "tcp" else UDP)(sport=20000 + number, dport=port)
+    segment = (TCP if protocol == "tcp" else UDP)(sport=int(sys.argv[1]) + number, dport=port)
     raw[socket.AF_INET6 if six else socket.AF_INET].sendto(bytes(head / segment), (destination, 0))
 """
 
@@ -77,15 +79,16 @@ def test_the_kernel_and_the_policy_agree_on_every_flow(network: Network, gate: G
     ]
     expected: Counter[str] = Counter()
     for interface, case in itertools.product(("br0", "guest0"), cases):
-        expected[decide_flow(policy, flow(interface, *case), Surroundings()).rule] += 1
+        decision = decide_flow(policy, flow(interface, *case), Surroundings())
+        expected.update([decision.rule, *(would.rule for would in decision.would)])
     unnamed = expected.pop("")
     assert unnamed > 100 and {rule.name for rule in policy.flows} - set(expected) == {"nobody"}
     accept_any_source(network)
     running = gate.start(POLICY, redirect_port=9)
     running.wait("ready")
 
-    for host in ("bot", "guest"):
-        sent = network.run(host, sys.executable, "-c", SEND, given=json.dumps(cases))
+    for host, first_port in (("bot", "20000"), ("guest", "40000")):  # flows of their own to the kernel
+        sent = network.run(host, sys.executable, "-c", SEND, first_port, given=json.dumps(cases))
         assert sent.returncode == 0, sent.stderr
 
     wait_until(lambda: counted(network).total() >= expected.total())

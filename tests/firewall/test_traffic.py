@@ -113,6 +113,19 @@ def test_an_exempt_host_passes_and_its_neighbour_does_not(
     assert [dial(network, "bot", a) for a in (MX_4, MX_6)] == ["refused"] * 2
 
 
+def test_a_staged_rule_counts_and_tells_and_stops_nothing(
+    network: Network, internet: Program, gate: GateRunner
+) -> None:
+    running = gate.start(policy(BLOCK | {"staged": True}))
+    running.wait("ready")
+
+    assert [dial(network, "bot", a) for a in (MX_4, MX_6)] == ["220 here"] * 2
+    seen = running.wait("flow.would")
+    assert (seen["rule"], seen["destination"], seen["port"]) == ("block", MX_4, 25)
+    running.say("stop")
+    assert 'action="would",rule="block",zone="lan"} 2.0' in flows(running.wait("stopped"))
+
+
 def test_a_redirected_flow_lands_here_and_remembers_where_it_wanted_to(
     network: Network, internet: Program, gate: GateRunner
 ) -> None:
