@@ -44,7 +44,7 @@ _FORMS = {
 }
 
 
-def explain(error: Mapping[str, Any], value: Any) -> tuple[Path, bool, str]:
+def explain(error: Mapping[str, Any], value: Any, schema: type[BaseModel] = Policy) -> tuple[Path, bool, str]:
     """(path of the fault, whether its key is meant, words) for one of ValidationError.errors()."""
     path: Path = tuple(p for p in error["loc"] if p != "[key]")
     path = _existing(path, value)
@@ -52,7 +52,7 @@ def explain(error: Mapping[str, Any], value: Any) -> tuple[Path, bool, str]:
     if "[key]" in error["loc"]:
         return path, True, f"{quote(path[-1])} is no name; expected lower-case letters, digits, '-' and '_'"
     if kind == "extra_forbidden":
-        known = _keys_of(path[:-1])
+        known = _keys_of(path[:-1], schema)
         return path, True, f"unknown key {quote(path[-1])}{did_you_mean(path[-1], known)}; expected {one_of(known)}"
     if kind == "missing":
         missing = error["loc"][-1]
@@ -125,9 +125,9 @@ def _existing(path: Path, value: Any) -> Path:
     return tuple(kept)
 
 
-def _keys_of(path: Path) -> list[str]:
+def _keys_of(path: Path, top: type[BaseModel]) -> list[str]:
     """The keys that the schema allows at `path`."""
-    schema: Any = Policy
+    schema: Any = top
     for step in path:
         schema = _step(schema, step)
         if schema is None:

@@ -25,11 +25,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """`path` from the outer archive's name to the member's; `content` is what could be unpacked."""
+    """`path` from the outer archive's name to the member's; `content` is what could be unpacked.
+
+    `encrypted`: it is there, but only whoever has the password can read it."""
 
     path: tuple[str, ...]
     content: bytes
     media_type: str
+    encrypted: bool = False
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ def _member(
         return
     if info.flag_bits & 0x1:
         opened.problems.append(f"encrypted: {inner[-1]}")
-        yield Member(inner, b"", "application/octet-stream")
+        yield Member(inner, b"", "application/octet-stream", encrypted=True)
         return
     content = _unpack(archive, info, inner[-1], budget, opened)
     kind = media_type(content)

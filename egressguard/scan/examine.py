@@ -17,6 +17,7 @@ from egressguard.policy.site import Scan
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type
+from egressguard.scan.office import has_macro, is_encrypted
 from egressguard.scan.walk import Part, has_uuencode, walk
 
 MAX_FINDINGS = 50
@@ -41,7 +42,7 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
     infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
     denied = [*_denied(found, settings), *opened.problems]
     denied += ["uuencoded file in the text" for p in walked.parts if p.is_text and has_uuencode(p.content)]
-    attachments = tuple(Attachment(m.path, m.media_type, len(m.content)) for m in found)
+    attachments = tuple(_attachment(member) for member in found)
     try:
         name = ask(content) if ask is not None else None
     except ScannerDown as wrong:
@@ -51,6 +52,12 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
         infected.append(name)
     verdict = Verdict.INFECTED if infected else Verdict.DENIED if denied else Verdict.CLEAN
     return ScanReport(verdict, _bounded([*infected, *denied]), attachments)
+
+
+def _attachment(member: Member) -> Attachment:
+    encrypted = member.encrypted or is_encrypted(member.content)
+    macro = has_macro(member.path[-1], member.content)
+    return Attachment(member.path, member.media_type, len(member.content), encrypted, macro)
 
 
 def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Iterable[Member]:

@@ -41,7 +41,7 @@ def receive_message(sock: socket.socket, max_octets: int) -> bytes:
 
 
 def encode_report(report: ScanReport) -> bytes:
-    attachments = [[list(a.path), a.media_type, a.size_octets] for a in report.attachments or ()]
+    attachments = [[list(a.path), a.media_type, a.size_octets, a.encrypted, a.macro] for a in report.attachments or ()]
     fields = {
         "verdict": report.verdict.value if report.verdict else None,
         "findings": report.findings,
@@ -56,8 +56,8 @@ def decode_report(line: bytes) -> ScanReport:
         fields = json.loads(line)
         verdict = Verdict(fields["verdict"]) if fields["verdict"] is not None else None
         attachments = tuple(
-            Attachment(tuple(str(name) for name in path), str(kind), int(size))
-            for path, kind, size in fields["attachments"]
+            Attachment(tuple(str(name) for name in path), str(kind), int(size), encrypted is True, macro is True)
+            for path, kind, size, encrypted, macro in fields["attachments"]
         )
         return ScanReport(verdict, tuple(str(f) for f in fields["findings"]), attachments)
     except (KeyError, TypeError, IndexError) as wrong:
