@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from egressguard.firewall import nft
+from egressguard.firewall.contain import contains, render_contained
 from egressguard.firewall.host import Host, read_inside_interfaces
 from egressguard.firewall.metrics import GateMetrics
 from egressguard.firewall.names import Names
 from egressguard.firewall.nflog import NflogReader, Observation
-from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, WOULD, render_ruleset
+from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, TABLE, WOULD, render_ruleset
 from egressguard.firewall.verdicts import Verdicts, can_decide
 from egressguard.net.headers import Packet
 from egressguard.policy.decision import FlowAction, FlowDecision
@@ -36,6 +38,12 @@ WATCH_SECONDS = 10
 COUNT_SECONDS = 2
 
 Record = Callable[[str, Mapping[str, object]], None]
+AskContained = Callable[[], Awaitable[Mapping[str, float] | None]]
+"""Address -> until (seconds since 1970) of the hosts that are shut out; None: whoever knows does not answer."""
+
+
+async def _nobody() -> Mapping[str, float] | None:
+    return None
 
 
 class Gate:
@@ -49,6 +57,7 @@ class Gate:
         registry: CollectorRegistry,
         plan_path: Path,
         plan_only: bool = False,
+        contained: AskContained = _nobody,
         watch_seconds: float = WATCH_SECONDS,
     ) -> None:
         self._policy = policy
@@ -59,6 +68,8 @@ class Gate:
         self._plan_path = plan_path
         self._plan_only = plan_only
         self._watch_seconds = watch_seconds
+        self._ask_contained = contained
+        self._contained: Mapping[str, float] = {}
         self._capabilities = nft.Capabilities(False, "none", "not started")
         self._inside: frozenset[str] = frozenset()
         self._applying = asyncio.Lock()  # a reload and a change of interfaces never load their tables at once
@@ -161,6 +172,7 @@ class Gate:
             self._metrics.applied.labels("failed").inc()
             raise
         self._loaded = True
+        self._contained = {}  # a new table knows of nobody
         self._metrics.applied.labels("ok").inc()
         self._metrics.flows.restarted()
         self._metrics.flows.update(await nft.read_counters())
@@ -221,8 +233,21 @@ class Gate:
             await asyncio.sleep(COUNT_SECONDS)
             if self.enforcing:
                 self._metrics.flows.update(await nft.read_counters())
+                async with self._applying:
+                    await self._contain()
             if self._reader is not None:
                 self._metrics.lost.set(self._reader.lost)
+
+    async def _contain(self) -> None:
+        """Bring the sets of contained hosts up to what the relay says; nobody answering changes nothing."""
+        wanted = await self._ask_contained() if contains(self._policy) else None
+        if wanted is None or wanted == self._contained:
+            return
+        try:
+            await nft.change(render_contained(wanted, time.time(), TABLE))
+            self._contained = wanted
+        except nft.NftError as wrong:
+            log.error("contained hosts are not shut out", extra={"fields": {"why": str(wrong)}})
 
     async def _watch(self) -> None:
         """Interfaces come and go; "@inside" follows them."""

@@ -57,6 +57,11 @@ async def exists() -> bool:
     return any(item.get("table", {}).get("name") == TABLE for item in listed["nftables"])
 
 
+async def change(commands: str) -> None:
+    """Run commands that change our table's sets, in one transaction."""
+    await _run("-f", "-", given=commands)
+
+
 async def read_counters() -> dict[str, tuple[int, int]]:
     """Name -> (packets, octets) of our named counters; empty when the table is not there."""
     try:

@@ -15,6 +15,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from egressguard.firewall.contain import CONTAINED, contained_matches, contained_sets, contains
 from egressguard.firewall.host import Host
 from egressguard.net.flow import IPNetwork
 from egressguard.policy.model import FlowRule, Policy
@@ -45,6 +46,7 @@ def render_ruleset(policy: Policy, host: Host) -> str:
     """The whole transaction, for `nft -f -`."""
     lines = [
         *_sets(policy, host),
+        *contained_sets(policy),
         *_counters(policy, host),
         *_rule_chains(policy, host),
         *_prerouting(policy, host),
@@ -130,6 +132,8 @@ def _counters(policy: Policy, host: Host) -> Iterator[str]:
             yield f"counter {counter_name(rule.name, zone)} {{ }}"
     if _guards(policy, host):
         yield f"counter {counter_name(GUARD_RULE, OWN_ZONE)} {{ }}"
+    if contains(policy):
+        yield f"counter {counter_name(CONTAINED, ANY_ZONE)} {{ }}"
 
 
 def _guards(policy: Policy, host: Host) -> bool:
@@ -150,6 +154,11 @@ def _rule_chains(policy: Policy, host: Host) -> Iterator[str]:
         yield f"\tqueue num {policy.site.packet_plane.queue_number}"
     yield '\tdrop comment "nobody decides: closed"'
     yield "}"
+    if contains(policy):
+        yield f"chain {CONTAINED} {{"
+        yield f"\t{_log(policy, BLOCKED, CONTAINED)}"
+        yield "\treject with tcp reset"
+        yield "}"
     for index, rule in enumerate(policy.flows):
         if rule.staged:
             yield from _staged_chain(policy, rule)
@@ -286,6 +295,9 @@ def _prerouting_rule(policy: Policy, host: Host, rule: FlowRule) -> Iterator[str
 def _forward(policy: Policy) -> Iterator[str]:
     yield "chain forward {"
     yield "\ttype filter hook forward priority filter; policy accept;"
+    counter = f"counter name {counter_name(CONTAINED, ANY_ZONE)}"
+    for match in contained_matches(policy):
+        yield f'\t{match} {counter} goto {CONTAINED} comment "{CONTAINED} by a limit"'
     yield f'\tct direction reply {_CLIENT_PORTS} {_NO_OPENING["tcp"]} accept comment "answers"'
     yield f'\tct direction reply {_NO_OPENING["udp"]} accept comment "answers"'
     for rule in policy.flows:

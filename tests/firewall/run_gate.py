@@ -1,7 +1,8 @@
 """Run a Gate in this process's network namespace, for tests that send it real traffic.
 
 Standard input, a JSON array a line: ["start", POLICY, REDIRECT_PORT, RELAY_UID, PLAN_PATH], ["reload", POLICY],
-["metrics"], ["stop"]. Standard output, a JSON array a line: the answers, and [KIND, FIELDS] of what is recorded.
+["metrics"], ["contain", {ADDRESS: SECONDS}], ["stop"]. Standard output, a JSON array a line: the answers, and
+[KIND, FIELDS] of what is recorded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,11 @@ async def main() -> None:
     threading.Thread(target=read_commands, args=(asyncio.get_running_loop(), commands), daemon=True).start()
     _, given, redirect_port, relay_uid, plan_path = await commands.get()
     registry = CollectorRegistry()
+    hosts: dict[str, float] = {}
+
+    async def contained() -> dict[str, float]:
+        return dict(hosts)
+
     gate = Gate(
         Policy.model_validate(given),
         redirect_port=redirect_port,
@@ -43,12 +50,17 @@ async def main() -> None:
         registry=registry,
         plan_path=Path(plan_path),
         watch_seconds=0.05,
+        contained=contained,
     )
     await gate.start()
     running = asyncio.create_task(gate.run())
     say("ready", gate.status())
     while (command := await commands.get())[0] != "stop":
-        await obey(gate, registry, command)
+        if command[0] == "contain":
+            hosts.clear()
+            hosts.update({host: time.time() + seconds for host, seconds in command[1].items()})
+        else:
+            await obey(gate, registry, command)
     await gate.stop()
     running.cancel()
     say("stopped", generate_latest(registry).decode())

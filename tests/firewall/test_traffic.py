@@ -126,6 +126,33 @@ def test_a_staged_rule_counts_and_tells_and_stops_nothing(
     assert 'action="would",rule="block",zone="lan"} 2.0' in flows(running.wait("stopped"))
 
 
+BOT = ("192.0.2.30", "2001:db8:1::30", "2001:db8:1::1e")
+CONTAINS = {"limits": [{"name": "few", "per": "host", "messages_per_hour": 9, "above": "contain"}]}
+
+
+def test_a_contained_host_reaches_no_mail_port_and_is_let_go(
+    network: Network, internet: Program, gate: GateRunner
+) -> None:
+    allow = {"name": "all", "from": "lan", "port": 25, "action": "allow"}
+    running = gate.start(policy(allow) | CONTAINS)
+    running.wait("ready")
+    assert dial(network, "bot", MX_4) == "220 here"
+
+    running.say("contain", {bot: 60 for bot in BOT})
+
+    wait_until(lambda: dial(network, "bot", MX_4) == "refused")
+    assert dial(network, "bot", MX_6) == "refused"
+    assert dial(network, "laptop", MX_4) == "220 here"
+    assert running.wait("flow.blocked")["rule"] == "contained"
+
+    running.say("reload", policy(allow) | CONTAINS)  # a new table learns it again
+    running.wait("reloaded")
+    wait_until(lambda: dial(network, "bot", MX_4) == "refused")
+
+    running.say("contain", {})
+    wait_until(lambda: dial(network, "bot", MX_4) == "220 here")
+
+
 def test_a_redirected_flow_lands_here_and_remembers_where_it_wanted_to(
     network: Network, internet: Program, gate: GateRunner
 ) -> None:

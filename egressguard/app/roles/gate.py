@@ -8,7 +8,7 @@ import pwd
 from typing import Any
 
 from egressguard.app.children import ROLES
-from egressguard.app.control import Commands
+from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.firewall.gate import Gate
@@ -24,6 +24,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             registry=frame.registry,
             plan_path=places.plan,
             plan_only=high_ports,
+            contained=lambda: _contained(places),
         )
         await gate.start()
         running = asyncio.create_task(gate.run())
@@ -36,6 +37,15 @@ async def run(places: Places, *, high_ports: bool) -> None:
         await gate.stop()
         if not running.cancel():
             running.result()  # a gate that ended by itself ends the role with its own exception
+
+
+async def _contained(places: Places) -> dict[str, float] | None:
+    """The hosts that the relay shuts out; None when it does not answer."""
+    try:
+        rows = await asyncio.to_thread(ask, places.control("relay"), "limits.contained", 5)
+        return {str(row["host"]): float(row["until"]) for row in rows}
+    except (DaemonUnreachable, CommandError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _redirect_port(frame: Frame) -> int | None:
