@@ -1,7 +1,7 @@
 # Every target calls the scripts that also work without make.
 SUITE ?= bookworm
 
-.PHONY: check test run lab fresh lock peers bench
+.PHONY: check test run lab fresh lock peers bench reference fuzz
 
 check: ## format, lint, types, import contracts, tests
 	scripts/test
@@ -20,6 +20,15 @@ lab: ## the whole story in network namespaces (root)
 bench: ## measure beside the real peers (root); the last line of each is JSON
 	scripts/test --peers --install-only
 	.venv/bin/python benchmarks/inbound.py
+
+reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
+	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json
+	.venv/bin/egressguard schema --overlay >rules/schema.json.new && mv rules/schema.json.new rules/overlay.schema.json
+	.venv/bin/egressguard schema --markdown >docs/rules.md.new && mv docs/rules.md.new docs/rules.md
+
+FUZZ ?= 20000
+fuzz: ## damaged rule files, FUZZ times as many as the tests try: make fuzz FUZZ=20000
+	EGRESSGUARD_FUZZ=$(FUZZ) .venv/bin/python -m pytest -q --timeout=0 tests/policy/test_rubbish.py
 
 fresh: ## prove scripts/run and scripts/test in a minimal Debian: make fresh SUITE=trixie (root)
 	scripts/fresh $(SUITE)

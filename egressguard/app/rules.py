@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from egressguard.policy.document import Fault
+from egressguard.policy.expand import OVERLAYS
 from egressguard.policy.load import Loaded, parse_rules
 
 MAX_FILES = 2000
@@ -33,10 +34,16 @@ def _display(directory: Path, name: str) -> str:
     return str(directory) if name == "(rules)" else str(directory / name)
 
 
+def read_files_below(directory: Path) -> tuple[dict[str, bytes], list[Fault]]:
+    """All files below `directory` but hidden ones, by their names relative to it; what cannot be read is a fault."""
+    try:
+        return _contents(directory, sorted(_walk(directory, directory.parent)))
+    except OSError as wrong:
+        return {}, [Fault(str(directory), 1, 1, f"{wrong.strerror}; expected a directory")]
+
+
 def read_files(directory: Path) -> tuple[dict[str, bytes], list[Fault]]:
     """All files below `directory` that rules may name, by their names relative to it."""
-    contents: dict[str, bytes] = {}
-    faults: list[Fault] = []
     try:
         paths = sorted(_walk(directory, directory))
     except OSError as wrong:
@@ -44,6 +51,12 @@ def read_files(directory: Path) -> tuple[dict[str, bytes], list[Fault]]:
     if not any(path.suffix in {".yaml", ".yml"} for path in paths):
         words = "no rule files; expected at least one *.yaml with a `site:` section"
         return {}, [Fault(str(directory), 1, 1, words)]
+    return _contents(directory, paths)
+
+
+def _contents(directory: Path, paths: Sequence[Path]) -> tuple[dict[str, bytes], list[Fault]]:
+    contents: dict[str, bytes] = {}
+    faults: list[Fault] = []
     room = MAX_TOTAL_OCTETS
     for path in paths[:MAX_FILES]:
         try:
@@ -59,12 +72,17 @@ def read_files(directory: Path) -> tuple[dict[str, bytes], list[Fault]]:
 def _walk(directory: Path, top: Path) -> Iterator[Path]:
     """Files below `directory`, less the hidden ones and the expectations."""
     for path in directory.iterdir():
-        if path.name.startswith(".") or (directory == top and path.name == EXPECTATIONS):
+        if path.name.startswith(".") or (path.name == EXPECTATIONS and _is_place_of_rules(directory, top)):
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path, top)
         else:
             yield path
+
+
+def _is_place_of_rules(directory: Path, top: Path) -> bool:
+    """The rules directory itself, or an overlay in it: where a folder `expect` holds expectations."""
+    return directory == top or directory.parent == top / OVERLAYS
 
 
 def _read(path: Path, most: int) -> bytes:

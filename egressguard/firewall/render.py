@@ -59,6 +59,20 @@ def render_ruleset(policy: Policy, host: Host) -> str:
     return head + f"table inet {TABLE} {{\n" + comment + "".join(f"\t{line}\n" for line in lines) + "}\n"
 
 
+def statements_of(ruleset: str, rule_name: str) -> list[str]:
+    """The lines of a rendered ruleset that a rule became: its chains, and where they are gone to."""
+    found: list[str] = []
+    inside = False
+    for line in ruleset.splitlines():
+        text = line.strip()
+        if text in {f"chain rule_{rule_name} {{", f"chain would_{rule_name} {{"}:
+            inside = True
+        if inside or f'comment "{rule_name} ' in text:
+            found.append(line.removeprefix("\t"))
+        inside = inside and text != "}"
+    return found
+
+
 def counter_name(rule: str, zone: str) -> str:
     return f"c_{rule}/{zone}"
 

@@ -138,7 +138,7 @@ def _syntax(wrong: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
     lines = text.splitlines()
     start = lines[line][max(column - 1, 0) : column + 1] if line < len(lines) else ""
     if "@" in start or "*" in start or "`" in start:
-        hint = "a value that starts with '@', '*' or '`' needs quotes, such as \"@name\""
+        hint = "expected quotes around a value that starts with '@', '*' or '`', such as \"@name\""
     elif "\t" in start:
         hint = "expected spaces, not tabs, at the start of a line"
     else:
@@ -162,7 +162,8 @@ class _Reader:
         if not isinstance(top, yaml.MappingStartEvent):
             if isinstance(top, yaml.ScalarEvent) and not top.value:
                 return {}
-            raise _Halt(_at(top), "expected a mapping of sections: site, flows, mail, limits, routes, devices")
+            found = "a list" if isinstance(top, yaml.SequenceStartEvent) else "a lone value"
+            raise _Halt(_at(top), f"found {found}, expected a mapping of sections such as `site:` and `flows:`")
         value = self._value(top, ())
         self._next()  # the document ends
         if not isinstance(second := self._next(), yaml.StreamEndEvent):
@@ -228,7 +229,8 @@ class _Reader:
         key = str(event.value)
         if key in mapping:
             line, column = self._document.key_places[(*path, key)]
-            self._fault(at, f"the key '{key[:60]}' stands twice; the first is at {line}:{column}, expected one")
+            shown = "".join(c if c.isprintable() else "?" for c in key[:60])
+            self._fault(at, f"the key '{shown}' stands twice; the first is at {line}:{column}, expected one")
         else:
             self._document.key_places[(*path, key)] = at
         return key

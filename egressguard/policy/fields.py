@@ -1,6 +1,9 @@
 """The words that rule files are made of: names, ports, addresses, one value or a list of them.
 
-Each type refuses what it does not understand with words of what was expected; none repairs anything.
+Contract
+    Each type refuses what it does not understand with words of what was expected; none repairs anything.
+    Each says its form in JSON Schema too (policy.reference makes the schema of the rule files from it): not stricter
+    than the type itself, and looser only where a pattern cannot tell.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 
 from egressguard.net.flow import IPAddress, IPNetwork
 
@@ -19,10 +23,12 @@ FILE_PATTERN = r"^file:.+$"
 FOLDER_PATTERN = r"^[A-Z][A-Za-z0-9-]{0,31}$"
 TEXT_PATTERN = r"^[\x20-\x7e]*$"
 HEADER_PATTERN = r"^[!-9;-~]{1,76}$"
+ADDRESS_FORM = r"[0-9A-Fa-f:.]+"
+PREFIX_FORM = ADDRESS_FORM + r"(/[0-9.]{1,15})?"
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, description="lower-case name, at most 63 characters")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-ListenPort = Annotated[int, Field(ge=0, le=65535, description="0 = any free port")]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
 Domain = Annotated[str, Field(pattern=DOMAIN_PATTERN)]
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -58,8 +64,15 @@ def _list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Network = Annotated[IPNetwork, BeforeValidator(parse_network)]
-Address = Annotated[IPAddress, BeforeValidator(_parse_address)]
+def form(pattern: str) -> WithJsonSchema:
+    """Text of this form, as JSON Schema says it."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
+
+
+Network = Annotated[IPNetwork, BeforeValidator(parse_network), form(PREFIX_FORM)]
+Listing = Annotated[IPNetwork, BeforeValidator(parse_network), form(rf"{PREFIX_FORM}|file:.+")]
+"""A set's entry. "file:PATH" stands in the rule file only: policy.expand puts what the file lists in its place."""
+Address = Annotated[IPAddress, BeforeValidator(_parse_address), form(ADDRESS_FORM)]
 
 
 class Strict(BaseModel):
@@ -72,18 +85,35 @@ class Strict(BaseModel):
 
 
 Item = TypeVar("Item")
-Many = Annotated[tuple[Item, ...], BeforeValidator(_one_or_many)]
+
+
+class _OneOrList:
+    """JSON Schema's word for it: an item, or the list of items."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        listed = handler(core)
+        return {"anyOf": [listed["items"], listed]}
+
+
+Many = Annotated[tuple[Item, ...], BeforeValidator(_one_or_many), _OneOrList()]
 """One value or a list of them; always a tuple inside."""
+Some = Annotated[tuple[Item, ...], Field(min_length=1), BeforeValidator(_one_or_many), _OneOrList()]
+"""What a matcher takes: an empty list is refused. Left out it would match everything, which is not what [] says."""
 Listed = Annotated[tuple[Item, ...], BeforeValidator(_list)]
 Names = Many[Name]
+SomeNames = Some[Name]
 Texts = Many[str]
+SomeTexts = Some[str]
 Networks = Many[Network]
-Ports = Many[Port]
+SomePorts = Some[Port]
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
-_NUMBER = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,3})?")
+CLOCK_FORM = r"(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
+NUMBER_FORM = r"-?[0-9]{1,6}(\.[0-9]{1,3})?"
+_CLOCK = re.compile(CLOCK_FORM)
+_NUMBER = re.compile(NUMBER_FORM)
+_DAY = f"({'|'.join(WEEKDAYS)})"
 
 
 def parse_hours(value: Any) -> tuple[int, int]:
@@ -114,9 +144,13 @@ def _parse_number(value: Any) -> Any:
     raise ValueError("expected a number such as 6 or 7.5")
 
 
-Hours = Annotated[tuple[int, int], BeforeValidator(parse_hours)]
-Weekdays = Annotated[frozenset[int], BeforeValidator(parse_weekdays)]
-Number = Annotated[float, BeforeValidator(_parse_number)]
+Hours = Annotated[tuple[int, int], BeforeValidator(parse_hours), form(f"{CLOCK_FORM}-{CLOCK_FORM}")]
+Weekdays = Annotated[frozenset[int], BeforeValidator(parse_weekdays), form(f"{_DAY}(-{_DAY})?")]
+Number = Annotated[
+    float,
+    BeforeValidator(_parse_number),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER_FORM}$"}]}),
+]
 """A decimal; YAML's other forms of floats (exponents, .inf) are not taken."""
 AuthResult = Literal["none", "pass", "fail", "softfail", "neutral", "policy", "temperror", "permerror"]
 """RFC 8601 s2.7: what a check of SPF, DKIM or DMARC can come to."""

@@ -10,13 +10,15 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from egressguard.net.flow import Flow, IPAddress
 from egressguard.policy.decision import FlowAction, FlowDecision, Would
+from egressguard.policy.index import prepared
+from egressguard.policy.index_flows import FlowIndex
 from egressguard.policy.model import FlowRule, Policy
-from egressguard.policy.networks import normal, within, zones_of
+from egressguard.policy.networks import normal
 
 AddressesOf = Callable[[str], frozenset[IPAddress] | None]
 
@@ -40,41 +42,30 @@ def decide_flow(policy: Policy, flow: Flow, surroundings: Surroundings, *, start
     """The decision on one flow; `start_at` names the rule to begin with (the one that queued it).
 
     A `start_at` that the policy no longer has (it was replaced meanwhile) means all rules."""
-    zones = zones_of(policy, flow.source, flow.interface, surroundings.inside_interfaces)
+    index = prepared(policy, FlowIndex)
+    rules = index.candidates(flow, surroundings.inside_interfaces)
+    if start_at is not None:
+        first = index.position.get(start_at, 0)
+        rules = rules >> first << first
     would: tuple[Would, ...] = ()
-    for rule in _rules_from(policy, start_at):
-        answer = _matches(policy, rule, flow, zones, surroundings)
+    while rules:
+        lowest = rules & -rules
+        rules ^= lowest
+        number = lowest.bit_length() - 1
+        rule = index.rules[number]
+        answer = not rule.destination_host or _host_matches(rule, flow.destination, surroundings.addresses_of)
         if rule.staged:
             would += (Would(rule.name, rule.action),) if answer else ()
         elif answer is None:
             return FlowDecision(None, rule.name, "a host name is not resolved yet", would)
         elif answer:
-            return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}", would)
+            decision = index.decisions[number]
+            return replace(decision, would=would) if would else decision
     return replace(NO_RULE, would=would) if would else NO_RULE
 
 
-def _rules_from(policy: Policy, start_at: str | None) -> Sequence[FlowRule]:
-    names = [rule.name for rule in policy.flows] if start_at is not None else []
-    return policy.flows[names.index(start_at) :] if start_at in names else policy.flows
-
-
-def _matches(
-    policy: Policy, rule: FlowRule, flow: Flow, zones: frozenset[str], surroundings: Surroundings
-) -> bool | None:
-    if rule.protocol != flow.protocol.value or (rule.port and flow.destination_port not in rule.port):
-        return False
-    if rule.from_zone and zones.isdisjoint(rule.from_zone):
-        return False
-    if rule.source and not within(policy, flow.source, rule.source):
-        return False
-    if rule.destination and not within(policy, flow.destination, rule.destination):
-        return False
-    return _host_matches(rule, normal(flow.destination), surroundings.addresses_of)
-
-
-def _host_matches(rule: FlowRule, destination: IPAddress, addresses_of: AddressesOf) -> bool | None:
-    if not rule.destination_host:
-        return True
+def _host_matches(rule: FlowRule, address: IPAddress, addresses_of: AddressesOf) -> bool | None:
+    destination = normal(address)
     answers = [addresses_of(name) for name in rule.destination_host]
     if any(destination in map(normal, known) for known in answers if known is not None):
         return True

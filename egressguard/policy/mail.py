@@ -12,16 +12,13 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from itertools import chain
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from egressguard.policy.decision import NO_EFFECTS, Effects, MailAction, MailDecision, Would
 from egressguard.policy.facts import Excess, MailFacts
-from egressguard.policy.matchers import matches
+from egressguard.policy.index import prepared
+from egressguard.policy.index_mail import Limits, MailIndex, once
 from egressguard.policy.model import Limit, MailRule, Policy
-
-Item = TypeVar("Item")
 
 NO_RULE = MailDecision(MailAction.REJECT, "(none)", "no rule matched", text="relaying denied")
 
@@ -30,15 +27,15 @@ _STRICTNESS = (MailAction.DEFER, MailAction.REJECT, MailAction.QUARANTINE, MailA
 
 def decide_mail(policy: Policy, facts: MailFacts) -> MailDecision:
     """The decision on a whole message for one recipient: what cannot be known now is a DEFER."""
-    trail = _Trail(policy, facts)
-    for rule in policy.mail:
-        answer = matches(policy, rule.match, facts)
-        if answer is None and not rule.staged:
+    index = prepared(policy, MailIndex)
+    trail = _Trail(policy, index, facts)
+    for number, answer in index.answers(policy, facts, *index.sift(facts)):
+        if answer is None and not index.rules[number].staged:
             words = "; ".join(facts.scan.findings) if facts.scan else ""
             reason = words or "a matcher cannot answer now"
             text = "cannot be judged now, try again later"
-            return trail.end(MailDecision(MailAction.DEFER, rule.name, reason, text=text))
-        if answer and (decision := trail.take(rule)) is not None:
+            return trail.end(MailDecision(MailAction.DEFER, index.rules[number].name, reason, text=text))
+        if answer and (decision := trail.take(number)) is not None:
             return decision
     return trail.end(NO_RULE)
 
@@ -48,15 +45,16 @@ def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
 
     A rule that needs the content to stop the message (malware, too large) is passed over: it may only make
     things stricter, and a stranger is to be refused here, not scanned and held."""
-    trail = _Trail(policy, facts)
-    for rule in policy.mail:
-        if rule.staged:
+    index = prepared(policy, MailIndex)
+    trail = _Trail(policy, index, facts)
+    left, unsure = index.sift(facts)
+    left &= index.in_force & (index.accepting | ~unsure)
+    for number, answer in index.answers(policy, facts, left, unsure):
+        action = index.rules[number].action
+        if answer is None and action != "accept":
             continue
-        answer = matches(policy, rule.match, facts)
-        if answer is False or (answer is None and rule.action != "accept"):
-            continue
-        decision = trail.take(rule) if answer else None
-        if decision is None and rule.action == "continue":
+        decision = trail.take(number) if answer else None
+        if decision is None and action == "continue":
             continue
         refuses = decision is not None and decision.action in {MailAction.REJECT, MailAction.DEFER}
         return decision if refuses else None
@@ -71,17 +69,13 @@ def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
     hardest = min(every, key=lambda decision: _STRICTNESS.index(decision.action), default=NO_RULE)
     effects = [decision.effects for decision in every]
     merged = Effects(
-        headers=_once(e.headers for e in effects),
-        tags=_once(e.tags for e in effects),
+        headers=once(e.headers for e in effects),
+        tags=once(e.tags for e in effects),
         via=hardest.effects.via,
-        notify=_once(e.notify for e in effects),
-        limits=_once(e.limits for e in effects),
+        notify=once(e.notify for e in effects),
+        limits=once(e.limits for e in effects),
     )
-    return replace(hardest, effects=merged, would=_once(decision.would for decision in every))
-
-
-def _once(groups: Iterable[Iterable[Item]]) -> tuple[Item, ...]:
-    return tuple(dict.fromkeys(chain.from_iterable(groups)))
+    return replace(hardest, effects=merged, would=once(decision.would for decision in every))
 
 
 @dataclass(slots=True)
@@ -89,51 +83,49 @@ class _Trail:
     """What the rules that matched so far have added."""
 
     policy: Policy
+    index: MailIndex
     facts: MailFacts
     effects: Effects = NO_EFFECTS
-    would: list[Would] = field(default_factory=list)
+    would: tuple[Would, ...] = ()
 
-    def take(self, rule: MailRule) -> MailDecision | None:
-        """`rule` matched: its decision, or None when the evaluation goes on."""
+    def take(self, number: int) -> MailDecision | None:
+        """The rule of this number matched: its decision, or None when the evaluation goes on."""
+        rule = self.index.rules[number]
         if rule.staged:
-            self.would.append(Would(rule.name, rule.action))
+            self.would += (Would(rule.name, rule.action),)
             return None
-        self._add(rule)
+        self.effects = _added(self.effects, self.index.effects[number])
         for name in rule.limit:
-            limit = limit_of(self.policy, name)
             excess = self.facts.exceeded.get(name)
+            limit = limit_of(self.policy, name) if excess is not None else None
             if limit is None or excess is None:
                 continue
             if not limit.staged:
                 return self.end(_above(limit, rule, excess))
-            self.would.append(Would(f"limit {name}", limit.above))
-        if rule.action == "continue":
-            return None
-        folder = rule.folder if rule.action == "quarantine" else ""
-        reason = f"matched at {rule.at}"
-        return self.end(MailDecision(MailAction(rule.action), rule.name, reason, folder, rule.text))
+            self.would += (Would(f"limit {name}", limit.above),)
+        return None if rule.action == "continue" else self.end(self.index.decisions[number])
 
     def end(self, decision: MailDecision) -> MailDecision:
-        if self.effects is NO_EFFECTS and not self.would:
+        if decision.effects is self.effects and not self.would:
             return decision
-        return replace(decision, effects=self.effects, would=tuple(self.would))
+        return replace(decision, effects=self.effects, would=self.would)
 
-    def _add(self, rule: MailRule) -> None:
-        if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit):
-            return
-        have = self.effects
-        self.effects = Effects(
-            headers=(*have.headers, *rule.add_header.items()),
-            tags=_once((have.tags, rule.tag)),
-            via=have.via or rule.route,
-            notify=(*have.notify, *((rule.name, address) for address in rule.notify)),
-            limits=_once((have.limits, rule.limit)),
-        )
+
+def _added(have: Effects, more: Effects) -> Effects:
+    if have is NO_EFFECTS or more is NO_EFFECTS:
+        return have if more is NO_EFFECTS else more
+    return Effects(
+        headers=(*have.headers, *more.headers),
+        tags=once((have.tags, more.tags)),
+        via=have.via or more.via,
+        notify=(*have.notify, *more.notify),
+        limits=once((have.limits, more.limits)),
+    )
 
 
 def limit_of(policy: Policy, name: str) -> Limit | None:
     """The limit of this name; load has checked that there is one."""
-    return next((limit for limit in policy.limits if limit.name == name), None)
+    return prepared(policy, Limits).by_name.get(name)
 
 
 def _above(limit: Limit, rule: MailRule, excess: Excess) -> MailDecision:

@@ -15,7 +15,7 @@ from egressguard.mail.address import domain_of
 from egressguard.net.flow import IPAddress
 from egressguard.policy.facts import Attachment, MailFacts, Moment
 from egressguard.policy.model import Device, MailMatch, Policy
-from egressguard.policy.networks import normal, within, zones_of
+from egressguard.policy.networks import devices_at, within, zones_of
 from egressguard.policy.patterns import domain_matches, name_matches, path_matches, text_matches
 
 ANY_DEVICE = "@any"
@@ -36,13 +36,18 @@ def answers(policy: Policy, match: MailMatch, facts: MailFacts) -> Iterator[tupl
     """(key, answer) for each matcher that the rule has, in the schema's order."""
     for key, ask in MATCHERS.items():
         wanted = getattr(match, key)
-        if wanted is not None and wanted not in ((), {}):
+        if is_asked(wanted):
             yield key, ask(policy, wanted, facts)
+
+
+def is_asked(wanted: object) -> bool:
+    """Whether a rule has the matcher of which it says this."""
+    return wanted is not None and wanted not in ((), {})
 
 
 def device_of(policy: Policy, client: IPAddress) -> Device | None:
     """The first device that has this address."""
-    return next((device for device in policy.devices if _is_device(device, client)), None)
+    return next(iter(devices_at(policy, client)), None)
 
 
 def _client(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
@@ -53,21 +58,12 @@ def _client(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
 
 
 def _device(policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> bool:
-    named = (device for device in policy.devices if ANY_DEVICE in wanted or device.name in wanted)
-    return any(_device_may(device, facts) for device in named)
-
-
-def _is_device(device: Device, client: IPAddress) -> bool:
-    address = normal(client)  # a device has a handful of addresses
-    return any(address.version == network.version and address in network for network in device.addresses)
-
-
-def _device_may(device: Device, facts: MailFacts) -> bool:
     """Pinned: its address, one of its senders, one of its recipients."""
-    return (
-        _is_device(device, facts.client)
-        and path_matches(device.senders, facts.reverse_path)
+    named = (d for d in devices_at(policy, facts.client) if ANY_DEVICE in wanted or d.name in wanted)
+    return any(
+        path_matches(device.senders, facts.reverse_path)
         and (not device.recipients or path_matches(device.recipients, facts.forward_path))
+        for device in named
     )
 
 

@@ -3,6 +3,7 @@
 Contract
     Unknown keys, wrong types and out-of-range values are faults (pydantic, strict, extra="forbid").
     Names that point elsewhere (zones, sets, smart hosts, listeners) are checked by policy.crosscheck, not here.
+    Every key has a description and a valid example: docs/rules.md and rules/schema.json are made from them.
     Everything is frozen: a Policy never changes, it is replaced.
     `at` is where the mapping stands ("flows.yaml:12:5"); load fills it in, rule files cannot.
 """
@@ -13,180 +14,260 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import (
     FOLDER_PATTERN,
-    HEADER_PATTERN,
     TEXT_PATTERN,
-    AuthResult,
-    Hours,
     Listed,
-    Many,
     Name,
     Names,
     Networks,
-    Number,
-    Ports,
+    SomeNames,
+    SomePorts,
+    SomeTexts,
     Strict,
     Texts,
-    Weekdays,
 )
+from egressguard.policy.match import HeaderName, MailMatch, RouteMatch
 from egressguard.policy.site import Site
 
-Count = Annotated[int, Field(ge=1, le=10**12)]
-HeaderName = Annotated[str, Field(pattern=HEADER_PATTERN)]
+__all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule"]
+
 Line = Annotated[str, Field(max_length=400, pattern=TEXT_PATTERN)]
 Folder = Annotated[str, Field(pattern=FOLDER_PATTERN)]
 
 
 class Rule(Strict):
-    """What every rule has. Names stand once in their section.
+    """What every rule has."""
 
-    `staged`: the rule is evaluated, counted and journaled as what it *would* do; nothing happens by it.
-    `enabled: false`: as if it were not there.
-    """
-
-    name: Name
-    enabled: bool = True
-    staged: bool = False
-    note: str = ""
+    name: Name = Field(
+        description="its name, once in its section; the journal, counters and overlays know it by this",
+        examples=["block-direct-smtp"],
+    )
+    enabled: bool = Field(
+        True, description="false = checked like the rest, then as if it were not there", examples=[False]
+    )
+    staged: bool = Field(
+        False,
+        description="true = evaluated, counted and journaled as what it would do; nothing happens by it",
+        examples=[True],
+    )
+    note: str = Field(
+        "", description="for the reader; nothing comes of it; left out = none", examples=["ticket 4711; until June"]
+    )
 
 
 class FlowRule(Rule):
-    """A matcher left out matches everything. `source`/`destination` take prefixes and @set names.
+    """What happens to the packets of one kind of connection. A matcher left out matches everything."""
 
-    `decide: queue` hands the flow's first packet to the daemon: needed by matchers that the kernel cannot answer
-    (`destination_host`). While the daemon is away such packets are dropped: it fails closed.
-    """
-
-    from_zone: Names = Field((), alias="from")
-    source: Texts = ()
-    destination: Texts = ()
-    destination_host: Texts = ()
-    protocol: Literal["tcp", "udp"] = "tcp"
-    port: Ports = ()
-    decide: Literal["kernel", "queue"] = "kernel"
-    action: Literal["allow", "reject", "drop", "redirect"]
-    log: bool = Field(True, description="blocked and redirected flows are logged at a bounded rate")
-
-
-class MailMatch(Strict):
-    """All keys must match; a key with a list matches when one item does. Paths and domains ignore case.
-
-    `client` takes zone names, @set names and prefixes; `device` takes device names and "@any" (any in `devices`);
-    `sender`/`recipient` take addresses, "*@domain" and "<>" (the null reverse-path);
-    `sender_domain`/`recipient_domain` take domains, ".domain" (any subdomain) and "@local" (the site's).
-    """
-
-    client: Texts = ()
-    device: Texts = ()
-    listener: Names = ()
-    redirected: bool | None = None
-    authenticated: bool | None = None
-    user: Texts = ()
-    tls: bool | None = None
-    helo: Texts = ()
-    sender: Texts = ()
-    sender_domain: Texts = ()
-    recipient: Texts = ()
-    recipient_domain: Texts = ()
-    weekdays: Many[Weekdays] = ()
-    hours: Many[Hours] = ()
-    over_limit: Names = ()
-    spf: Many[AuthResult] = ()
-    dkim: Many[AuthResult] = ()
-    dmarc: Many[AuthResult] = ()
-    more_than_recipients: Annotated[int, Field(ge=1)] | None = None
-    larger_than_octets: Annotated[int, Field(ge=0)] | None = None
-    header: dict[HeaderName, Texts] = Field(default_factory=dict)
-    attachment_name: Texts = ()
-    attachment_type: Texts = ()
-    attachment_encrypted: bool | None = None
-    attachment_macro: bool | None = None
-    attachment_deeper_than: Annotated[int, Field(ge=1, le=16)] | None = None
-    verdict: Many[Annotated[Verdict, Field(strict=False)]] = ()
-    score_at_least: Number | None = None
+    from_zone: SomeNames = Field(
+        (),
+        alias="from",
+        description="zones that the packet comes from; left out = any",
+        examples=["lan", ["lan", "guests"]],
+    )
+    source: SomeTexts = Field(
+        (),
+        description="prefixes and @sets that the source address is in; left out = any",
+        examples=["192.168.1.64/26", ["@mail-servers", "2001:db8:1::25"]],
+    )
+    destination: SomeTexts = Field(
+        (),
+        description="prefixes and @sets that the destination address is in; left out = any",
+        examples=["203.0.113.0/24"],
+    )
+    destination_host: SomeTexts = Field(
+        (),
+        description="host names that the destination address belongs to; needs `decide: queue`; left out = any",
+        examples=["mx.partner.example"],
+    )
+    protocol: Literal["tcp", "udp"] = Field("tcp", description="the transport protocol", examples=["udp"])
+    port: SomePorts = Field((), description="destination ports; left out = any", examples=[25, [465, 587]])
+    decide: Literal["kernel", "queue"] = Field(
+        "kernel",
+        description="queue = the daemon decides on a flow's first packet, as destination_host needs it; while it is "
+        "away, such packets are dropped",
+        examples=["queue"],
+    )
+    action: Literal["allow", "reject", "drop", "redirect"] = Field(
+        description="what happens to the flow: see Actions", examples=["reject"]
+    )
+    log: bool = Field(
+        True, description="blocked and redirected flows are journaled, at a bounded rate", examples=[False]
+    )
 
 
 class MailRule(Rule):
-    """`action: continue` goes on with the next rule; what the rule adds (headers, tags, limits, ...) stays added."""
+    """What happens to a message. What rules with `action: continue` add, stays added."""
 
-    match: MailMatch = MailMatch()
-    action: Literal["accept", "reject", "defer", "quarantine", "hold", "continue"]
-    folder: Folder = "Held"
-    text: Line = ""
-    limit: Names = ()
-    add_header: dict[HeaderName, Line] = Field(default_factory=dict)
-    tag: Names = ()
-    route: Names = ()
-    notify: Texts = ()
+    match: MailMatch = Field(
+        MailMatch(), description="which messages; left out = any", examples=[{"authenticated": True}]
+    )
+    action: Literal["accept", "reject", "defer", "quarantine", "hold", "continue"] = Field(
+        description="what happens to the message: see Actions", examples=["accept"]
+    )
+    folder: Folder = Field(
+        "Held", description="quarantine folder, for `action: quarantine` only", examples=["Infected"]
+    )
+    text: Line = Field(
+        "",
+        description="what the client is told, for reject and defer only; left out = words that fit",
+        examples=["write to the help desk"],
+    )
+    limit: Names = Field(
+        (),
+        description="limits that count this message; one it would be above decides instead; left out = none",
+        examples=["per-host", ["per-host", "per-user"]],
+    )
+    add_header: dict[HeaderName, Line] = Field(
+        default_factory=dict,
+        description="header fields put in front of the message; left out = none",
+        examples=[{"X-Site": "north"}],
+    )
+    tag: Names = Field(
+        (), description="words that `routes` can match and the journal shows; left out = none", examples=["bulk"]
+    )
+    route: Names = Field(
+        (),
+        description='the way out: "mx", or smart hosts in the order of trying; left out = by `routes`',
+        examples=["mx", ["provider", "backup"]],
+    )
+    notify: Texts = Field(
+        (),
+        description="addresses told of each match, at most one message a minute; left out = none",
+        examples=["postmaster@example.org"],
+    )
+
+
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Messages = Annotated[
+    Count | None, Field(description="the most messages in any such span; left out = unlimited", examples=[300])
+]
+Recipients = Annotated[
+    Count | None, Field(description="the most recipients, all messages together; left out = unlimited", examples=[1000])
+]
+DistinctRecipients = Annotated[
+    Count | None, Field(description="the most different recipients; left out = unlimited", examples=[200])
+]
+Octets = Annotated[
+    Count | None,
+    Field(description="the most octets, all messages together; left out = unlimited", examples=[1073741824]),
+]
+NewDestinations = Annotated[
+    Count | None,
+    Field(
+        description="the most recipient domains that were not written to for 30 days before; left out = unlimited",
+        examples=[50],
+    ),
+]
+Refusals = Annotated[
+    Count | None, Field(description="the most messages and recipients refused; left out = unlimited", examples=[20])
+]
 
 
 class Limit(Rule):
     """How much one host, device, user, sender domain or zone may send. Counted for messages whose rules name it.
 
-    Each `..._per_minute`, `..._per_hour`, `..._per_day` is the most that any span of that length may hold.
+    Each number is the most that any span of that length may hold; a number left out limits nothing.
     """
 
-    per: Literal["host", "device", "user", "sender_domain", "zone"]
-    messages_per_minute: Count | None = None
-    messages_per_hour: Count | None = None
-    messages_per_day: Count | None = None
-    recipients_per_minute: Count | None = None
-    recipients_per_hour: Count | None = None
-    recipients_per_day: Count | None = None
-    distinct_recipients_per_minute: Count | None = None
-    distinct_recipients_per_hour: Count | None = None
-    distinct_recipients_per_day: Count | None = None
-    octets_per_minute: Count | None = None
-    octets_per_hour: Count | None = None
-    octets_per_day: Count | None = None
-    new_destinations_per_minute: Count | None = None
-    new_destinations_per_hour: Count | None = None
-    new_destinations_per_day: Count | None = None
-    refusals_per_minute: Count | None = None
-    refusals_per_hour: Count | None = None
-    refusals_per_day: Count | None = None
-    above: Literal["defer", "reject", "quarantine", "contain"] = "defer"
-    contain_seconds: Annotated[int, Field(ge=1, le=30 * 86400)] = 3600
-    folder: Folder = "Held"
-    text: Line = ""
-
-
-class RouteMatch(Strict):
-    sender: Texts = ()
-    sender_domain: Texts = ()
-    recipient_domain: Texts = ()
-    tag: Names = ()
+    per: Literal["host", "device", "user", "sender_domain", "zone"] = Field(
+        description="whom it counts for, each apart; a client without one (no user, no device) is not limited",
+        examples=["host"],
+    )
+    messages_per_minute: Messages = None
+    messages_per_hour: Messages = None
+    messages_per_day: Messages = None
+    recipients_per_minute: Recipients = None
+    recipients_per_hour: Recipients = None
+    recipients_per_day: Recipients = None
+    distinct_recipients_per_minute: DistinctRecipients = None
+    distinct_recipients_per_hour: DistinctRecipients = None
+    distinct_recipients_per_day: DistinctRecipients = None
+    octets_per_minute: Octets = None
+    octets_per_hour: Octets = None
+    octets_per_day: Octets = None
+    new_destinations_per_minute: NewDestinations = None
+    new_destinations_per_hour: NewDestinations = None
+    new_destinations_per_day: NewDestinations = None
+    refusals_per_minute: Refusals = None
+    refusals_per_hour: Refusals = None
+    refusals_per_day: Refusals = None
+    above: Literal["defer", "reject", "quarantine", "contain"] = Field(
+        "defer",
+        description="what happens to a message above it; contain = deferred, and the host is shut out for a while",
+        examples=["contain"],
+    )
+    contain_seconds: Annotated[int, Field(ge=1, le=30 * 86400)] = Field(
+        3600, description="how long `above: contain` shuts the host out", examples=[900]
+    )
+    folder: Folder = Field("Held", description="quarantine folder, for `above: quarantine` only", examples=["Limited"])
+    text: Line = Field(
+        "",
+        description="what the client is told; left out = the limit and what was found",
+        examples=["too much mail, ask the help desk"],
+    )
 
 
 class Route(Rule):
-    """`via` is "mx" or the names of smart hosts, tried in this order. First match wins; none = MX."""
+    """Which way a message leaves. First match wins; none = MX."""
 
-    match: RouteMatch = RouteMatch()
-    via: Names
+    match: RouteMatch = Field(
+        RouteMatch(), description="which messages; left out = any", examples=[{"recipient_domain": "partner.example"}]
+    )
+    via: Names = Field(
+        description='"mx", or smart hosts in the order of trying', examples=["mx", ["provider", "backup"]]
+    )
 
 
 class Device(Strict):
     """A thing that cannot authenticate: it may send from these addresses, with these senders only."""
 
-    name: Name
-    enabled: bool = True
-    addresses: Networks
-    senders: Texts
-    recipients: Texts = Field((), description="empty = anybody")
-    note: str = ""
+    name: Name = Field(description="its name, once in `devices`", examples=["printer-2nd-floor"])
+    enabled: bool = Field(True, description="false = as if it were not there", examples=[False])
+    addresses: Networks = Field(
+        description="its addresses or prefixes", examples=["192.168.1.70", ["192.168.1.70", "fd00::70"]]
+    )
+    senders: Texts = Field(
+        description='envelope senders it may use: addresses, "*@domain", "<>"', examples=["printer@example.org"]
+    )
+    recipients: Texts = Field(
+        (), description='whom it may write to: addresses, "*@domain"; left out = anybody', examples=["*@example.org"]
+    )
+    note: str = Field(
+        "", description="for the reader; nothing comes of it; left out = none", examples=["no TLS; serial 4711"]
+    )
 
 
 class Policy(Strict):
     """What a rules directory says, merged over its files. `revision` is filled in by load."""
 
-    site: Site
-    flows: Listed[FlowRule] = ()
-    mail: Listed[MailRule] = ()
-    limits: Listed[Limit] = ()
-    routes: Listed[Route] = ()
-    devices: Listed[Device] = ()
+    site: Site = Field(
+        description="the site: who is where, where the gateway listens, ways out; left out = another file has it",
+        examples=[{"zones": {"lan": {"networks": "192.168.0.0/16"}}}],
+    )
+    flows: Listed[FlowRule] = Field(
+        (),
+        description="rules for packets; left out = none",
+        examples=[[{"name": "block-direct-smtp", "from": "lan", "port": 25, "action": "reject"}]],
+    )
+    mail: Listed[MailRule] = Field(
+        (),
+        description="rules for messages; left out = none",
+        examples=[[{"name": "users", "match": {"authenticated": True}, "action": "accept"}]],
+    )
+    limits: Listed[Limit] = Field(
+        (),
+        description="limits that rules for messages name; left out = none",
+        examples=[[{"name": "per-host", "per": "host", "messages_per_hour": 300}]],
+    )
+    routes: Listed[Route] = Field(
+        (), description="ways out for messages; left out = none", examples=[[{"name": "all", "via": "provider"}]]
+    )
+    devices: Listed[Device] = Field(
+        (),
+        description="printers and the like that cannot log in; left out = none",
+        examples=[[{"name": "printer", "addresses": "192.168.1.70", "senders": "printer@example.org"}]],
+    )
     _revision: str = PrivateAttr(default="")
     _index: dict[str, object] = PrivateAttr(default_factory=dict)  # what the policy room prepares once per policy
 

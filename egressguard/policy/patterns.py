@@ -21,7 +21,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 def path_matches(patterns: Iterable[str], path: str) -> bool:
     """Whether a path ("" = the null reverse-path) is one of `patterns`."""
-    plain = _plain(path)
+    plain = plain_path(path)
     return any(_one_path(pattern, plain) for pattern in patterns)
 
 
@@ -40,9 +40,24 @@ def text_matches(patterns: Iterable[str], text: str) -> bool:
 def name_matches(patterns: Iterable[str], name: str) -> bool:
     """Whether a file name matches one of these shell patterns, as the recipient's machine would read the name:
     compatible letters are one, invisible characters do not count, nor do dots and spaces at the end."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    shown = "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf"}).rstrip(". ")
+    shown = shown_name(name)
     return any(fnmatchcase(shown, pattern.casefold()) for pattern in patterns)
+
+
+def shown_name(name: str) -> str:
+    """A file name as the recipient's machine would read it."""
+    if name.isascii() and name.isprintable():  # nearly all are, and the way below takes a microsecond a letter
+        return name.lower().rstrip(". ")
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf"}).rstrip(". ")
+
+
+def plain_path(path: str) -> str:
+    """What a path says, in lower case."""
+    local_part, at, domain = path.rpartition("@")
+    if len(local_part) >= 2 and local_part.startswith('"') and local_part.endswith('"'):
+        local_part = _QUOTED_PAIR.sub(r"\1", local_part[1:-1])  # RFC 5321 s4.1.2: quoting changes no meaning
+    return f"{local_part}{at}{domain}".lower()
 
 
 def _one_path(pattern: str, path: str) -> bool:
@@ -50,14 +65,7 @@ def _one_path(pattern: str, path: str) -> bool:
         return path == ""
     if pattern.startswith("*@"):
         return path != "" and domain_of(path) == pattern[2:].lower()
-    return path != "" and path == _plain(pattern)
-
-
-def _plain(path: str) -> str:
-    local_part, at, domain = path.rpartition("@")
-    if len(local_part) >= 2 and local_part.startswith('"') and local_part.endswith('"'):
-        local_part = _QUOTED_PAIR.sub(r"\1", local_part[1:-1])  # RFC 5321 s4.1.2: quoting changes no meaning
-    return f"{local_part}{at}{domain}".lower()
+    return path != "" and path == plain_path(pattern)
 
 
 def _one_domain(pattern: str, domain: str, local_domains: Iterable[str]) -> bool:

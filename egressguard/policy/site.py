@@ -12,6 +12,7 @@ from egressguard.policy.fields import (
     Address,
     Domain,
     ListenPort,
+    Listing,
     Many,
     Name,
     Networks,
@@ -20,138 +21,280 @@ from egressguard.policy.fields import (
     Texts,
 )
 
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[int, Field(ge=1, le=600)]
+
 
 class Zone(Strict):
-    """A packet is in the zone when it arrives on one of its interfaces OR its source is in one of its networks.
+    """A packet is in the zone when it arrives on one of its interfaces OR its source is in one of its networks."""
 
-    The interface "@inside" means every interface that carries no default route (loopback aside), found at run time.
-    """
-
-    interfaces: Texts = ()
-    networks: Networks = ()
+    interfaces: Texts = Field(
+        (),
+        description='interfaces by name; "@inside" = each without a default route, looked up anew; left out = none',
+        examples=["@inside", ["eth1", "br0"]],
+    )
+    networks: Networks = Field(
+        (),
+        description="prefixes; message rules know a zone by these only; left out = none",
+        examples=["192.168.0.0/16", ["10.0.0.0/8", "2001:db8:1::/64"]],
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> Zone:
         if not (self.interfaces or self.networks):
-            raise ValueError("a zone needs interfaces, networks or both")
+            raise ValueError("a zone needs interfaces, networks or both; expected one of these keys")
         return self
 
 
 class Listener(Strict):
-    """kind smtp: port 25 style, no AUTH; submission: STARTTLS then AUTH (587); submissions: implicit TLS (465)."""
+    """One port that the relay takes mail on."""
 
-    kind: Literal["smtp", "submission", "submissions"]
-    port: ListenPort
-    addresses: Many[Address] = (
-        ipaddress.IPv4Address("0.0.0.0"),  # noqa: S104 -- a relay listens everywhere; who may send is the rules' matter
-        ipaddress.IPv6Address("::"),
+    kind: Literal["smtp", "submission", "submissions"] = Field(
+        description="smtp = as port 25, no AUTH; submission = STARTTLS, then AUTH (587); submissions = TLS from the "
+        "start, then AUTH (465)",
+        examples=["submission"],
+    )
+    port: ListenPort = Field(description="TCP port; 0 = any free one", examples=[587])
+    addresses: Many[Address] = Field(
+        (
+            ipaddress.IPv4Address("0.0.0.0"),  # noqa: S104 -- a relay listens everywhere; who may send is the rules' matter
+            ipaddress.IPv6Address("::"),
+        ),
+        description="the gateway's addresses to listen on",
+        examples=["192.168.1.1", ["192.168.1.1", "fd00::1"]],
     )
 
 
 class Tls(Strict):
-    """PEM files; both left out = a self-signed pair is made in the state directory at first start."""
+    """PEM files. Both left out = a self-signed pair is made in the state directory at first start."""
 
-    certificate: str | None = None
-    private_key: str | None = None
+    certificate: str | None = Field(
+        None, description="path of the certificate chain; left out = self-signed", examples=["/etc/ssl/gateway.pem"]
+    )
+    private_key: str | None = Field(
+        None, description="path of its private key; left out = self-signed", examples=["/etc/ssl/private/gateway.key"]
+    )
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Tls:
         if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("certificate and private_key go together")
+            raise ValueError("certificate and private_key go together; expected both or none")
         return self
 
 
 class Retry(Strict):
     """Seconds. Defaults follow RFC 5321 s4.5.4.1, but start sooner, as users of today's mail expect."""
 
-    first_seconds: Annotated[int, Field(ge=1)] = 300
-    longest_seconds: Annotated[int, Field(ge=1)] = 3 * 3600
-    give_up_after_seconds: Annotated[int, Field(ge=1)] = 5 * 24 * 3600
+    first_seconds: Positive = Field(
+        300, description="wait after the first failed attempt; doubles with each further one", examples=[60]
+    )
+    longest_seconds: Positive = Field(3 * 3600, description="the wait never grows longer than this", examples=[3600])
+    give_up_after_seconds: Positive = Field(
+        5 * 24 * 3600, description="age at which a message is given up and its sender told", examples=[172800]
+    )
 
 
 class Relay(Strict):
-    hostname: Domain | None = Field(None, description="the name in banner, EHLO and Received; none = the machine's")
-    listeners: dict[Name, Listener] = Field(default_factory=dict)
-    redirect_to: Name | None = Field(None, description="the listener that redirected flows land in")
-    tls: Tls = Tls()
-    max_message_octets: Annotated[int, Field(ge=1024)] = 50 * 1024 * 1024
-    max_recipients: Annotated[int, Field(ge=100)] = 1000  # RFC 5321 s4.5.3.1.8: at least 100
-    max_connections: Annotated[int, Field(ge=1)] = 1000
-    max_hops: Annotated[int, Field(ge=10)] = 50
-    delivery_port: Port = Field(25, description="the port of MX hosts")
-    attempt_timeout_seconds: Annotated[int, Field(ge=1)] = 300
-    free_space_reserve_octets: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
-    retry: Retry = Retry()
+    """How mail is taken and passed on."""
+
+    hostname: Domain | None = Field(
+        None,
+        description="the name in banner, EHLO and Received; left out = the machine's",
+        examples=["gateway.example.org"],
+    )
+    listeners: dict[Name, Listener] = Field(
+        default_factory=dict,
+        description="where mail is taken, by name; left out = nowhere",
+        examples=[{"lan": {"kind": "smtp", "port": 25}}],
+    )
+    redirect_to: Name | None = Field(
+        None,
+        description="the listener (kind smtp) that redirected flows land in; left out = no rule can redirect",
+        examples=["lan"],
+    )
+    tls: Tls = Field(
+        Tls(),
+        description="the certificate for STARTTLS and TLS; left out = self-signed",
+        examples=[{"certificate": "/etc/ssl/gateway.pem", "private_key": "/etc/ssl/private/gateway.key"}],
+    )
+    max_message_octets: Annotated[int, Field(ge=1024)] = Field(
+        50 * 1024 * 1024, description="a larger message is refused (552)", examples=[26214400]
+    )
+    max_recipients: Annotated[int, Field(ge=100)] = Field(  # RFC 5321 s4.5.3.1.8: at least 100
+        1000, description="further recipients of one message are put off (452)", examples=[200]
+    )
+    max_connections: Positive = Field(
+        1000, description="open connections of clients, all listeners together", examples=[200]
+    )
+    max_hops: Annotated[int, Field(ge=10)] = Field(
+        50, description="a message with more Received fields is refused as a loop", examples=[30]
+    )
+    delivery_port: Port = Field(25, description="the port of MX hosts", examples=[2525])
+    attempt_timeout_seconds: Positive = Field(
+        300, description="how long another server may take for one command", examples=[120]
+    )
+    free_space_reserve_octets: Annotated[int, Field(ge=0)] = Field(
+        64 * 1024 * 1024,
+        description="mail that would leave less free on the disk is put off (452)",
+        examples=[1073741824],
+    )
+    retry: Retry = Field(
+        Retry(), description="when to try again; left out = its defaults", examples=[{"give_up_after_seconds": 172800}]
+    )
 
 
 class SmartHostAuth(Strict):
-    """`secret` is "file:PATH"; a relative path is below the state directory's secrets/. Never the secret itself."""
+    """The gateway's account at a smart host. Never the secret itself: rules are made for version control."""
 
-    user: str
-    secret: Annotated[str, Field(pattern=FILE_PATTERN)]
+    user: str = Field(description="the account's name", examples=["site-1234"])
+    secret: Annotated[str, Field(pattern=FILE_PATTERN)] = Field(
+        description='"file:PATH" of the file with the password; relative = below secrets/ in the state directory',
+        examples=["file:provider.password"],
+    )
 
 
 class SmartHost(Strict):
-    """tls: none; opportunistic (STARTTLS if offered, unverified); starttls and implicit verify the certificate."""
+    """Another relay that takes our mail for the world."""
 
-    host: str
-    port: Port = 587
-    tls: Literal["none", "opportunistic", "starttls", "implicit"] = "starttls"
-    ca_file: str | None = None
-    auth: SmartHostAuth | None = None
+    host: str = Field(description="host name or address", examples=["smtp.provider.example"])
+    port: Port = Field(587, description="TCP port", examples=[465])
+    tls: Literal["none", "opportunistic", "starttls", "implicit"] = Field(
+        "starttls",
+        description="opportunistic = STARTTLS if offered, unverified; starttls and implicit (465) verify",
+        examples=["implicit"],
+    )
+    ca_file: str | None = Field(
+        None,
+        description="PEM file of the authorities to trust; left out = the system's",
+        examples=["/etc/ssl/our-ca.pem"],
+    )
+    auth: SmartHostAuth | None = Field(
+        None,
+        description="how to log in, with starttls or implicit only; left out = not at all",
+        examples=[{"user": "site-1234", "secret": "file:provider.password"}],
+    )
 
 
 class PacketPlane(Strict):
-    nflog_group: Annotated[int, Field(ge=1, le=65535)] = 2525
-    log_per_second: Annotated[int, Field(ge=1, le=10_000)] = 20
-    queue_number: Annotated[int, Field(ge=0, le=65535)] = 25
-    guard_own_processes: bool = Field(True, description="only the relay's user may reach port 25 from the gateway")
+    """The wall in the kernel."""
+
+    nflog_group: Annotated[int, Field(ge=1, le=65535)] = Field(
+        2525, description="NFLOG group for the journal of flows; another program must not use it", examples=[2526]
+    )
+    log_per_second: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        20, description="the most packets that each rule logs in a second; counters count them all", examples=[100]
+    )
+    queue_number: Annotated[int, Field(ge=0, le=65535)] = Field(
+        25, description="NFQUEUE number for `decide: queue`; another program must not use it", examples=[26]
+    )
+    guard_own_processes: bool = Field(
+        True, description="only the relay's user may reach port 25 from the gateway itself", examples=[False]
+    )
 
 
 class Clamd(Strict):
-    """`address` is "unix:/path" or "host:port". Where it does not answer, the verdict is unknown: defer."""
+    """A ClamAV daemon. While it does not answer the verdict is unknown, and mail is deferred."""
 
-    address: str
-    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 60
+    address: str = Field(
+        description='"unix:/path" or "host:port"', examples=["unix:/run/clamav/clamd.ctl", "127.0.0.1:3310"]
+    )
+    timeout_seconds: Seconds = Field(60, description="how long one answer may take", examples=[120])
 
 
 class Scan(Strict):
-    """Names are shell patterns without regard to case; types are media types found by content."""
+    """What is looked for in messages; rules match the outcome with `verdict` and the attachment keys."""
 
-    denied_names: Texts = ()
-    denied_types: Texts = ()
-    max_nesting: Annotated[int, Field(ge=1, le=16)] = 5
-    max_unpacked_octets: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
-    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 60
-    clamd: Clamd | None = None
+    denied_names: Texts = Field(
+        (),
+        description="shell patterns for file names, case ignored, inside archives too: verdict denied; left out = none",
+        examples=[["*.exe", "*.scr"]],
+    )
+    denied_types: Texts = Field(
+        (),
+        description="shell patterns for media types as found by content: verdict denied; left out = none",
+        examples=["application/x-dosexec"],
+    )
+    max_nesting: Annotated[int, Field(ge=1, le=16)] = Field(
+        5, description="archives inside archives that are opened; what lies deeper counts as denied", examples=[3]
+    )
+    max_unpacked_octets: Annotated[int, Field(ge=1024)] = Field(
+        256 * 1024 * 1024,
+        description="octets unpacked from one message; what would unpack to more counts as denied",
+        examples=[67108864],
+    )
+    timeout_seconds: Seconds = Field(
+        60, description="how long one message may take; then the verdict is unknown, and mail deferred", examples=[30]
+    )
+    clamd: Clamd | None = Field(
+        None,
+        description="the virus scanner; left out = none but the built-in checks",
+        examples=[{"address": "unix:/run/clamav/clamd.ctl"}],
+    )
 
 
 class Access(Strict):
-    """Ports of IMAP and POP3 (Dovecot). None = not offered. Plaintext AUTH needs TLS, always."""
+    """Ports of IMAP and POP3 (Dovecot). Plaintext AUTH needs TLS, always."""
 
-    imap_port: ListenPort | None = None
-    imaps_port: ListenPort | None = None
-    pop3_port: ListenPort | None = None
-    pop3s_port: ListenPort | None = None
-    quarantine_admins: Texts = Field((), description="accounts that see the quarantine as a shared folder")
+    imap_port: ListenPort | None = Field(None, description="IMAP with STARTTLS; left out = not offered", examples=[143])
+    imaps_port: ListenPort | None = Field(None, description="IMAP over TLS; left out = not offered", examples=[993])
+    pop3_port: ListenPort | None = Field(None, description="POP3 with STLS; left out = not offered", examples=[110])
+    pop3s_port: ListenPort | None = Field(None, description="POP3 over TLS; left out = not offered", examples=[995])
+    quarantine_admins: Texts = Field(
+        (),
+        description="accounts that see the quarantine as a shared folder; left out = none",
+        examples=["anna", ["anna", "bert"]],
+    )
 
 
 class Metrics(Strict):
-    address: Address = ipaddress.IPv4Address("127.0.0.1")
-    port: ListenPort = 9125
+    """Where Prometheus and health checks ask."""
+
+    address: Address = Field(
+        ipaddress.IPv4Address("127.0.0.1"), description="address to listen on", examples=["192.168.1.1"]
+    )
+    port: ListenPort = Field(9125, description="TCP port", examples=[9126])
 
 
 class Site(Strict):
-    """`domains` are the site's own: "@local" in rules, delivered into local mailboxes."""
+    """Stands once in the rules directory; an overlay changes it key by key."""
 
-    zones: dict[Name, Zone]
-    sets: dict[Name, Networks] = Field(default_factory=dict)
-    resolvers: Many[str] = Field((), description="address or address:port, [address]:port; empty = the system's")
-    domains: Many[Domain] = ()
-    relay: Relay = Relay()
-    smart_hosts: dict[Name, SmartHost] = Field(default_factory=dict)
-    packet_plane: PacketPlane = PacketPlane()
-    scan: Scan = Scan()
-    access: Access = Access()
-    metrics: Metrics = Metrics()
+    zones: dict[Name, Zone] = Field(
+        description="parts of the network by name",
+        examples=[{"lan": {"interfaces": "@inside", "networks": "10.0.0.0/8"}}],
+    )
+    sets: dict[Name, Many[Listing]] = Field(
+        default_factory=dict,
+        description='prefixes by name, for "@NAME" in rules; "file:PATH" = those in a file; left out = none',
+        examples=[{"mail-servers": ["192.168.1.25", "fd00::25"]}, {"blocked": "file:lists/blocked.txt"}],
+    )
+    resolvers: Many[str] = Field(
+        (),
+        description="DNS servers; left out = the system's",
+        examples=["192.0.2.53", ["192.0.2.53:5353", "[2001:db8::53]:53"]],
+    )
+    domains: Many[Domain] = Field(
+        (),
+        description='the site\'s own domains: "@local" in rules, delivered into mailboxes here; left out = none',
+        examples=["example.org", ["example.org", "example.net"]],
+    )
+    relay: Relay = Field(
+        Relay(), description="how mail is taken and sent; left out = its defaults", examples=[{"max_recipients": 200}]
+    )
+    smart_hosts: dict[Name, SmartHost] = Field(
+        default_factory=dict,
+        description="other relays by name, for `via` and `route`; left out = none",
+        examples=[{"provider": {"host": "smtp.provider.example", "port": 2525}}],
+    )
+    packet_plane: PacketPlane = Field(
+        PacketPlane(), description="the wall in the kernel; left out = its defaults", examples=[{"log_per_second": 100}]
+    )
+    scan: Scan = Field(
+        Scan(), description="what is looked for in mail; left out = its defaults", examples=[{"denied_names": "*.exe"}]
+    )
+    access: Access = Field(
+        Access(), description="IMAP and POP3; left out = its defaults", examples=[{"imaps_port": 993}]
+    )
+    metrics: Metrics = Field(
+        Metrics(), description="metrics and health; left out = its defaults", examples=[{"port": 9126}]
+    )
     _prepared: object = PrivateAttr(default=None)  # policy.networks keeps its look-up tables here

@@ -11,32 +11,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from egressguard.policy.document import Document, Fault, Path
-from egressguard.policy.words import did_you_mean, one_of, quote
+from egressguard.policy.words import did_you_mean, one_of, quote, show
 
 LISTS = ("flows", "mail", "limits", "routes", "devices")
 SECTIONS = ("include", "variables", "site", *LISTS)
 
 
+class Origin(NamedTuple):
+    """Where a part comes from. `step` counts what was put in: a part that was put over another hides what is inside."""
+
+    document: Document
+    path: Path
+    step: int
+
+
 @dataclass(slots=True)
 class Sources:
-    """The merged value; `origins` has the document and path of each part that came from somewhere else than its parent.
+    """The merged value; `origins` has each part that came from somewhere else than its parent.
 
     `whole`: nothing is missing that rules may point to."""
 
     value: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Path, tuple[Document, Path]] = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
     whole: bool = True
+    steps: int = 0
 
     def locate(self, path: Path) -> tuple[Document | None, Path]:
         """The document and the path inside it for a path in the merged value."""
-        for length in range(len(path), 0, -1):
-            if (origin := self.origins.get(path[:length])) is not None:
-                document, start = origin
-                return document, (*start, *path[length:])
-        return None, path
+        found, rest = None, path
+        for length in range(1, len(path) + 1):
+            origin = self.origins.get(path[:length])
+            if origin is not None and (found is None or origin.step > found.step):
+                found, rest = origin, path[length:]
+        return (found.document, (*found.path, *rest)) if found else (None, path)
+
+    def put(self, path: Path, document: Document, inner: Path) -> None:
+        """What stands at `path` comes from `inner` in `document`."""
+        self.steps += 1
+        self.origins[path] = Origin(document, inner, self.steps)
 
     def fault(self, path: Path, message: str, *, key: bool = False) -> Fault:
         """A fault at the value (or its key) that `path` names."""
@@ -52,14 +67,15 @@ class Sources:
 
     def append(self, section: str, item: Any, document: Document, path: Path) -> None:
         merged = self.value.setdefault(section, [])
-        self.origins[section, len(merged)] = (document, path)
+        self.put((section, len(merged)), document, path)
         merged.append(item)
 
     def keep(self, wanted: Iterable[tuple[str, int]]) -> Sources:
         """The same sources with these list items only."""
         rest = Sources({"site": self.value["site"]}, {p: o for p, o in self.origins.items() if p[0] == "site"})
         for section, index in wanted:
-            rest.append(section, self.value[section][index], *self.origins[section, index])
+            origin = self.origins[section, index]
+            rest.append(section, self.value[section][index], origin.document, origin.path)
         return rest
 
     def items(self) -> Iterable[tuple[str, int]]:
@@ -79,7 +95,7 @@ def merge(base: Sequence[Document], overlay: Sequence[Document], faults: list[Fa
     for document in overlay:
         for section, value in _sections(document, sources, faults):
             if section == "site":
-                _overlay_mapping(sources, ("site",), value, document, ("site",))
+                _overlay_site(sources, document, value, faults)
             else:
                 _overlay_list(sources, section, value, document)
     if "site" not in sources.value:
@@ -102,7 +118,7 @@ def _sections(document: Document, sources: Sources, faults: list[Fault]) -> Iter
             if isinstance(value, list):
                 yield section, value
                 continue
-            words = f"expected a list of {section} (lines that start with '- ')"
+            words = f"found {show(value)}, expected a list of {section} (lines that start with '- ')"
             faults.append(Fault(document.file, *document.place((section,)), words))
             sources.whole = False
         elif section == "site":
@@ -116,11 +132,25 @@ def _take_site(sources: Sources, document: Document, value: Any, faults: list[Fa
         faults.append(document.fault_at(("site",), words, key=True))
         return
     sources.value["site"] = value
-    sources.origins[("site",)] = (document, ("site",))
+    sources.put(("site",), document, ("site",))
 
 
-def _overlay_mapping(sources: Sources, path: Path, value: Any, document: Document, inner: Path) -> None:
-    """Put `value` over what stands at `path` of the merged value."""
+def _overlay_site(sources: Sources, document: Document, value: Any, faults: list[Fault]) -> None:
+    if value is None:
+        words = "found nothing, expected the keys of `site` that differ here"
+        faults.append(document.fault_at(("site",), words))
+        return
+    for path in _overlay_mapping(sources, ("site",), value, document):
+        below: Any = sources.value
+        for step in path[:-1]:
+            below = below[step]
+        hint = did_you_mean(path[-1], below)
+        words = f"{quote(path[-1])} is taken away (null), but does not stand below{hint}; expected {one_of(below)}"
+        faults.append(document.fault_at(path, words, key=True))
+
+
+def _overlay_mapping(sources: Sources, path: Path, value: Any, document: Document) -> Iterable[Path]:
+    """Put `value` over what stands at `path` of the merged value; the paths of keys that cannot be taken away."""
     parent: Any = sources.value
     for step in path[:-1]:
         parent = parent[step]
@@ -128,26 +158,32 @@ def _overlay_mapping(sources: Sources, path: Path, value: Any, document: Documen
     if isinstance(value, dict) and isinstance(below, dict):
         parent[path[-1]] = dict(below)
         for key, item in value.items():
-            _overlay_mapping(sources, (*path, key), item, document, (*inner, key))
-    elif value is None:
-        parent.pop(path[-1], None)
-    else:
+            yield from _overlay_mapping(sources, (*path, key), item, document)
+    elif value is not None:
         parent[path[-1]] = value
-        sources.origins = {p: o for p, o in sources.origins.items() if p[: len(path)] != path}
-        sources.origins[path] = (document, inner)
+        sources.put(path, document, path)
+    elif path[-1] in parent:
+        del parent[path[-1]]
+    else:
+        yield path
 
 
 def _overlay_list(sources: Sources, section: str, items: Sequence[Any], document: Document) -> None:
-    below = [(item, sources.origins[section, i]) for i, item in enumerate(sources.value.get(section, ()))]
-    places = {item["name"]: i for i, (item, _) in enumerate(below) if isinstance(item, dict) and "name" in item}
-    fresh: list[tuple[Any, tuple[Document, Path]]] = []
+    """Each item in the place of the one with its name; the second one of a name is left for crosscheck to find."""
+    below = [(item, *sources.origins[section, i][:2]) for i, item in enumerate(sources.value.get(section, ()))]
+    places = {name: i for i, (item, *_) in reversed(list(enumerate(below))) if (name := _name_of(item)) is not None}
+    fresh: list[tuple[Any, Document, Path]] = []
     for index, item in enumerate(items):
-        name = item.get("name") if isinstance(item, dict) else None
-        origin = (document, (section, index))
-        if isinstance(name, str) and name in places:
-            below[places[name]] = (item, origin)
+        place = places.pop(_name_of(item) or "", None)
+        if place is not None:
+            below[place] = (item, document, (section, index))
         else:
-            fresh.append((item, origin))
+            fresh.append((item, document, (section, index)))
     sources.value[section] = []
-    for item, (its_document, its_path) in (*fresh, *below):
+    for item, its_document, its_path in (*fresh, *below):
         sources.append(section, item, its_document, its_path)
+
+
+def _name_of(item: Any) -> str | None:
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else None

@@ -50,7 +50,8 @@ def explain(error: Mapping[str, Any], value: Any, schema: type[BaseModel] = Poli
     path = _existing(path, value)
     kind = str(error["type"])
     if "[key]" in error["loc"]:
-        return path, True, f"{quote(path[-1])} is no name; expected lower-case letters, digits, '-' and '_'"
+        form = _form(str(error.get("ctx", {}).get("pattern")))
+        return path, True, f"{quote(path[-1])} is no key of this kind; expected {form}"
     if kind == "extra_forbidden":
         known = _keys_of(path[:-1], schema)
         return path, True, f"unknown key {quote(path[-1])}{did_you_mean(path[-1], known)}; expected {one_of(known)}"
@@ -62,12 +63,12 @@ def explain(error: Mapping[str, Any], value: Any, schema: type[BaseModel] = Poli
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word)[:_SHOWN], list(islice(known, _CANDIDATES)), n=1)
-    return f", did you mean '{close[0]}'?" if close else ""
+    return f", did you mean {quote(close[0])}?" if close else ""
 
 
 def quote(text: object) -> str:
-    """Text between quotes, cut to a bearable length."""
-    shown = str(text)
+    """Text between quotes, cut to a bearable length, without what a terminal would act on."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)[: _SHOWN + 1])
     return f"'{shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + '...'}'"
 
 
@@ -101,6 +102,8 @@ def _words(kind: str, error: Mapping[str, Any]) -> str:
         return f"found {found}, expected a number of {words} {context.get(key)}"
     if kind == "string_pattern_mismatch":
         return f"found {found}, expected {_form(str(context.get('pattern')))}"
+    if kind == "too_short":
+        return f"found {found} with nothing in it, expected at least one entry; a key left out matches everything"
     if kind == "string_too_long":
         return f"found {found}, expected at most {context.get('max_length')} characters"
     if kind == "value_error":
@@ -160,6 +163,6 @@ def _model_in(annotation: Any) -> Any:
 
 def one_of(known: Iterable[str]) -> str:
     """ "one of a, b": the choices, as many as are bearable."""
-    names = list(islice(known, _LISTED + 1))
+    names = [quote(name)[1:-1] for name in islice(known, _LISTED + 1)]
     more = ", ..." if len(names) > _LISTED else ""
     return f"one of {', '.join(names[:_LISTED])}{more}" if names else "none, for none is defined"

@@ -203,12 +203,16 @@ def test_no_secret_stands_in_the_rules() -> None:
     assert not re.search(rb"(?i)password:|secret: (?!\"file:)", b"".join(FILES.values()))
 
 
-def test_the_readme_names_every_matcher_and_file() -> None:
-    from egressguard.policy.model import FlowRule, MailMatch, RouteMatch
+def test_the_readme_names_every_file_and_the_reference_every_key() -> None:
+    from egressguard.policy.page import keys_of
+    from egressguard.policy.reference import json_schema
 
-    readme = (RULES / "README.md").read_text()
-    fields = [*FlowRule.model_fields.values(), *MailMatch.model_fields.values(), *RouteMatch.model_fields.values()]
-    keys = {info.alias for info in fields if info.alias}
-    keys |= {*MailMatch.model_fields, *RouteMatch.model_fields, *FlowRule.model_fields} - {"from_zone", "name", "log"}
-    assert [key for key in sorted(keys) if f"`{key}`" not in readme and f"`{key}:" not in readme] == []
+    readme, reference = (RULES / "README.md").read_text(), (RULES.parent / "docs/rules.md").read_text()
     assert [name for name in FILES if f"`{name}`" not in readme] == []
+    assert "docs/rules.md" in readme
+    assert [key for key in sorted(set(keys_of(json_schema()))) if f"`{key}`" not in reference] == []
+
+
+def test_each_file_names_its_schema_for_editors() -> None:
+    for name, content in FILES.items():
+        assert content.startswith(b"# yaml-language-server: $schema=schema.json\n"), name

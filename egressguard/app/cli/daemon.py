@@ -97,14 +97,16 @@ def _status_of(places: Places, role: str) -> dict[str, Any]:
 
 @click.command("reload")
 @with_places
-def reload_command(places: Places) -> None:
-    """Check the rules of the running gateway and, when they are without fault, let all its roles take them.
+@click.option("--force", is_flag=True, help="Take the rules although an expectation is red.")
+def reload_command(places: Places, force: bool) -> None:
+    """Check the rules of the running gateway, run their expectations, and let all its roles take them.
 
     \b
     Example:
       egressguard reload
-    Exit codes: 1 faults (the old rules stay in force), 3 no running gateway, 4 permission denied.
+    Exit codes: 1 faults or a red expectation (the old rules stay in force), 3 no running gateway, 4 permission denied.
     """
+    from egressguard.app.expectations import red_expectations
     from egressguard.app.gateway import running
     from egressguard.app.rules import read_rules
 
@@ -116,6 +118,11 @@ def reload_command(places: Places) -> None:
         loaded, _ = read_rules(its.rules, its.site)
         if loaded.policy is None:
             fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
+        red = [] if force else red_expectations(its.rules, loaded.policy, its.site)
+        if red:
+            fail(
+                "\n".join([*red, "the rules in force were not changed; mend the rules or the expectation (or --force)"])
+            )
         os.kill(pid, signal.SIGHUP)
     except PermissionError:
         fail("run this as root or as the user who runs the gateway", Exit.PERMISSION)

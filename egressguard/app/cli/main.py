@@ -21,7 +21,10 @@ _WHERE = {
     "quarantine": "quarantine",
     "user": "user",
     "replay": "replay",
+    "schema": "schema",
     "limits": "limits",
+    "test": "test",
+    "explain": "explain",
 }
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, NoReturn
 
@@ -76,6 +77,27 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
 def _bold(text: str) -> str:
     wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return click.style(text, bold=True) if wanted else text
+
+
+def colored(text: str, color: str) -> str:
+    """The text in a colour, where a person sees it on a terminal that takes colours."""
+    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return click.style(text, fg=color) if wanted else text
+
+
+@contextmanager
+def progress(what: str, *, shown: bool) -> Iterator[Callable[[int, int], object]]:
+    """A progress bar on a terminal's standard error; gives a function that is told (done, of how many)."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _done, _total: None
+        return
+    with click.progressbar(length=1, label=what, file=sys.stderr) as bar:
+
+        def tick(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield tick
 
 
 def _words(value: Any) -> str:

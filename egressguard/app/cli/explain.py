@@ -1,0 +1,258 @@
+"""`egressguard explain`: which rule decides a flow or a message, and why no rule before it did."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+
+from egressguard.app.cli.options import as_json, default_places
+from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
+from egressguard.app.rules import read_rules
+from egressguard.net.flow import Flow, IPAddress, Protocol
+from egressguard.policy.explain import Step, explain_flow, explain_mail
+from egressguard.policy.facts import MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.fields import WEEKDAYS
+from egressguard.policy.flows import Surroundings
+from egressguard.policy.load import render_faults
+from egressguard.policy.model import Policy
+
+MAX_MESSAGE_OCTETS = 256 * 1024 * 1024
+
+
+class _Address(click.ParamType[IPAddress]):
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IPAddress:
+        try:
+            return value if isinstance(value, IPAddress) else ip_address(value)
+        except ValueError:
+            self.fail(f"{value!r:.60} is no address; expected one such as 192.0.2.7 or 2001:db8::7", param, ctx)
+
+
+class _Moment(click.ParamType[Moment]):
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        day, _, clock = str(value).partition(" ")
+        hour, colon, minute = clock.partition(":")
+        if (
+            day in WEEKDAYS
+            and colon
+            and hour.isdecimal()
+            and minute.isdecimal()
+            and int(hour) < 24
+            and int(minute) < 60
+        ):
+            return Moment(WEEKDAYS.index(day), int(hour) * 60 + int(minute))
+        self.fail(f'{value!r:.60} is no moment; expected one such as "mon 09:30"', param, ctx)
+
+
+def _with_policy(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the policy that --rules and --site name."""
+
+    @click.option("--rules", type=click.Path(path_type=Path, file_okay=False), envvar="EGRESSGUARD_RULES")
+    @click.option("--site", default="", envvar="EGRESSGUARD_SITE", help="Overlay of the rules: sites/SITE/ in them.")
+    @wraps(command)
+    def wrapped(rules: Path | None, site: str, **others: Any) -> Any:
+        loaded, files = read_rules(rules or default_places().rules, site)
+        if loaded.policy is None:
+            click.echo(render_faults(loaded.faults, files), err=True)
+            sys.exit(Exit.FAILED)
+        return command(policy=loaded.policy, **others)
+
+    return wrapped
+
+
+@click.group("explain")
+def explain_command() -> None:
+    """Which rule decides a flow or a message, and why no rule before it did. Needs no root and no daemon.
+
+    \b
+    Example:
+      egressguard explain flow --from 192.168.1.50 --to 198.51.100.7 --port 25
+    """
+
+
+@explain_command.command("flow")
+@_with_policy
+@click.option("--from", "source", type=_Address(), required=True, help="Who opens the flow.")
+@click.option("--to", "destination", type=_Address(), required=True, help="Whereto.")
+@click.option("--port", type=click.IntRange(1, 65535), default=25, show_default=True)
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
+@click.option("--interface", default="", help="Where it arrives; left out = known by its address only.")
+@click.option("--zone", default="", help="As if it arrived on this zone's first interface.")
+@click.option("--all", "everything", is_flag=True, help="Name the rules behind the deciding one too.")
+@as_json
+def flow_command(
+    policy: Policy,
+    source: IPAddress,
+    destination: IPAddress,
+    port: int,
+    protocol: str,
+    interface: str,
+    zone: str,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """The flow rule that decides, its place, what it became in the kernel, and why earlier rules did not match.
+
+    \b
+    Example:
+      egressguard explain flow --from 192.168.1.50 --to 198.51.100.7 --port 25 --zone lan --rules rules/
+    Exit codes: 0 told, 1 faults in the rules, 2 wrong usage.
+    """
+    from egressguard.firewall.host import Host
+    from egressguard.firewall.render import render_ruleset, statements_of
+
+    arrives, inside = _arrival(policy, zone, interface)
+    flow = Flow(source, destination, port, arrives, Protocol(protocol))
+    told = explain_flow(policy, flow, Surroundings(inside))
+    decision = told.decision
+    action = "drop for now" if decision.action is None else decision.action.value
+    listener = policy.site.relay.listeners.get(policy.site.relay.redirect_to or "")
+    host = Host(inside, redirect_port=listener.port if listener else None, queue="native")
+    statements = statements_of(render_ruleset(policy, host), decision.rule) if decision.rule else []
+    if as_json:
+        _tell_json(action, decision.rule, decision.reason, told.steps, {"nft": statements})
+        return
+    _tell(f"{action}: {source} -> {destination} port {port}/{protocol}", decision.rule, told.steps)
+    if not decision.rule:
+        click.echo(f"  {decision.reason}: allowed")
+    for line in statements:
+        click.echo(f"  nft: {line}")
+    if everything:
+        click.echo(f"  not asked: {', '.join(told.later) or '-'}")
+
+
+def _arrival(policy: Policy, zone: str, interface: str) -> tuple[str, frozenset[str]]:
+    """(interface, the inside interfaces) that --zone and --interface stand for."""
+    if not zone:
+        return interface, frozenset({interface} if interface else ())
+    if zone not in policy.site.zones:
+        raise click.UsageError(f"no zone {zone!r}; expected one of {', '.join(sorted(policy.site.zones))}")
+    first = next(iter(policy.site.zones[zone].interfaces), "")
+    if not first:
+        return interface, frozenset()
+    name = "(inside)" if first == "@inside" else first
+    return name, frozenset({name})
+
+
+@explain_command.command("message")
+@_with_policy
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "client", type=_Address(), required=True, help="The client's address.")
+@click.option("--listener", default="", help="The listener's name; left out = the first one.")
+@click.option("--user", help="Who logged in; left out = nobody.")
+@click.option("--helo", default="", help="What the client calls itself.")
+@click.option("--tls", is_flag=True, help="The session is encrypted.")
+@click.option("--sender", help="The reverse-path; left out = Return-Path, Sender or From.")
+@click.option("--recipient", multiple=True, help="A forward-path; left out = To and Cc.")
+@click.option("--at", "moment", type=_Moment(), default="mon 12:00", show_default=True, help="Local weekday and time.")
+@click.option("--verdict", type=click.Choice([v.value for v in Verdict]), help="Instead of scanning.")
+@as_json
+def message_command(
+    policy: Policy,
+    file: Path,
+    client: IPAddress,
+    listener: str,
+    user: str | None,
+    helo: str,
+    tls: bool,
+    sender: str | None,
+    recipient: tuple[str, ...],
+    moment: Moment,
+    verdict: str | None,
+    as_json: bool,
+) -> None:
+    """The rule that decides a message (FILE, - = standard input) for each recipient, and why earlier ones did not.
+
+    \b
+    Example:
+      egressguard explain message mail.eml --from 192.168.1.50 --user anna --rules rules/
+    Exit codes: 0 told, 1 faults in the rules, 2 wrong usage, 5 no such file.
+    """
+    from egressguard.relay.facts import header_facts
+    from egressguard.scan.examine import examine
+
+    content = _read(file)
+    headers = header_facts(content)
+    report = ScanReport(Verdict(verdict), (), ()) if verdict else examine(content, policy.site.scan)
+    paths = recipient or tuple(_addresses(headers, "to", "cc"))
+    if not paths:
+        raise click.UsageError("the message names no recipient; give --recipient")
+    listener = listener or next(iter(policy.site.relay.listeners), "")
+    reverse_path = next(_addresses(headers, "return-path", "sender", "from"), "") if sender is None else sender
+    for path in paths:
+        facts = MailFacts(
+            client=client,
+            listener=listener,
+            helo=helo,
+            tls=tls,
+            user=user,
+            reverse_path=reverse_path,
+            forward_path=path,
+            moment=moment,
+            recipient_count=len(paths),
+            size_octets=len(content),
+            headers=headers,
+            scan=report,
+        )
+        told = explain_mail(policy, facts)
+        decision = told.decision
+        if as_json:
+            findings = {"recipient": path, "findings": list(report.findings), "folder": decision.folder}
+            _tell_json(decision.action.value, decision.rule, decision.reason, told.steps, findings)
+            continue
+        _tell(f"{decision.action.value}: {reverse_path or '<>'} -> {path}", decision.rule, told.steps)
+        if told.steps and told.steps[-1].outcome != "decides":
+            click.echo(f"  {decision.reason}")
+        for finding in report.findings:
+            click.echo(f"  found: {''.join(c if c.isprintable() else '?' for c in finding)}")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(MAX_MESSAGE_OCTETS)
+        with file.open("rb") as opened:
+            content = opened.read(MAX_MESSAGE_OCTETS)
+    except FileNotFoundError:
+        fail(f"{file}: no such file", Exit.NOT_FOUND)
+    except OSError as wrong:
+        fail(f"{file}: {wrong.strerror}")
+    return content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
+
+
+def _addresses(headers: Any, *names: str) -> Any:
+    for name in names:
+        for _, address in email.utils.getaddresses(list(headers.get(name, ()))):
+            if address:
+                yield address
+
+
+def _tell(first: str, rule: str, steps: Sequence[Step]) -> None:
+    color = {"allow": "green", "accept": "green"}.get(first.partition(":")[0], "red")
+    click.echo(colored(first, color))
+    deciding = next((step for step in steps if step.rule == rule and step is steps[-1]), None)
+    if deciding is not None:
+        click.echo(f"  by {deciding.rule} at {deciding.at} ({deciding.words})")
+    for step in steps:
+        if step is not deciding:
+            click.echo(
+                f"  not {step.rule} at {step.at}: {step.words}"
+                if step.outcome in {"failed", "unknown"}
+                else f"  {step.rule} at {step.at}: {step.words}"
+            )
+
+
+def _tell_json(action: str, rule: str, reason: str, steps: Sequence[Step], more: Mapping[str, object]) -> None:
+    rows = [{"rule": s.rule, "at": s.at, "outcome": s.outcome, "words": s.words} for s in steps]
+    click.echo(json.dumps({"schema": SCHEMA, "action": action, "rule": rule, "reason": reason, "steps": rows, **more}))

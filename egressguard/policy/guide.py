@@ -1,0 +1,176 @@
+"""The words around the tables of docs/rules.md (policy.page puts them together)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: the mapping `definition` of the schema ("" = the file itself), or `keys` of it only."""
+
+    title: str
+    definition: str
+    words: str = ""
+    keys: tuple[str, ...] = ()
+
+
+COMMON = ("name", "enabled", "staged", "note")
+"""Keys of every rule, told once."""
+
+BEFORE = """\
+# The rule language
+
+Made by `make reference` from the models in `egressguard/policy`; a change of this page is lost. `rules/README.md`
+tells how to work with rule files, `docs/example/` is a small policy with limits, effects, a staged rule and an
+overlay.
+
+A policy is a folder of YAML files. Each has some of these sections; the lists of one section are joined in the order
+of the file names, `site` stands once. This is a whole one:
+
+```yaml
+site:
+  zones:
+    lan: {interfaces: "@inside", networks: 192.168.0.0/16}
+  domains: example.org
+  relay:
+    listeners: {lan: {kind: smtp, port: 25}, submission: {kind: submission, port: 587}}
+flows:
+  - {name: block-direct-smtp, from: lan, port: 25, action: reject}
+mail:
+  - {name: malware, match: {verdict: infected}, action: quarantine, folder: Infected}
+  - {name: users, match: {authenticated: true}, action: accept}
+  - {name: own-domains, match: {recipient_domain: "@local"}, action: accept}
+```
+
+`egressguard check DIRECTORY` tells every fault with file, line, column, what was found and what was expected. In an
+editor with a YAML language server the first line `# yaml-language-server: $schema=schema.json` does so while you type
+(in a file of `sites/NAME/`: `../../overlay.schema.json`).
+
+## First match wins
+
+Flow rules, message rules and routes are asked from the top, and the first that matches decides. All keys of a rule
+must match; a key with a list matches when one item does; a key left out matches everything. An empty list is a fault.
+
+- A flow that no rule matches passes: this is a wall around SMTP, not the site's whole firewall.
+- A message that no rule matches is refused: "relaying denied", 550.
+- A message that no route matches goes to the recipient domain's MX.
+
+What cannot be known now (a scanner that does not answer) is no match and no miss: the message is deferred with 451,
+unless another key of the rule says no for certain. A recipient whom no content could get accepted is refused at RCPT;
+the rest is decided after DATA. A message to several recipients gets the strictest of their decisions: defer, reject,
+quarantine, hold, accept, in this order.
+
+## Values and names
+
+| word | is written |
+| --- | --- |
+| name | lower-case letters, digits, `-` and `_`, at most 63 |
+| prefix | `192.0.2.0/24`, `2001:db8::/32`, or one address; IPv4-mapped IPv6 counts as IPv4 |
+| text | with quotes where it starts with `@`, `*`, `&`, `!` or a quote, or holds `: ` or ` #` |
+| shell pattern | `*` any text, `?` one character, `[ab]` one of these; case is ignored, the whole text must match |
+| domain, in a match | `example.org`, `.example.org` (all below it, not itself), `"@local"` |
+| mail address, in a match | `anna@example.org`, `"*@example.org"`; for senders also `"<>"`, the sender of bounces |
+
+`true`, `false`, `null` and whole numbers are what they look like; all else is text: `no`, `on`, `22:22`, `0755`,
+`1.5`. YAML's aliases, anchors and tags are refused.
+
+- A **zone** is a part of the network: by interfaces, by networks, or both. Message rules know a client by its address
+  only, so a zone that they name needs `networks`. `any` and `gateway` are taken.
+- A **set** is a list of prefixes from `site.sets`, named with an @: `source: "@mail-servers"`. A rule that names only
+  empty sets never matches.
+- `"@inside"` (interfaces of a zone) is every interface without a default route, `"@local"` (domains) is
+  `site.domains`, `"@any"` (match of a device) is each device. `mx` (ways out) is delivery by MX look-up; no smart
+  host can have this name."""
+
+SECTIONS = (
+    Section("## A file", ""),
+    Section("## site", "Site", "Stands once. An overlay changes it key by key."),
+    Section("### site.zones", "Zone", "Name: mapping. One of the two keys must be there."),
+    Section("### site.relay", "Relay"),
+    Section("### site.relay.listeners", "Listener", "Name: mapping."),
+    Section("### site.relay.tls", "Tls", "Both or none."),
+    Section("### site.relay.retry", "Retry"),
+    Section("### site.smart_hosts", "SmartHost", "Name: mapping."),
+    Section("### site.smart_hosts auth", "SmartHostAuth", "Secrets never stand in rule files."),
+    Section("### site.packet_plane", "PacketPlane"),
+    Section("### site.scan", "Scan"),
+    Section("### site.scan.clamd", "Clamd", "While it does not answer, mail is deferred."),
+    Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),
+    Section("### site.metrics", "Metrics"),
+    Section("## Every rule", "FlowRule", "Items of `flows`, `mail`, `limits` and `routes` have these.", COMMON),
+    Section("## flows", "FlowRule"),
+    Section("## mail", "MailRule"),
+    Section("### mail match", "MailMatch", "Local time is the gateway's. Facts of the content are known after DATA."),
+    Section("## limits", "Limit", "At least one number must be there. [Below](#counting) is how they count."),
+    Section("## routes", "Route"),
+    Section("### routes match", "RouteMatch"),
+    Section(
+        "## devices",
+        "Device",
+        "A thing that cannot log in: from its addresses, with its senders, to its recipients.\n"
+        "A message rule with `device` in its match has to say what such messages may do.",
+    ),
+)
+
+AFTER = """\
+## Actions
+
+| in | action | what happens |
+| --- | --- | --- |
+| flows | `allow` | the flow passes |
+| | `reject` | blocked: TCP gets a reset, UDP an ICMP error |
+| | `drop` | blocked without an answer |
+| | `redirect` | ends in the relay, at the listener `site.relay.redirect_to`; needs `port`, TCP, `decide: kernel` |
+| mail | `accept` | stored, 250, delivered |
+| | `reject` | 550 with `text` |
+| | `defer` | 451 with `text`; the client tries again |
+| | `quarantine` | stored in the quarantine's `folder`, 250; delivered when somebody releases it |
+| | `hold` | stored in the queue, 250; waits there until somebody releases it |
+| | `continue` | the next rule is asked; the `limit`, `add_header`, `tag`, `route`, `notify` of this one stay |
+
+`redirect` brings a message to the relay, the message rules then say what may become of it: match `redirected: true`.
+
+A rule with `staged: true` is evaluated, counted and journaled as what it would have done, and decides nothing; so is
+a staged limit. Take `staged` away when the journal shows what you want.
+
+## Counting
+
+A limit counts for messages that a matching rule names it for (`limit:`), apart for each host, device, user, sender
+domain or zone (`per`). What the message would add is looked at before the rule decides: above the limit, `above`
+decides in the rule's place. `defer` (451), `reject` (550), `quarantine` (into `folder`); `contain` is `defer`, and
+the host gets 451 for everything during `contain_seconds`. A refused message counts as a refusal and nothing else.
+
+Time is cut into twelfths of the span, and thirteen of them are looked at: no span ever holds more than the number;
+what was counted frees up at most a twelfth late. `over_limit` in a match asks whether a limit would be exceeded,
+without charging it.
+
+## Includes, variables, lists of prefixes
+
+Every `*.yaml` at the top of the folder is read, in the order of names. A file in a folder below is read only when
+something names it: `include: shared/devices.yaml` in front of the file that says so, each file once. Names are
+relative to the rules folder and never leave it.
+
+```yaml
+include: shared/devices.yaml
+variables: {domain: example.org, trusted: [10.1.0.0/16, 10.2.0.0/16], helpdesk: "file:shared/helpdesk.txt"}
+site:
+  zones: {lan: {networks: "${trusted}"}}
+  sets: {blocked: ["file:lists/blocked.txt", 192.0.2.7]}
+  domains: ["${domain}", "mail.${domain}"]
+```
+
+`${NAME}` alone is the variable's value, be it text, number or list; inside other text it is its text. It stands for
+values, never for keys, and not in `include` or `variables`. Variables hold in all files; where a name stands twice
+the file read later wins, and an overlay wins over all.
+
+`file:PATH` in a set stands for the prefixes in that file: one a line, `#` starts a comment.
+
+## Overlays
+
+`--site NAME`, or `EGRESSGUARD_SITE=NAME`, reads `sites/NAME/*.yaml` over the rest:
+
+- `site` is changed key by key. A list is replaced as a whole; `null` takes a key away.
+- An item of `flows`, `mail`, `limits`, `routes` or `devices` takes the place of the item with its name.
+- Items with new names go in front of the others, for the first match wins. `enabled: false` in a rule of the same
+  name switches it off."""

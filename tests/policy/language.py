@@ -1,0 +1,135 @@
+"""A policy that uses every section, as plain values, and the places of every kind of mapping in it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import yaml
+
+from egressguard.policy import model, site
+from egressguard.policy.fields import Strict
+from egressguard.policy.model import Policy
+
+Value = dict[str, Any]
+Path = tuple[str | int, ...]
+
+WHOLE: Value = {
+    "site": {
+        "zones": {
+            "lan": {"interfaces": "@inside", "networks": "192.168.0.0/16"},
+            "guests": {"networks": "10.9.0.0/16"},
+        },
+        "sets": {"mail-servers": ["192.168.1.25", "fd00::25"], "blocked": []},
+        "relay": {
+            "listeners": {"lan": {"kind": "smtp", "port": 25}, "submission": {"kind": "submission", "port": 587}},
+            "redirect_to": "lan",
+            "tls": {"certificate": "/a.pem", "private_key": "/a.key"},
+            "retry": {},
+        },
+        "smart_hosts": {
+            "provider": {
+                "host": "smtp.provider.example",
+                "tls": "starttls",
+                "auth": {"user": "u", "secret": "file:provider"},
+            },
+            "backup": {"host": "203.0.113.9"},
+        },
+        "packet_plane": {},
+        "scan": {"clamd": {"address": "unix:/c"}},
+        "access": {},
+        "metrics": {},
+    },
+    "flows": [{"name": "f", "action": "allow"}],
+    "mail": [{"name": "m", "match": {}, "action": "accept"}],
+    "limits": [
+        {"name": "per-host", "per": "host", "messages_per_hour": 300},
+        {"name": "per-user", "per": "user", "messages_per_hour": 300},
+    ],
+    "routes": [{"name": "r", "match": {}, "via": "mx"}],
+    "devices": [
+        {"name": "printer-2nd-floor", "addresses": "192.168.1.70", "senders": "printer@example.org"},
+    ],
+}
+
+PLACES: dict[type[Strict], Path] = {
+    Policy: (),
+    site.Site: ("site",),
+    site.Zone: ("site", "zones", "lan"),
+    site.Relay: ("site", "relay"),
+    site.Listener: ("site", "relay", "listeners", "submission"),
+    site.Tls: ("site", "relay", "tls"),
+    site.Retry: ("site", "relay", "retry"),
+    site.SmartHost: ("site", "smart_hosts", "provider"),
+    site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
+    site.PacketPlane: ("site", "packet_plane"),
+    site.Scan: ("site", "scan"),
+    site.Clamd: ("site", "scan", "clamd"),
+    site.Access: ("site", "access"),
+    site.Metrics: ("site", "metrics"),
+    model.FlowRule: ("flows", 0),
+    model.MailRule: ("mail", 0),
+    model.MailMatch: ("mail", 0, "match"),
+    model.Limit: ("limits", 0),
+    model.Route: ("routes", 0),
+    model.RouteMatch: ("routes", 0, "match"),
+    model.Device: ("devices", 0),
+}
+
+BESIDE: dict[tuple[str, str], Value] = {
+    ("FlowRule", "destination_host"): {"decide": "queue"},
+    ("FlowRule", "action"): {"port": 25},
+    ("MailRule", "folder"): {"action": "quarantine"},
+    ("MailRule", "text"): {"action": "reject"},
+    ("Limit", "folder"): {"above": "quarantine"},
+    ("Limit", "contain_seconds"): {"above": "contain"},
+}
+"""Keys that another key needs beside it."""
+
+LISTED = {
+    "lists/blocked.txt": b"203.0.113.0/24 # somebody\n",
+    "lists/helpdesk.txt": b"helpdesk@example.org\n",
+    "shared/lists.yaml": b"",
+    "shared/devices.yaml": b"devices:\n",
+}
+"""The files that examples name."""
+
+
+def keys(kind: type[Strict]) -> dict[str, Any]:
+    """Key as rule files write it -> pydantic's field."""
+    return {info.alias or name: info for name, info in kind.model_fields.items()}
+
+
+def mapping_at(value: Value, path: Path) -> Value:
+    for step in path:
+        value = value[step]  # type: ignore[index]
+    return value
+
+
+def with_key(kind: type[Strict], key: str, item: object) -> Value:
+    """WHOLE with this key in the mapping of this kind."""
+    value = copy.deepcopy(WHOLE)
+    mapping_at(value, PLACES[kind]).update({**BESIDE.get((kind.__name__, key), {}), key: item})
+    return value
+
+
+def as_yaml(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def everything() -> Value:
+    """WHOLE with every key that there is, each with an example of its own, as far as they go together."""
+    value = copy.deepcopy(WHOLE)
+    for kind, path in PLACES.items():
+        mapping = mapping_at(value, path)
+        for key, info in keys(kind).items():
+            if key not in mapping and (kind.__name__, key) not in BESIDE and key not in {"enabled", "staged"}:
+                mapping[key] = info.examples[-1]
+    return value
+
+
+def in_blocks(value: object) -> bytes:
+    """As YAML in block style: lines that can be lost, doubled and indented."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return str(text).encode()
