@@ -10,13 +10,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from egressguard.app.children import GROUP, missing_users
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.directories import prepare_directories
+from egressguard.app.expectations import red_expectations
 from egressguard.app.identity import certificate_of
 from egressguard.app.listeners import (
     CannotListen,
@@ -27,6 +28,7 @@ from egressguard.app.listeners import (
     write_listening,
 )
 from egressguard.app.places import Places
+from egressguard.app.provenance import provenance_of, read_provenance, why_not_signed, write_provenance
 from egressguard.app.rules import read_rules, write_snapshot
 from egressguard.app.supervisor import Plan, Supervisor
 from egressguard.policy.model import Policy
@@ -38,13 +40,16 @@ class CannotRun(Exception):
     """Why the gateway does not start, and the cure."""
 
 
-def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
+def run_gateway(places: Places, *, high_ports: bool, say: Say, only_signed: bool = False) -> int:
     """Run until told to stop; return the exit status. Raises CannotRun before anything was started."""
     loaded, files = read_rules(places.rules, places.site)
     if loaded.policy is None:
         faults = "\n".join(str(fault) for fault in loaded.faults)
         raise CannotRun(f"the rules have faults; nothing was started\n{faults}")
     policy, as_root = loaded.policy, os.geteuid() == 0
+    found = provenance_of(places.rules)
+    if only_signed and (why := why_not_signed(found)) is not None:
+        raise CannotRun(f"{why}; nothing was started")
     if as_root and (missing := missing_users()):
         raise CannotRun(
             f"the system users {', '.join(missing)} are missing; scripts/run makes them, or: "
@@ -52,8 +57,9 @@ def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
         )
     os.umask(0o027)
     prepare_directories(places, as_root=as_root)
-    with _only_one(places):
+    with _only_one(places, only_signed=only_signed):
         write_snapshot(files, places.rules, places.snapshot)
+        write_provenance(found, places.provenance)
         _certificate(policy, places, as_root=as_root)
         try:
             endpoints = [*relay_endpoints(policy, high_ports=high_ports), metrics_endpoint(policy)]
@@ -62,7 +68,7 @@ def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
             raise CannotRun(str(wrong)) from wrong
         write_listening(places.listening, sockets)
         arguments = ("--high-ports",) if high_ports else ()
-        plan = Plan(places, sockets, as_root=as_root, arguments=arguments)
+        plan = Plan(places, sockets, as_root=as_root, arguments=arguments, only_signed=only_signed)
         supervisor = Supervisor(plan, lambda: _announce(places, policy, high_ports, say))
         status = asyncio.run(supervisor.run())
         say("stopped. The wall (if it was loaded) still stands: `egressguard down` removes it.")
@@ -70,7 +76,7 @@ def run_gateway(places: Places, *, high_ports: bool, say: Say) -> int:
 
 
 @contextlib.contextmanager
-def _only_one(places: Places) -> Iterator[None]:
+def _only_one(places: Places, *, only_signed: bool) -> Iterator[None]:
     """Two gateways on one state directory would deliver twice. The lock dies with the process."""
     with _pid_file(places).open("a+") as file:
         try:
@@ -79,7 +85,7 @@ def _only_one(places: Places) -> Iterator[None]:
             raise CannotRun(f"another gateway runs on {places.state}; stop it first") from None
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n{places.rules}\n{places.site}\n")
+        file.write(f"{os.getpid()}\n{places.rules}\n{places.site}\n{int(only_signed)}\n")
         file.flush()
         yield
 
@@ -99,15 +105,24 @@ def _pid_file(places: Places) -> Path:
     return places.runtime / "egressguard.pid"
 
 
-def running(places: Places) -> tuple[int, Places] | None:
-    """(process, places) of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that runs: its process, its places, and whether it takes signed rules only."""
+
+    pid: int
+    places: Places
+    only_signed: bool
+
+
+def running(places: Places) -> Running | None:
+    """That of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
     try:
         with _pid_file(places).open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid, rules, site = file.read().splitlines()[:3]
-                return int(pid), replace(places, rules=Path(rules), site=site)
+                pid, rules, site, only_signed = file.read().splitlines()[:4]
+                return Running(int(pid), replace(places, rules=Path(rules), site=site), only_signed == "1")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return None
@@ -124,7 +139,10 @@ def _certificate(policy: Policy, places: Places, *, as_root: bool) -> None:
 def _announce(places: Places, policy: Policy, high_ports: bool, say: Say) -> None:
     gate = _ask_status(places, "gate")
     access = _ask_status(places, "access")
-    say(f"EgressGuard is ready. Rules {places.rules}, revision {policy.revision}.")
+    origin = read_provenance(places.provenance, places.rules)
+    say(f"EgressGuard is ready. Rules {places.rules}, revision {policy.revision}, {origin}.")
+    if red := red_expectations(places.rules, policy, places.site):
+        say(f"  WARNING: expectations of the rules are red; see `egressguard test {places.rules}`: {red[0]}")
     for reason in gate.get("reasons", []):
         say(f"  note:    {reason}")
     say(f"  guards:  {gate.get('summary', 'the packet plane does not answer; see the log above')}")

@@ -23,6 +23,11 @@ class Places:
         return self.runtime / "rules"
 
     @property
+    def provenance(self) -> Path:
+        """JSON written by the supervisor: where the rules in `snapshot` come from."""
+        return self.runtime / "provenance.json"
+
+    @property
     def spool(self) -> Path:
         return self.state / "spool"
 

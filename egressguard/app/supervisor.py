@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from egressguard.app.children import ROLES, Child
 from egressguard.app.notify import notify
 from egressguard.app.places import Places
+from egressguard.app.provenance import provenance_of, why_not_signed, write_provenance
 from egressguard.app.rules import read_rules, write_snapshot
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Plan:
     sockets: dict[str, list[socket.socket]]
     as_root: bool
     arguments: tuple[str, ...] = ()
+    only_signed: bool = False
 
 
 class Supervisor:
@@ -101,8 +103,14 @@ class Supervisor:
             faults = [str(fault) for fault in loaded.faults[:20]]
             log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"faults": faults}})
             return
+        found = provenance_of(places.rules)
+        if self._plan.only_signed and (why := why_not_signed(found)) is not None:
+            log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"why": why}})
+            return
         write_snapshot(files, places.rules, places.snapshot)
-        log.info("rules reloaded", extra={"fields": {"revision": loaded.policy.revision}})
+        write_provenance(found, places.provenance)
+        fields = {"revision": loaded.policy.revision, "origin": str(found)}
+        log.info("rules reloaded", extra={"fields": fields})
         for child in self._children:
             child.send(signal.SIGHUP)
 

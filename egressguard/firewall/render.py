@@ -55,8 +55,13 @@ def render_ruleset(policy: Policy, host: Host) -> str:
         *_output(policy, host),
     ]
     head = f"table inet {TABLE}\ndelete table inet {TABLE}\n\n"
-    comment = f'\tcomment "egressguard revision {policy.revision}"\n'
+    comment = f"\tcomment {_quoted(_described(policy)[:COMMENT_CHARACTERS])}\n"
     return head + f"table inet {TABLE} {{\n" + comment + "".join(f"\t{line}\n" for line in lines) + "}\n"
+
+
+def _described(policy: Policy) -> str:
+    words = f"egressguard revision {policy.revision}"
+    return f"{words}, {policy.origin}" if policy.origin else words
 
 
 def statements_of(ruleset: str, rule_name: str) -> list[str]:

@@ -22,21 +22,44 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 
-def new_registry(role: str, version: str, revision: str) -> CollectorRegistry:
-    """A registry with what every role tells about itself: build, policy revision, process."""
+def new_registry(role: str, version: str) -> CollectorRegistry:
+    """A registry with what every role tells about itself: build, process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     build = Gauge(
         "egressguard_build_info",
-        "Version of the program, of Python and of the loaded policy.",
-        ["version", "python", "policy_revision"],
+        "Version of the program and of Python.",
+        ["version", "python"],
         registry=registry,
     )
-    build.labels(version, platform.python_version(), revision).set(1)
+    build.labels(version, platform.python_version()).set(1)
     up = Gauge("egressguard_up", "1 while this component answers.", ["component"], registry=registry)
     up.labels(role).set(1)
     return registry
+
+
+class LoadedPolicy:
+    """Which policy is in force, and since when; the same for all roles but while they reload."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._info = Gauge(
+            "egressguard_policy_info",
+            "The policy in force: its revision, git commit (empty = not under git), signature, whether changed since.",
+            ["revision", "commit", "signature", "modified"],
+            registry=registry,
+        )
+        self._at = Gauge(
+            "egressguard_policy_loaded_timestamp_seconds",
+            "When the component took its policy.",
+            ["component"],
+            registry=registry,
+        )
+
+    def loaded(self, component: str, revision: str, commit: str, signature: str, *, modified: bool, now: float) -> None:
+        self._info.clear()
+        self._info.labels(revision, commit, signature, str(modified).lower()).set(1)
+        self._at.labels(component).set(now)
 
 
 def exposition(registry: CollectorRegistry) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import nsmallest
 from itertools import chain
 
 from egressguard.policy.document import Fault, Path
@@ -17,18 +19,34 @@ from egressguard.policy.words import did_you_mean, one_of, quote
 
 __all__ = ["crosscheck", "parse_endpoint"]
 
+SHOWN = 21  # names that `one_of` looks at
+
 MakeFault = Callable[[Path, str], Fault]
 """(path in the merged rules, message) -> Fault."""
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What rules may point to, by name: gathered once, for a policy can have very many rules."""
+
+    limits: Mapping[str, object]
+    devices: Mapping[str, object]
+    tags: Mapping[str, object]
+
+
 def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
     """All faults between the parts of a policy whose parts are each well-formed."""
+    names = Names(
+        limits={limit.name: limit for limit in policy.limits},
+        devices={device.name: device for device in policy.devices},
+        tags=dict.fromkeys(chain.from_iterable(rule.tag for rule in policy.mail)),
+    )
     found = chain(
         _duplicates(policy),
         chain.from_iterable(_flow(policy, i, rule) for i, rule in enumerate(policy.flows)),
-        chain.from_iterable(_mail(policy, i, rule) for i, rule in enumerate(policy.mail)),
+        chain.from_iterable(_mail(policy, names, i, rule) for i, rule in enumerate(policy.mail)),
         chain.from_iterable(_limit(i, limit) for i, limit in enumerate(policy.limits)),
-        chain.from_iterable(_route(policy, i, route) for i, route in enumerate(policy.routes)),
+        chain.from_iterable(_route(policy, names, i, route) for i, route in enumerate(policy.routes)),
         check_site(policy.site),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
     )
@@ -49,7 +67,7 @@ def _known(path: Path, what: str, names: Iterable[str], known: Mapping[str, obje
     for index, name in enumerate(names):
         if name not in known:
             hint = did_you_mean(name, known)
-            yield (*path, index), f"unknown {what} {quote(name)}{hint}; expected {one_of(sorted(known))}"
+            yield (*path, index), f"unknown {what} {quote(name)}{hint}; expected {one_of(nsmallest(SHOWN, known))}"
 
 
 def _networks(path: Path, texts: Iterable[str], policy: Policy) -> Found:
@@ -95,15 +113,15 @@ def _redirect(policy: Policy, path: Path, rule: FlowRule) -> Found:
         yield (*path, "action"), "redirect where to? expected `redirect_to: LISTENER` in site.relay"
 
 
-def _mail(policy: Policy, index: int, rule: MailRule) -> Found:
+def _mail(policy: Policy, names: Names, index: int, rule: MailRule) -> Found:
     path: Path = ("mail", index, "match")
     match = rule.match
     yield from _clients((*path, "client"), match.client, policy)
-    devices = {device.name: device for device in policy.devices}
     for position, name in enumerate(match.device):
-        if name not in devices and name != ANY_DEVICE:
-            choices = one_of([ANY_DEVICE, *sorted(devices)])
-            words = f"unknown device {quote(name)}{did_you_mean(name, [*devices, ANY_DEVICE])}; expected {choices}"
+        if name not in names.devices and name != ANY_DEVICE:
+            choices = one_of([ANY_DEVICE, *nsmallest(SHOWN, names.devices)])
+            hint = did_you_mean(name, chain([ANY_DEVICE], names.devices))
+            words = f"unknown device {quote(name)}{hint}; expected {choices}"
             yield (*path, "device", position), words
     yield from _known((*path, "listener"), "listener", match.listener, policy.site.relay.listeners)
     yield from _domains((*path, "sender_domain"), match.sender_domain)
@@ -112,17 +130,13 @@ def _mail(policy: Policy, index: int, rule: MailRule) -> Found:
     yield from _paths((*path, "recipient"), match.recipient)
     if match.user and match.authenticated is False:
         yield (*path, "user"), "a client that is not authenticated has no user; expected one of the two keys"
-    yield from _known((*path, "over_limit"), "limit", match.over_limit, _names(policy.limits))
+    yield from _known((*path, "over_limit"), "limit", match.over_limit, names.limits)
     yield from _answers(("mail", index), rule)
-    yield from _effects(policy, ("mail", index), rule)
+    yield from _effects(policy, names, ("mail", index), rule)
 
 
-def _names(items: Iterable[Limit]) -> dict[str, object]:
-    return {item.name: item for item in items}
-
-
-def _effects(policy: Policy, path: Path, rule: MailRule) -> Found:
-    yield from _known((*path, "limit"), "limit", rule.limit, _names(policy.limits))
+def _effects(policy: Policy, names: Names, path: Path, rule: MailRule) -> Found:
+    yield from _known((*path, "limit"), "limit", rule.limit, names.limits)
     yield from _paths((*path, "notify"), rule.notify)
     if rule.route:
         yield from _via(policy, (*path, "route"), rule.route)
@@ -191,12 +205,13 @@ def _paths(path: Path, texts: Iterable[str], *others: str) -> Found:
             yield (*path, index), f"{quote(text)} is no address; expected {choices}"
 
 
-def _route(policy: Policy, index: int, route: Route) -> Found:
+def _route(policy: Policy, names: Names, index: int, route: Route) -> Found:
     path: Path = ("routes", index)
     yield from _via(policy, (*path, "via"), route.via)
     yield from _domains((*path, "match", "sender_domain"), route.match.sender_domain)
     yield from _domains((*path, "match", "recipient_domain"), route.match.recipient_domain)
     yield from _paths((*path, "match", "sender"), route.match.sender, NULL)
+    yield from _known((*path, "match", "tag"), "tag", route.match.tag, names.tags)
 
 
 def _via(policy: Policy, path: Path, names: tuple[str, ...]) -> Found:

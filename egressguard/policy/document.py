@@ -138,7 +138,7 @@ def _syntax(wrong: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
     lines = text.splitlines()
     start = lines[line][max(column - 1, 0) : column + 1] if line < len(lines) else ""
     if "@" in start or "*" in start or "`" in start:
-        hint = "expected quotes around a value that starts with '@', '*' or '`', such as \"@name\""
+        hint = "a value that starts with '@', '*' or '`' needs quotes; expected it written like \"@name\""
     elif "\t" in start:
         hint = "expected spaces, not tabs, at the start of a line"
     else:

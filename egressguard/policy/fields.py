@@ -25,6 +25,7 @@ TEXT_PATTERN = r"^[\x20-\x7e]*$"
 HEADER_PATTERN = r"^[!-9;-~]{1,76}$"
 ADDRESS_FORM = r"[0-9A-Fa-f:.]+"
 PREFIX_FORM = ADDRESS_FORM + r"(/[0-9.]{1,15})?"
+LISTING_FORM = PREFIX_FORM + r"|file:.+"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -70,7 +71,7 @@ def form(pattern: str) -> WithJsonSchema:
 
 
 Network = Annotated[IPNetwork, BeforeValidator(parse_network), form(PREFIX_FORM)]
-Listing = Annotated[IPNetwork, BeforeValidator(parse_network), form(rf"{PREFIX_FORM}|file:.+")]
+Listing = Annotated[IPNetwork, BeforeValidator(parse_network), form(LISTING_FORM)]
 """A set's entry. "file:PATH" stands in the rule file only: policy.expand puts what the file lists in its place."""
 Address = Annotated[IPAddress, BeforeValidator(_parse_address), form(ADDRESS_FORM)]
 

@@ -18,13 +18,11 @@ from pydantic import ValidationError
 
 from egressguard.policy.crosscheck import crosscheck
 from egressguard.policy.document import Fault, Path
-from egressguard.policy.expand import OVERLAYS, Reader, expand, read_variables
+from egressguard.policy.expand import MAX_FAULTS, MAX_TOTAL_OCTETS, OVERLAYS, Reader, expand, read_variables
 from egressguard.policy.model import Policy
 from egressguard.policy.sources import LISTS, Sources, merge
 from egressguard.policy.words import did_you_mean, explain, one_of, quote
 
-MAX_TOTAL_OCTETS = 16 * 1024 * 1024
-MAX_FAULTS = 1000  # over all files
 SHOWN_COLUMNS = 160
 
 
@@ -49,8 +47,8 @@ def parse_rules(files: Mapping[str, bytes], site: str = "") -> Loaded:
         expand(reader, document, variables)
     faults = reader.faults
     sources = merge(base, overlay, faults)
-    if (total := sum(len(files[name]) for name in reader.used)) > MAX_TOTAL_OCTETS:
-        words = f"{total} octets in {len(reader.used)} files; expected at most {MAX_TOTAL_OCTETS}"
+    if reader.octets > MAX_TOTAL_OCTETS:
+        words = f"{reader.octets} octets in {len(reader.used)} files; expected at most {MAX_TOTAL_OCTETS}"
         return Loaded(None, (Fault(max(reader.used, key=lambda name: len(files[name])), 1, 1, words),))
     policy = _checked(sources, faults)
     if faults or policy is None:
@@ -67,10 +65,14 @@ def _is_rule_file(name: str, folder: str) -> bool:
 def _overlay_names(reader: Reader, site: str) -> list[str]:
     names = [name for name in sorted(reader.files) if _is_rule_file(name, f"{OVERLAYS}/{site}/")]
     if not names:
-        known = sorted({name.split("/")[1] for name in reader.files if name.startswith(f"{OVERLAYS}/")})
+        known = sorted({name.split("/")[1] for name in reader.files if _is_overlay(name)})
         words = f"no overlay for the site {quote(site)}{did_you_mean(site, known)}; expected {one_of(known)}"
         reader.faults.append(Fault(f"{OVERLAYS}/{site}", 1, 1, words))
     return names
+
+
+def _is_overlay(name: str) -> bool:
+    return name.startswith(f"{OVERLAYS}/") and _is_rule_file(name, name.rpartition("/")[0] + "/")
 
 
 def render_faults(faults: Iterable[Fault], files: Mapping[str, bytes]) -> str:

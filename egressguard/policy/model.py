@@ -269,7 +269,13 @@ class Policy(Strict):
         examples=[[{"name": "printer", "addresses": "192.168.1.70", "senders": "printer@example.org"}]],
     )
     _revision: str = PrivateAttr(default="")
+    _origin: str = PrivateAttr(default="")
     _index: dict[str, object] = PrivateAttr(default_factory=dict)  # what the policy room prepares once per policy
+
+    @property
+    def origin(self) -> str:
+        """Where the rules come from, for people: "commit 0123456789ab (good)"; "" = nobody asked."""
+        return self._origin
 
     @property
     def revision(self) -> str:

@@ -14,11 +14,14 @@ from itertools import groupby
 from typing import Any
 
 from egressguard.policy.fields import (
+    ADDRESS_FORM,
     DOMAIN_PATTERN,
     FILE_PATTERN,
     FOLDER_PATTERN,
     HEADER_PATTERN,
+    LISTING_FORM,
     NAME_PATTERN,
+    PREFIX_FORM,
     TEXT_PATTERN,
 )
 from egressguard.policy.guide import AFTER, BEFORE, COMMON, SECTIONS, Section
@@ -33,8 +36,11 @@ _FORMS = {
     FOLDER_PATTERN: "folder",
     HEADER_PATTERN: "field name",
     TEXT_PATTERN: "text on one line",
+    f"^({ADDRESS_FORM})$": "address",
+    f"^({PREFIX_FORM})$": "prefix",
+    f"^({LISTING_FORM})$": "prefix",
 }
-"""Patterns in a word; the forms of addresses and times are told by their examples."""
+"""Patterns in a word; the forms of times are told by their examples."""
 
 Schema = Mapping[str, Any]
 Row = tuple[str, str, str, str, str]
@@ -49,8 +55,9 @@ def page(schema: Schema) -> str:
 def _table(whole: Schema, section: Section) -> str:
     schema = whole["definitions"][section.definition] if section.definition else whole
     lines = ["| key | value | left out | what it says | example |", "| --- | --- | --- | --- | --- |"]
-    keys = section.keys or [key for key in schema["properties"] if key not in COMMON or section.definition == "Device"]
-    rows = [_row(key, schema["properties"][key], schema) for key in keys]
+    told = () if section.definition == "Device" else COMMON  # its keys of these names say other things
+    wanted = section.keys or [key for key in schema["properties"] if key not in told]
+    rows = [_row(key, schema["properties"][key], schema) for key in wanted]
     for _same, group in groupby(rows, key=lambda row: row[1:4]):
         alike = list(group)
         keys = ", ".join(f"`{row[0]}`" for row in alike)
@@ -105,7 +112,7 @@ def _plain_kind(schema: Schema) -> str:
         return _range(schema)
     if kind == "boolean":
         return "`true`, `false`"
-    return _FORMS.get(schema.get("pattern", ""), {"string": "text"}.get(kind, kind))
+    return _FORMS.get(schema.get("pattern", ""), "text" if kind == "string" else str(kind))
 
 
 def _range(schema: Schema) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from egressguard.policy.model import Policy
 from egressguard.policy.page import page
@@ -26,7 +27,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 _REFERENCES = "#/definitions/{model}"
 _VARIABLE = {"$ref": _REFERENCES.format(model="variable")}
 _ANNOTATIONS = ("description", "examples", "default")
-_EMPTY = (None, "", [], {})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 _INCLUDE: Schema = {
     "description": "rule files to read before this one, by names below the rules directory; left out = none",
@@ -73,7 +74,7 @@ def json_schema(*, overlay: bool = False, variables: bool = True) -> Schema:
 
 def schema_of(model: type[BaseModel]) -> Schema:
     """The schema of one mapping and of those inside it, in draft-07's words, without what says nothing."""
-    schema = model.model_json_schema(ref_template=_REFERENCES)
+    schema = model.model_json_schema(ref_template=_REFERENCES, schema_generator=_InOrder)
     definitions = schema.pop("$defs", {})
     schema["definitions"] = {name: part for name, part in definitions.items() if part["type"] == "object"}
     words = {_REFERENCES.format(model=name): definitions[name] for name in definitions.keys() - schema["definitions"]}
@@ -84,6 +85,13 @@ def _in_place(schema: Schema, words: Mapping[str, Schema]) -> Schema:
     """The definition itself instead of a reference to a mere list of words."""
     found = words.get(schema.get("$ref", ""))
     return {"type": found["type"], "enum": found["enum"]} if found else schema
+
+
+class _InOrder(GenerateJsonSchema):
+    """Keys in the order of the models, not of the alphabet."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002 -- its form
+        return value
 
 
 def markdown() -> str:

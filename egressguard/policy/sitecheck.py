@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from egressguard.mail.address import AddressError, parse_domain
@@ -52,7 +52,8 @@ def _zone(name: str, zone: Zone) -> Found:
 
 def _is_interface(text: str) -> bool:
     octets = text.encode()
-    return 0 < len(octets) <= INTERFACE_OCTETS and text[0] != "@" and not set(text) & set("*/\"' \t\\")
+    allowed = text.isprintable() and not set(text) & set("*/\"' \\")
+    return 0 < len(octets) <= INTERFACE_OCTETS and text[0] != "@" and allowed
 
 
 def _resolvers(site: Site) -> Found:
@@ -119,15 +120,33 @@ def _clamd(site: Site) -> Found:
 
 
 def _ports(site: Site) -> Found:
-    """No two servers on one port, unless each listens on addresses of its own."""
-    taken: list[tuple[str, frozenset[str], int]] = []
+    """No two servers on one port, unless each listens on addresses of its own. "::" is bound for IPv6 only."""
+    on_address: dict[tuple[int, str], str] = {}
+    on_any: dict[tuple[int, str], str] = {}
     for path, addresses, port in _servers(site):
+        if port == 0:
+            continue
         where = ".".join(map(str, path))
-        for other, others, number in taken:
-            if port == number != 0 and _overlap(addresses, others):
-                yield path, f"port {port} is used by {other} already; expected a port of its own"
-                break
-        taken.append((where, addresses, port))
+        others = (_other(on_address, on_any, port, address) for address in sorted(addresses))
+        if (other := next(filter(None, others), None)) is not None:
+            yield path, f"port {port} is used by {other} already; expected a port of its own"
+        for address in addresses:
+            on_address.setdefault((port, address), where)
+            on_any.setdefault((port, _wildcard(address)), where)
+
+
+def _other(
+    on_address: Mapping[tuple[int, str], str], on_any: Mapping[tuple[int, str], str], port: int, address: str
+) -> str | None:
+    """Who has this address and port, or all addresses of its family."""
+    wildcard = _wildcard(address)
+    if address == wildcard:
+        return on_any.get((port, wildcard))
+    return on_address.get((port, address)) or on_address.get((port, wildcard))
+
+
+def _wildcard(address: str) -> str:
+    return "::" if ":" in address else "0.0.0.0"  # noqa: S104 -- compared with, not bound to
 
 
 def _servers(site: Site) -> Iterator[tuple[Path, frozenset[str], int]]:
@@ -141,13 +160,3 @@ def _servers(site: Site) -> Iterator[tuple[Path, frozenset[str], int]]:
 
 def _texts(addresses: tuple[Address, ...]) -> frozenset[str]:
     return frozenset(map(str, addresses))
-
-
-def _overlap(first: frozenset[str], second: frozenset[str]) -> bool:
-    """Whether a server on `first` and one on `second` want the same socket; "::" is bound for IPv6 only."""
-    return any(_same(one, other) for one in first for other in second)
-
-
-def _same(one: str, other: str) -> bool:
-    same_family = (":" in one) == (":" in other)
-    return same_family and (one == other or bool({one, other} & WILDCARDS))

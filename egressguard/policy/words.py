@@ -51,7 +51,7 @@ def explain(error: Mapping[str, Any], value: Any, schema: type[BaseModel] = Poli
     kind = str(error["type"])
     if "[key]" in error["loc"]:
         form = _form(str(error.get("ctx", {}).get("pattern")))
-        return path, True, f"{quote(path[-1])} is no key of this kind; expected {form}"
+        return path, True, f"{quote(path[-1])} is no name; expected {form}"
     if kind == "extra_forbidden":
         known = _keys_of(path[:-1], schema)
         return path, True, f"unknown key {quote(path[-1])}{did_you_mean(path[-1], known)}; expected {one_of(known)}"

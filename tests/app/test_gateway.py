@@ -183,6 +183,38 @@ def test_good_rules_are_taken_and_bad_ones_leave_the_old_in_force(gateway: Runni
     assert "renamed" in (gateway.runtime / "gate" / "ruleset.nft").read_text()
 
 
+def test_a_red_expectation_refuses_a_reload_unless_forced(gateway: Running) -> None:
+    (gateway.rules / "expect").mkdir()
+    case = "{name: it may, given: {from: 192.0.2.7, to: 198.51.100.1}, expect: {action: redirect}}"
+    (gateway.rules / "expect" / "a.yaml").write_text(f"flows: [{case}]\n")
+    command = gateway.command("reload")
+
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    assert refused.returncode == 1 and "a.yaml:1:9: it may" in refused.stderr and "not changed" in refused.stderr
+    forced = subprocess.run([*command, "--force"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert forced.returncode == 0, forced.stderr
+
+
+def test_status_and_metrics_say_where_the_rules_come_from(gateway: Running) -> None:
+    said = subprocess.run(gateway.command("status", "--json"), capture_output=True, text=True, cwd=ROOT, check=False)
+    policy = json.loads(said.stdout)["policy"]
+    page = urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics')}/metrics", timeout=20).read().decode()
+
+    assert (policy["commit"], policy["signature"], len(policy["revision"])) == ("", "none", 12)
+    labels = f'commit="",modified="false",revision="{policy["revision"]}",signature="none"'
+    assert f"egressguard_policy_info{{{labels}}} 1.0" in page
+
+
+def test_unsigned_rules_are_refused_where_only_signed_ones_are_taken(gateway: Running) -> None:
+    command = [*gateway.command("run"), "--only-signed", "--high-ports"]
+
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS, check=False)
+
+    assert refused.returncode == 1
+    assert "only signed rules are taken, and these are not under git; commit" in refused.stderr
+
+
 def test_a_second_gateway_on_the_same_state_is_refused(gateway: Running) -> None:
     command = gateway.command("run", "--high-ports")
 

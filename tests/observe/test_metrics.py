@@ -9,7 +9,7 @@ from egressguard.observe.metrics import exposition, merge, new_registry
 
 
 def page(role: str) -> str:
-    registry = new_registry(role, "1.2.3", "abc")
+    registry = new_registry(role, "1.2.3")
     Counter(f"egressguard_{role}_things_total", "Things.", ["kind"], registry=registry).labels('a\nb"c').inc(2)
     return exposition(registry)
 

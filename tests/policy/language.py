@@ -42,7 +42,10 @@ WHOLE: Value = {
         "metrics": {},
     },
     "flows": [{"name": "f", "action": "allow"}],
-    "mail": [{"name": "m", "match": {}, "action": "accept"}],
+    "mail": [
+        {"name": "m", "match": {}, "action": "accept"},
+        {"name": "never", "staged": True, "tag": "bulk", "action": "continue"},
+    ],
     "limits": [
         {"name": "per-host", "per": "host", "messages_per_hour": 300},
         {"name": "per-user", "per": "user", "messages_per_hour": 300},

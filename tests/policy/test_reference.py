@@ -175,7 +175,7 @@ def test_files_of_all_forms_pass_the_schema(text: str) -> None:
         "site: {relay: {hostname: north.example.org, redirect_to: null}}",
         "site: {zones: {guests: null}, sets: {blocked: null}}",
         "site: {smart_hosts: {backup: {port: 2525}, provider: {auth: null}}}",
-        "site: {scan: null, access: {imap_port: null}}",
+        "site: {scan: null, relay: {tls: null, retry: {first_seconds: 60}}}",
         "site: {relay: {listeners: {lan: {port: 26}, submission: null}}}",
         "flows: [{name: f, action: drop}]\nlimits:",
     ],

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -26,7 +27,13 @@ _high_ports = click.option(
 @click.command("run")
 @with_places
 @_high_ports
-def run_command(places: Places, high_ports: bool) -> None:
+@click.option(
+    "--only-signed",
+    is_flag=True,
+    envvar="EGRESSGUARD_ONLY_SIGNED",
+    help="Take rules only from a git commit whose signature this machine trusts, unchanged.",
+)
+def run_command(places: Places, high_ports: bool, only_signed: bool) -> None:
     """Run the whole gateway: packet plane, relay, scanner, IMAP/POP3 and metrics. Ctrl-C stops it.
 
     As root, each role runs as its own user and the rules are loaded into the kernel. As an ordinary user it
@@ -41,7 +48,9 @@ def run_command(places: Places, high_ports: bool) -> None:
 
     set_up_logging("run")
     try:
-        sys.exit(run_gateway(places, high_ports=high_ports or os.geteuid() != 0, say=click.echo))
+        sys.exit(
+            run_gateway(places, high_ports=high_ports or os.geteuid() != 0, say=click.echo, only_signed=only_signed)
+        )
     except CannotRun as wrong:
         fail(str(wrong))
 
@@ -73,11 +82,16 @@ def status_command(places: Places, as_json: bool) -> None:
       egressguard status
     Exit codes: 0 all roles answer, 3 one or more do not.
     """
+    from egressguard.app.provenance import read_provenance
+
     answers = {role.name: _status_of(places, role.name) for role in ROLES}
+    origin = read_provenance(places.provenance, places.rules)
+    revision = answers["gate"].get("revision", "not known")
     if as_json:
-        emit_one(answers, as_json=True)
+        emit_one(answers | {"policy": {"revision": revision, **asdict(origin)}}, as_json=True)
     else:
-        emit_one({name: _one_line(answer) for name, answer in answers.items()}, as_json=False)
+        lines = {name: _one_line(answer) for name, answer in answers.items()}
+        emit_one(lines | {"policy": f"revision {revision}, {origin}"}, as_json=False)
     if any("error" in answer for answer in answers.values()):
         sys.exit(Exit.UNREACHABLE)
 
@@ -104,17 +118,19 @@ def reload_command(places: Places, force: bool) -> None:
     \b
     Example:
       egressguard reload
-    Exit codes: 1 faults or a red expectation (the old rules stay in force), 3 no running gateway, 4 permission denied.
+    Exit codes: 1 faults or a red expectation (the old rules stay in force), 3 no running gateway, 4 permission denied,
+    6 it takes signed rules only, and these are not.
     """
     from egressguard.app.expectations import red_expectations
     from egressguard.app.gateway import running
+    from egressguard.app.provenance import provenance_of, why_not_signed
     from egressguard.app.rules import read_rules
 
     try:
         found = running(places)
         if found is None:
             fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
-        pid, its = found
+        its = found.places
         loaded, _ = read_rules(its.rules, its.site)
         if loaded.policy is None:
             fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
@@ -123,10 +139,13 @@ def reload_command(places: Places, force: bool) -> None:
             fail(
                 "\n".join([*red, "the rules in force were not changed; mend the rules or the expectation (or --force)"])
             )
-        os.kill(pid, signal.SIGHUP)
+        why = why_not_signed(provenance_of(its.rules)) if found.only_signed else None
+        if why is not None:
+            fail(f"{why}\nthe rules in force were not changed", Exit.REFUSED)
+        os.kill(found.pid, signal.SIGHUP)
     except PermissionError:
         fail("run this as root or as the user who runs the gateway", Exit.PERMISSION)
-    click.echo(f"asked the gateway (process {pid}) to take {its.rules}, revision {loaded.policy.revision}")
+    click.echo(f"asked the gateway (process {found.pid}) to take {its.rules}, revision {loaded.policy.revision}")
 
 
 @click.command("down")

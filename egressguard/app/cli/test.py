@@ -36,7 +36,7 @@ def test_command(
     expectation notices is named, with its place.
 
     \b
-    Examples:
+    Example:
       egressguard test rules/
       egressguard test rules/ --mutate
     Exit codes: 0 all as expected, 1 something is not (or rules nobody watches), or faults in the files.

@@ -18,8 +18,9 @@ from egressguard import __version__
 from egressguard.app.control import Commands, serve_commands
 from egressguard.app.notify import feed_watchdog, inherited_sockets, notify, watch_lifeline
 from egressguard.app.places import Places
+from egressguard.app.provenance import read_provenance
 from egressguard.app.rules import read_rules
-from egressguard.observe.metrics import exposition, new_registry
+from egressguard.observe.metrics import LoadedPolicy, exposition, new_registry
 from egressguard.policy.model import Policy
 from egressguard.store.journal import Journal
 
@@ -45,6 +46,7 @@ class Frame:
     journal: Journal
     sockets: dict[str, list[socket.socket]]
     high_ports: bool
+    loaded: LoadedPolicy
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def record(self, kind: str, fields: Mapping[str, object]) -> None:
@@ -56,7 +58,17 @@ def load_policy(places: Places) -> Policy:
     loaded, _ = read_rules(places.rules, places.site)
     if loaded.policy is None:
         raise BadRules(str(loaded.faults[0]))
+    loaded.policy._origin = read_provenance(places.provenance, places.rules).short
     return loaded.policy
+
+
+def _take(frame: Frame, policy: Policy) -> None:
+    """Tell the metrics which policy is in force."""
+    found = read_provenance(frame.places.provenance, frame.places.rules)
+    frame.policy = policy
+    frame.loaded.loaded(
+        frame.name, policy.revision, found.commit, found.signature, modified=found.modified, now=time.time()
+    )
 
 
 @contextlib.asynccontextmanager
@@ -64,9 +76,10 @@ async def framed(name: str, places: Places, *, high_ports: bool) -> AsyncIterato
     """Open what every role needs, and close it whatever happens."""
     os.umask(0o007)
     policy = load_policy(places)
-    registry = new_registry(name, __version__, policy.revision)
+    registry = new_registry(name, __version__)
     journal = Journal(places.journal(name), max_rows=JOURNAL_ROWS)
-    frame = Frame(name, places, policy, registry, journal, inherited_sockets(), high_ports)
+    frame = Frame(name, places, policy, registry, journal, inherited_sockets(), high_ports, LoadedPolicy(registry))
+    _take(frame, policy)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, frame.stopping.set)
@@ -110,7 +123,7 @@ async def _reloads(frame: Frame, hangups: asyncio.Event, reload: Reload) -> None
         try:
             policy = load_policy(frame.places)
             await reload(policy)
-            frame.policy = policy
+            _take(frame, policy)
             log.info("policy reloaded", extra={"fields": {"revision": policy.revision}})
         except (BadRules, OSError) as wrong:
             log.error("policy not reloaded, the old one stays", extra={"fields": {"why": str(wrong)}})
