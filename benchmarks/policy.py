@@ -10,10 +10,6 @@ tests/sites. The last line is JSON; a ratio over 1 means that ours is better tha
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -75,7 +71,9 @@ def decisions(subjects: int) -> dict[str, dict[str, Any]]:
         results[f"{what}_decisions"] = case(by_count[1000], targets[what], "decisions/s", more_is_better=True)
         for count in COUNTS:
             if count != 1000:
-                results[f"{what}_decisions_{count}"] = case(by_count[count], targets[what], "decisions/s", more_is_better=True)
+                results[f"{what}_decisions_{count}"] = case(
+                    by_count[count], targets[what], "decisions/s", more_is_better=True
+                )
         growth = by_count[COUNTS[0]] / by_count[COUNTS[-1]]
         results[f"{what}_growth"] = case(growth, GROWTH, "times", more_is_better=False)
     return results

@@ -39,9 +39,12 @@ def _yaml(sections: Mapping[str, Any]) -> bytes:
 
 
 def _site(dice: random.Random) -> dict[str, Any]:
-    zones = {f"zone{n}": {"interfaces": f"br{n}", "networks": [f"10.{n}.0.0/16", f"fd00:{n}::/32"]} for n in range(ZONES)}
+    zones = {
+        f"zone{n}": {"interfaces": f"br{n}", "networks": [f"10.{n}.0.0/16", f"fd00:{n}::/32"]} for n in range(ZONES)
+    }
     sets: dict[str, Any] = {
-        f"set{n}": [f"10.{n % ZONES}.{dice.randrange(256)}.{dice.randrange(256)}" for _ in range(20)] for n in range(SETS)
+        f"set{n}": [f"10.{n % ZONES}.{dice.randrange(256)}.{dice.randrange(256)}" for _ in range(20)]
+        for n in range(SETS)
     }
     sets |= {f"blocked{n}": f"file:lists/blocked-{n}.txt" for n in range(LISTED)}
     listeners = {"lan": {"kind": "smtp", "port": 25}, "submission": {"kind": "submission", "port": 587}}
@@ -82,9 +85,20 @@ def _flow_rules(count: int) -> Iterator[dict[str, Any]]:
         mixed: tuple[dict[str, Any], ...] = (
             {"from": zone, "source": _host(n), "port": 25, "action": "allow"},
             {"destination": f"203.{n // 250}.{n % 250}.0/24", "port": 25, "action": "allow"},
-            {"source": f"@set{n % SETS}", "destination": f"198.{n // 250}.{n % 250}.0/25", "port": [25, 587], "action": "allow"},
+            {
+                "source": f"@set{n % SETS}",
+                "destination": f"198.{n // 250}.{n % 250}.0/25",
+                "port": [25, 587],
+                "action": "allow",
+            },
             {"from": zone, "source": f"10.{n % ZONES}.{n // ZONES % 250}.0/26", "port": 465, "action": "reject"},
-            {"from": zone, "source": _host(n), "destination": f"@blocked{n % LISTED}", "port": [25, 465], "action": "drop"},
+            {
+                "from": zone,
+                "source": _host(n),
+                "destination": f"@blocked{n % LISTED}",
+                "port": [25, 465],
+                "action": "drop",
+            },
             {"from": zone, "protocol": "udp", "port": 53, "destination": f"9.{n % 250}.0.0/16", "action": "drop"},
             {"from": zone, "port": 2525, "destination": f"2001:db8:{n:x}::/48", "action": "reject"},
             {"from": [zone, other], "source": _host(n), "port": 25, "staged": True, "action": "drop"},
@@ -116,7 +130,10 @@ def _mail_rules(count: int) -> Iterator[dict[str, Any]]:
             ({"user": [f"user{n}", f"user{n + 1}"], "attachment_name": [f"*.x{n}", f"invoice{n}*"]}, "quarantine"),
             ({"client": f"@set{n % SETS}", "attachment_type": f"application/x-{n}"}, "reject"),
             ({"recipient": f"*@{partner}", "larger_than_octets": 1000 * n}, "hold"),
-            ({"client": [zone, f"@blocked{n % LISTED}"], "user": f"user{n}", "verdict": ["infected", "denied"]}, "quarantine"),
+            (
+                {"client": [zone, f"@blocked{n % LISTED}"], "user": f"user{n}", "verdict": ["infected", "denied"]},
+                "quarantine",
+            ),
             ({"client": zone, "hours": "22:00-06:00", "recipient": f"chief{n}@example.org"}, "tag"),
             ({"helo": f"*.dynamic{n}.example", "authenticated": False}, "reject"),
             ({"attachment_name": [f"*.y{n}", f"*.z{n}"]}, "quarantine"),
@@ -161,7 +178,11 @@ def messages(count: int) -> list[MailFacts]:
 
 def _message(dice: random.Random, kind: int) -> MailFacts:
     number = dice.randrange(6000)
-    client, user, sender = _client(dice, dice.randrange(ZONES), six=dice.random() < 0.2), None, f"host{number}@example.org"
+    client, user, sender = (
+        _client(dice, dice.randrange(ZONES), six=dice.random() < 0.2),
+        None,
+        f"host{number}@example.org",
+    )
     recipient, listener = f"bob@partner{number}.example", "lan"
     if kind == 0:
         user, listener, sender = f"user{number}", "submission", f"user{number}@example.org"
@@ -183,12 +204,16 @@ def _message(dice: random.Random, kind: int) -> MailFacts:
         authentication=Authentication(spf=dice.choice(["pass", "none", "fail"])),
         recipient_count=dice.choice([1, 1, 2, 20]),
         size_octets=dice.randrange(2000, 9_000_000),
-        headers={name: (f"{name} of {number}",) for name in ("from", "to", "subject", "date", "message-id", "received")},
+        headers={
+            name: (f"{name} of {number}",) for name in ("from", "to", "subject", "date", "message-id", "received")
+        },
         scan=ScanReport(Verdict.CLEAN, (), tuple(_attachments(dice)), score=dice.randrange(60) / 10),
     )
 
 
 def _attachments(dice: random.Random) -> Iterator[Attachment]:
     for _ in range(dice.choice([0, 0, 1, 3])):
-        ending, media_type = dice.choice([("pdf", "application/pdf"), ("docx", "application/zip"), ("jpg", "image/jpeg")])
+        ending, media_type = dice.choice(
+            [("pdf", "application/pdf"), ("docx", "application/zip"), ("jpg", "image/jpeg")]
+        )
         yield Attachment((f"Scan of {dice.randrange(9999)}.{ending}",), media_type, dice.randrange(10**6))

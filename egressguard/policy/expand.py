@@ -42,6 +42,7 @@ class Reader:
     used: set[str] = field(default_factory=set)
     octets: int = 0
     filled: int = 0
+    lists: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def open(self, name: str) -> bytes:
         """A file's octets; nothing once all files together are too large (load tells)."""
@@ -92,6 +93,14 @@ class Reader:
             else:
                 document.broken = True
         yield document
+
+    def lines(self, name: str) -> list[tuple[int, str]]:
+        """The entries of a list and the numbers of their lines."""
+        if name not in self.lists:
+            text = self.open(name).decode("utf-8", "replace")
+            lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), start=1))
+            self.lists[name] = [(number, entry) for number, entry in lines if entry]
+        return self.lists[name]
 
     def find(self, name: object, file: str, at: Place, purpose: str) -> str | None:
         """The file's name as `files` has it; None with a fault when there is none."""
@@ -212,7 +221,7 @@ def _listed(reader: Reader, document: Document, path: Path, entries: Any) -> Any
             filled.append(item)
             continue
         name = reader.find(item.removeprefix(FILE), document.file, at, "fill the set")
-        listed = list(_lines(reader, name)) if name else []
+        listed = reader.lines(name) if name else []
         if name is None or not reader.fill(document, at, listed):
             document.broken = True
             continue
@@ -225,9 +234,3 @@ def _listed(reader: Reader, document: Document, path: Path, entries: Any) -> Any
         return []
     document.elsewhere.update(origins)
     return filled
-
-
-def _lines(reader: Reader, name: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(reader.open(name).decode("utf-8", "replace").splitlines(), start=1):
-        if entry := line.partition("#")[0].strip():
-            yield number, entry

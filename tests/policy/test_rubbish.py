@@ -20,7 +20,6 @@ from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.load import Loaded, parse_rules, render_faults
 from egressguard.policy.mail import decide_envelope, decide_mail
 from egressguard.policy.model import Policy
-
 from tests.policy import language, mutations
 
 ROOT = Path(__file__).parents[2]
