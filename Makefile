@@ -19,11 +19,13 @@ lab: ## the whole story in network namespaces (root)
 
 bench: ## measure beside the real peers (root); the last line of each is JSON
 	scripts/test --peers --install-only
+	.venv/bin/python benchmarks/policy.py
 	.venv/bin/python benchmarks/inbound.py
 
 reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
 	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json
 	.venv/bin/egressguard schema --overlay >rules/schema.json.new && mv rules/schema.json.new rules/overlay.schema.json
+	.venv/bin/egressguard schema --expectations >rules/schema.json.new && mv rules/schema.json.new rules/expect.schema.json
 	.venv/bin/egressguard schema --markdown >docs/rules.md.new && mv docs/rules.md.new docs/rules.md
 
 FUZZ ?= 20000

@@ -49,10 +49,12 @@ class FlowGiven(Strict):
     port: Port = Field(25, description="the destination port", examples=[25])
     protocol: Literal["tcp", "udp"] = Field("tcp", description="the transport", examples=["tcp"])
     interface: str = Field("", description="where it arrives; left out = known by its address only", examples=["eth1"])
-    inside: Texts = Field((), description='interfaces that "@inside" stands for', examples=[["eth1", "wlan0"]])
+    inside: Texts = Field(
+        (), description='interfaces that "@inside" stands for; left out = none', examples=[["eth1", "wlan0"]]
+    )
     dns: dict[str, Many[Address]] = Field(
         default_factory=dict,
-        description="the addresses of host names; a name left out is not resolved yet",
+        description="the addresses of host names; left out = none is resolved yet",
         examples=[{"mx.partner.example": ["198.51.100.7"]}],
     )
 
@@ -61,12 +63,18 @@ class FlowExpect(Strict):
     """What the flow rules are expected to say."""
 
     action: Literal["allow", "reject", "drop", "redirect", "undecided"] | None = Field(
-        None, description="what happens; undecided = a host name is not resolved yet", examples=["reject"]
+        None,
+        description="what happens; undecided = a host name is not resolved yet; left out = not compared",
+        examples=["reject"],
     )
     rule: MatchedRule | None = Field(
-        None, description='the rule that decides; "" = none does', examples=["block-direct-smtp"]
+        None,
+        description='the rule that decides; "" = none does; left out = not compared',
+        examples=["block-direct-smtp"],
     )
-    would: Names | None = Field(None, description="the staged rules that match", examples=[["stricter"]])
+    would: Names | None = Field(
+        None, description="the staged rules that match; left out = not compared", examples=[["stricter"]]
+    )
 
 
 class FlowCase(Strict):
@@ -94,16 +102,18 @@ class MailGiven(Strict):
 
     client: Address = Field(description="the address it comes from", examples=["192.168.1.50"])
     listener: Name = Field("lan", description="the listener's name in site.relay.listeners", examples=["submission"])
-    helo: str = Field("", description="what the client calls itself", examples=["laptop.example.org"])
+    helo: str = Field(
+        "", description="what the client calls itself; left out = nothing", examples=["laptop.example.org"]
+    )
     tls: bool = Field(False, description="whether the session is encrypted", examples=[True])
     user: str | None = Field(None, description="who logged in; left out = nobody", examples=["anna"])
     redirected: bool = Field(False, description="whether a flow rule redirected it here", examples=[True])
-    sender: str = Field("", description='the reverse-path; "" = the null one', examples=["anna@example.org"])
+    sender: str = Field("", description="the reverse-path; left out = the null one", examples=["anna@example.org"])
     recipient: Texts = Field(description="the forward-paths", examples=["bert@example.net"])
     when: At = Field("mon 12:00", description="local weekday and time of day", examples=["sat 23:15"])
     message: str | None = Field(
         None,
-        description="a message file below expect/; scanned as the gateway would, without clamd",
+        description="a message file below expect/, scanned as the gateway would, without clamd; left out = no file",
         examples=["messages/eicar.eml"],
     )
     verdict: Literal["infected", "denied", "clean", "unknown"] | None = Field(
@@ -114,7 +124,9 @@ class MailGiven(Strict):
         None, description="what is attached; left out = nothing, or what the file has", examples=[[{"path": "a.exe"}]]
     )
     header: dict[str, Texts] = Field(
-        default_factory=dict, description="header fields, besides those of the file", examples=[{"Subject": "hello"}]
+        default_factory=dict,
+        description="header fields, besides those of the file; left out = none",
+        examples=[{"Subject": "hello"}],
     )
     size_octets: Annotated[int, Field(ge=0)] | None = Field(
         None, description="the size; left out = the file's, or 1000", examples=[5_000_000]
@@ -122,7 +134,7 @@ class MailGiven(Strict):
     spf: AuthResult = Field("none", description="the result of SPF", examples=["fail"])
     dkim: AuthResult = Field("none", description="the result of DKIM", examples=["pass"])
     dmarc: AuthResult = Field("none", description="the result of DMARC", examples=["fail"])
-    over_limit: Names = Field((), description="limits that it would exceed", examples=[["per-host"]])
+    over_limit: Names = Field((), description="limits that it would exceed; left out = none", examples=[["per-host"]])
     stage: Literal["rcpt", "data"] = Field(
         "data", description="rcpt: what is said to RCPT, before the content is known", examples=["rcpt"]
     )
@@ -138,19 +150,41 @@ class MailExpect(Strict):
     """What the message rules are expected to say; of several recipients, what holds for the message."""
 
     action: Literal["accept", "reject", "defer", "quarantine", "hold", "go-on"] | None = Field(
-        None, description="what happens; go-on = RCPT is answered with 250", examples=["quarantine"]
+        None,
+        description="what happens; go-on = RCPT is answered with 250; left out = not compared",
+        examples=["quarantine"],
     )
-    rule: MatchedRule | None = Field(None, description='the rule that decides; "(none)" = none', examples=["malware"])
-    folder: str | None = Field(None, description="the quarantine folder", examples=["Infected"])
-    text: str | None = Field(None, description="what the client is told", examples=["relaying denied"])
-    headers: dict[str, str] | None = Field(None, description="fields that are added", examples=[{"X-Site": "lab"}])
-    tags: Names | None = Field(None, description="tags that are given", examples=[["bulk"]])
-    via: Names | None = Field(None, description="the way out of the first recipient", examples=[["provider"], "mx"])
-    route: MatchedRule | None = Field(None, description="the route it takes by `routes`", examples=["partner"])
-    notify: Texts | None = Field(None, description="who is told", examples=[["root@example.org"]])
-    limits: Names | None = Field(None, description="limits that count it", examples=[["per-host"]])
-    limit: str | None = Field(None, description='the limit that decides; "" = none', examples=["per-host"])
-    would: Texts | None = Field(None, description="staged rules that match", examples=[["stricter"]])
+    rule: MatchedRule | None = Field(
+        None, description='the rule that decides; "(none)" = none; left out = not compared', examples=["malware"]
+    )
+    folder: str | None = Field(
+        None, description="the quarantine folder; left out = not compared", examples=["Infected"]
+    )
+    text: str | None = Field(
+        None, description="what the client is told; left out = not compared", examples=["relaying denied"]
+    )
+    headers: dict[str, str] | None = Field(
+        None, description="fields that are added; left out = not compared", examples=[{"X-Site": "lab"}]
+    )
+    tags: Names | None = Field(None, description="tags that are given; left out = not compared", examples=[["bulk"]])
+    via: Names | None = Field(
+        None, description="the way out of the first recipient; left out = not compared", examples=[["provider"], "mx"]
+    )
+    route: MatchedRule | None = Field(
+        None, description="the route it takes by `routes`; left out = not compared", examples=["partner"]
+    )
+    notify: Texts | None = Field(
+        None, description="who is told; left out = not compared", examples=[["root@example.org"]]
+    )
+    limits: Names | None = Field(
+        None, description="limits that count it; left out = not compared", examples=[["per-host"]]
+    )
+    limit: str | None = Field(
+        None, description='the limit that decides; "" = none; left out = not compared', examples=["per-host"]
+    )
+    would: Texts | None = Field(
+        None, description="staged rules that match; left out = not compared", examples=[["stricter"]]
+    )
 
 
 class MailCase(Strict):
@@ -167,12 +201,16 @@ class Stand(Strict):
     """What the file's cases find in the site besides what the rules say: for lists that each site fills itself."""
 
     sets: dict[Name, Networks] = Field(
-        default_factory=dict, description="entries of named sets", examples=[{"mail-servers": ["192.168.1.25"]}]
+        default_factory=dict,
+        description="entries of named sets; left out = those of the rules",
+        examples=[{"mail-servers": ["192.168.1.25"]}],
     )
-    domains: Many[Domain] = Field((), description="the site's own domains", examples=["example.org"])
+    domains: Many[Domain] = Field(
+        (), description="the site's own domains; left out = those of the rules", examples=["example.org"]
+    )
     devices: Listed[Device] = Field(
         (),
-        description="devices",
+        description="devices; left out = those of the rules",
         examples=[[{"name": "printer", "addresses": "192.168.1.70", "senders": "printer@example.org"}]],
     )
 
@@ -181,10 +219,37 @@ class Expectations(Strict):
     """One file of expectations."""
 
     stand_in: Stand = Field(
-        Stand(), alias="with", description="what the site has, for these cases", examples=[{"domains": "example.org"}]
+        Stand(),
+        alias="with",
+        description="what the site has, for these cases; left out = what the rules say",
+        examples=[{"domains": "example.org"}],
     )
-    flows: Listed[FlowCase] = Field((), description="cases of flows", examples=[[]])
-    mail: Listed[MailCase] = Field((), description="cases of messages", examples=[[]])
+    flows: Listed[FlowCase] = Field(
+        (),
+        description="cases of flows; left out = none",
+        examples=[
+            [
+                {
+                    "name": "no bot dials out",
+                    "given": {"from": "10.0.0.9", "to": "192.0.2.7"},
+                    "expect": {"action": "reject"},
+                }
+            ]
+        ],
+    )
+    mail: Listed[MailCase] = Field(
+        (),
+        description="cases of messages; left out = none",
+        examples=[
+            [
+                {
+                    "name": "no relay",
+                    "given": {"client": "192.0.2.7", "recipient": "a@b.example"},
+                    "expect": {"action": "reject"},
+                }
+            ]
+        ],
+    )
 
 
 @dataclass(frozen=True, slots=True)

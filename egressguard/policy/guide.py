@@ -174,3 +174,24 @@ the file read later wins, and an overlay wins over all.
 - An item of `flows`, `mail`, `limits`, `routes` or `devices` takes the place of the item with its name.
 - Items with new names go in front of the others, for the first match wins. `enabled: false` in a rule of the same
   name switches it off."""
+
+EXPECTATIONS = (
+    Section(
+        "## Expectations",
+        "",
+        """\
+Cases beside the rules: given this flow or this message, the rules say that. They stand in `expect/*.yaml`, for a site
+also in `sites/NAME/expect/*.yaml` (a case there takes the place of the one with its name); the first line
+`# yaml-language-server: $schema=../expect.schema.json` lets editors check them. `egressguard test` runs them,
+`egressguard test --mutate` names the rules that no case notices, `egressguard reload` refuses rules that break one.
+Only the keys that `expect` has are compared.""",
+    ),
+    Section("### with", "Stand", "For lists that each site fills itself."),
+    Section("### flows: a case", "FlowCase"),
+    Section("### flows: given", "FlowGiven"),
+    Section("### flows: expect", "FlowExpect"),
+    Section("### mail: a case", "MailCase"),
+    Section("### mail: given", "MailGiven"),
+    Section("### mail: given attachments", "AttachmentGiven"),
+    Section("### mail: expect", "MailExpect"),
+)

@@ -24,7 +24,7 @@ from egressguard.policy.fields import (
     PREFIX_FORM,
     TEXT_PATTERN,
 )
-from egressguard.policy.guide import AFTER, BEFORE, COMMON, SECTIONS, Section
+from egressguard.policy.guide import AFTER, BEFORE, COMMON, EXPECTATIONS, SECTIONS, Section
 
 _LEFT_OUT = "; left out = "
 _BARE = re.compile(r"[A-Za-z0-9./_~-][A-Za-z0-9./_~@ +-]*(:[A-Za-z0-9./_-]+)*")
@@ -46,17 +46,22 @@ Schema = Mapping[str, Any]
 Row = tuple[str, str, str, str, str]
 
 
-def page(schema: Schema) -> str:
-    """The whole page; `schema` is that of a rule file."""
-    tables = [part for section in SECTIONS for part in (section.title, section.words, _table(schema, section))]
-    return "\n\n".join(part for part in (BEFORE, *tables, AFTER) if part) + "\n"
+def page(rules: Schema, expectations: Schema) -> str:
+    """The whole page, from the schemas of a rule file and of a file of expectations."""
+    parts = (BEFORE, *_tables(rules, SECTIONS), AFTER, *_tables(expectations, EXPECTATIONS))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables(schema: Schema, sections: tuple[Section, ...]) -> Iterator[str]:
+    for section in sections:
+        yield from (section.title, section.words, _table(schema, section))
 
 
 def _table(whole: Schema, section: Section) -> str:
     schema = whole["definitions"][section.definition] if section.definition else whole
     lines = ["| key | value | left out | what it says | example |", "| --- | --- | --- | --- | --- |"]
-    told = () if section.definition == "Device" else COMMON  # its keys of these names say other things
-    wanted = section.keys or [key for key in schema["properties"] if key not in told]
+    is_rule = section.definition != "Device" and schema["properties"].keys() >= set(COMMON)
+    wanted = section.keys or [key for key in schema["properties"] if not (is_rule and key in COMMON)]
     rows = [_row(key, schema["properties"][key], schema) for key in wanted]
     for _same, group in groupby(rows, key=lambda row: row[1:4]):
         alike = list(group)
@@ -95,7 +100,7 @@ def _kind(schema: Schema) -> str:
 def _anchor(reference: str) -> str:
     """The link to a definition's heading, as forges name it."""
     definition = reference.rpartition("/")[2]
-    title = next(section.title for section in reversed(SECTIONS) if section.definition == definition)
+    title = next(section.title for section in reversed(SECTIONS + EXPECTATIONS) if section.definition == definition)
     return re.sub(r"[^a-z0-9_ -]", "", title.lower()).strip().replace(" ", "-")
 
 

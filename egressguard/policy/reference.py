@@ -1,8 +1,8 @@
 """What rule files may say, told by the models themselves: a JSON Schema for editors, a page for people.
 
 Contract
-    Pure. rules/schema.json, rules/overlay.schema.json and docs/rules.md are what these functions give; `make reference`
-    writes them, a test fails when they differ.
+    Pure. rules/*schema.json and docs/rules.md are what these functions give; `make reference` writes them, a test fails
+    when they differ.
     Draft-07, which is what yaml-language-server is built on; check-jsonschema takes it as well.
     The schema accepts every file that policy.load accepts, but for YAML that others read otherwise than we do (1.5 and
     0x10 are text here, numbers elsewhere). It knows one file: names that stand elsewhere and keys that exclude each
@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from egressguard.policy.expect import Expectations
 from egressguard.policy.model import Policy
 from egressguard.policy.page import page
 from egressguard.policy.site import Site
@@ -72,6 +73,18 @@ def json_schema(*, overlay: bool = False, variables: bool = True) -> Schema:
     }
 
 
+def expectations_schema() -> Schema:
+    """The schema of one file of expectations (expect/*.yaml)."""
+    schema = schema_of(Expectations)
+    return {
+        "$schema": DRAFT,
+        "title": "EgressGuard expectations",
+        "description": "docs/rules.md explains every key.",
+        **{key: value for key, value in schema.items() if key not in {"description", "definitions"}},
+        "definitions": dict(sorted(schema["definitions"].items())),
+    }
+
+
 def schema_of(model: type[BaseModel]) -> Schema:
     """The schema of one mapping and of those inside it, in draft-07's words, without what says nothing."""
     schema = model.model_json_schema(ref_template=_REFERENCES, schema_generator=_InOrder)
@@ -95,8 +108,8 @@ class _InOrder(GenerateJsonSchema):
 
 
 def markdown() -> str:
-    """The reference of the rule language on one page."""
-    return page(json_schema(variables=False))
+    """The reference of the rule language and of its expectations on one page."""
+    return page(json_schema(variables=False), expectations_schema())
 
 
 def _everywhere(change: Callable[[Schema], Schema], schema: Schema) -> Schema:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from pydantic import ValidationError
 
+from egressguard.policy import expect
 from egressguard.policy.fields import Strict
 from egressguard.policy.load import parse_rules
 from egressguard.policy.model import Policy
 from egressguard.policy.page import keys_of, yaml_of
-from egressguard.policy.reference import json_schema, markdown, schema_of
+from egressguard.policy.reference import expectations_schema, json_schema, markdown, schema_of
 from tests.policy import language
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,7 @@ def test_the_page_names_every_key_and_its_links_lead_somewhere() -> None:
     [
         ("rules/schema.json", json.dumps(json_schema(), indent=2) + "\n"),
         ("rules/overlay.schema.json", json.dumps(json_schema(overlay=True), indent=2) + "\n"),
+        ("rules/expect.schema.json", json.dumps(expectations_schema(), indent=2) + "\n"),
         ("docs/rules.md", markdown()),
     ],
 )
@@ -190,6 +192,62 @@ def test_overlays_pass_their_schema_and_not_the_other(text: str) -> None:
     assert "site" not in value or list(SCHEMA.iter_errors(value))
 
 
+# Expectations
+
+EXPECTATIONS = Draft7Validator(expectations_schema())
+A_FLOW = {"name": "f", "given": {"from": "10.0.0.9", "to": "192.0.2.7"}, "expect": {"action": "reject"}}
+A_MESSAGE = {"name": "m", "given": {"client": "10.0.0.9", "recipient": "a@b.example"}, "expect": {}}
+EXPECT_WHOLE = {
+    "with": {},
+    "flows": [A_FLOW],
+    "mail": [{**A_MESSAGE, "given": {**A_MESSAGE["given"], "attachments": [{"path": "a"}]}}],  # type: ignore[dict-item]
+}
+EXPECT_PLACES: dict[type[Strict], language.Path] = {
+    expect.Expectations: (),
+    expect.Stand: ("with",),
+    expect.FlowCase: ("flows", 0),
+    expect.FlowGiven: ("flows", 0, "given"),
+    expect.FlowExpect: ("flows", 0, "expect"),
+    expect.MailCase: ("mail", 0),
+    expect.MailGiven: ("mail", 0, "given"),
+    expect.AttachmentGiven: ("mail", 0, "given", "attachments", 0),
+    expect.MailExpect: ("mail", 0, "expect"),
+}
+EXPECT_KEYS = [(kind, key) for kind in EXPECT_PLACES for key in language.keys(kind)]
+
+
+def test_every_kind_of_mapping_in_expectations_is_looked_at() -> None:
+    named = {kind.__name__ for kind in EXPECT_PLACES} | {"Device"}
+    assert expectations_schema()["definitions"].keys() | {"Expectations"} == named
+
+
+@pytest.mark.parametrize(("kind", "key"), EXPECT_KEYS, ids=lambda part: getattr(part, "__name__", part))
+def test_every_example_is_a_good_expectation(kind: type[Strict], key: str) -> None:
+    info = language.keys(kind)[key]
+    examples = info.examples
+    assert examples and info.description
+    assert info.is_required() or "; left out = " in info.description or info.default not in (None, "", ()), key
+    for example in examples:
+        value = copy.deepcopy(EXPECT_WHOLE)
+        language.mapping_at(value, EXPECT_PLACES[kind])[key] = example
+        found = expect.parse_expectations("a.yaml", language.as_yaml(value), {"messages/eicar.eml": b"x"})
+        assert isinstance(found, expect.ExpectFile), found
+        assert list(EXPECTATIONS.iter_errors(value)) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([*EXPECT_KEYS, *[(kind, "no_such_key") for kind in EXPECT_PLACES]]), st.sampled_from(ODD))
+def test_the_schema_takes_what_the_reader_of_expectations_takes(place: tuple[type[Strict], str], item: object) -> None:
+    value = copy.deepcopy(EXPECT_WHOLE)
+    language.mapping_at(value, EXPECT_PLACES[place[0]])[place[1]] = item
+    found = expect.parse_expectations("a.yaml", language.as_yaml(value), {})
+    errors = [error.message for error in EXPECTATIONS.iter_errors(value)]
+    if isinstance(found, expect.ExpectFile):
+        assert errors == []
+    elif place[1] == "no_such_key":
+        assert errors
+
+
 # check-jsonschema: what a commit hook would run.
 
 WRONG = {
@@ -214,10 +272,15 @@ def check(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_check_jsonschema_accepts_all_that_is_shipped() -> None:
     for schema, files in {
-        "rules/schema.json": [*ROOT.glob("rules/*.yaml"), *ROOT.glob("docs/example/[!es]*/*.yaml")],
+        "rules/schema.json": [
+            *ROOT.glob("rules/*.yaml"),
+            *ROOT.glob("docs/example/*.yaml"),
+            *ROOT.glob("docs/example/shared/*.yaml"),
+        ],
+        "rules/expect.schema.json": [*ROOT.glob("rules/expect/*.yaml"), *ROOT.glob("tests/sites/campus/expect/*.yaml")],
         "rules/overlay.schema.json": [*ROOT.glob("rules/sites/*/*.yaml"), *ROOT.glob("docs/example/sites/*/*.yaml")],
     }.items():
-        names = [str(file) for file in [*files, *ROOT.glob("docs/example/*.yaml")]]
+        names = [str(file) for file in files]
         done = check("--schemafile", str(ROOT / schema), *names)
         assert done.returncode == 0, done.stdout + done.stderr
     assert check("--check-metaschema", *map(str, ROOT.glob("rules/*schema.json"))).returncode == 0
