@@ -36,7 +36,10 @@ def _wanted(places: Places) -> list[tuple[Path, str, int]]:
     return [
         (places.runtime, "", 0o2751),
         *((places.role(role.name), role.name, 0o2750) for role in ROLES),
+        (places.role("keeper"), "", 0o2750),
         (places.state, "", 0o2751),
+        (places.policy, "", 0o2750),
+        (places.policy / "generations", "", 0o2750),
         (places.journals, "", 0o2770),
         (places.spool, "relay", 0o2700),
         (places.quarantine, "relay", 0o2770),

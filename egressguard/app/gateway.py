@@ -10,15 +10,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from egressguard.app.candidate import Refused
 from egressguard.app.children import GROUP, missing_users
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.directories import prepare_directories
 from egressguard.app.expectations import red_expectations
+from egressguard.app.generations import Generations
 from egressguard.app.identity import certificate_of
+from egressguard.app.keeping import start_with
 from egressguard.app.listeners import (
     CannotListen,
     bind_all,
@@ -28,8 +30,8 @@ from egressguard.app.listeners import (
     write_listening,
 )
 from egressguard.app.places import Places
-from egressguard.app.provenance import provenance_of, read_provenance, why_not_signed, write_provenance
-from egressguard.app.rules import read_rules, write_snapshot
+from egressguard.app.provenance import read_provenance
+from egressguard.app.rules import read_rules
 from egressguard.app.supervisor import Plan, Supervisor
 from egressguard.policy.model import Policy
 
@@ -40,52 +42,59 @@ class CannotRun(Exception):
     """Why the gateway does not start, and the cure."""
 
 
-def run_gateway(places: Places, *, high_ports: bool, say: Say, only_signed: bool = False) -> int:
-    """Run until told to stop; return the exit status. Raises CannotRun before anything was started."""
-    loaded, files = read_rules(places.rules, places.site)
-    if loaded.policy is None:
-        faults = "\n".join(str(fault) for fault in loaded.faults)
-        raise CannotRun(f"the rules have faults; nothing was started\n{faults}")
-    policy, as_root = loaded.policy, os.geteuid() == 0
-    found = provenance_of(places.rules)
-    if only_signed and (why := why_not_signed(found)) is not None:
-        raise CannotRun(f"{why}; nothing was started")
+def run_gateway(
+    places: Places, *, high_ports: bool, say: Say, only_signed: bool = False, take_rules: bool = False
+) -> int:
+    """Run until told to stop; return the exit status. Raises CannotRun before anything was started.
+
+    `take_rules`: the rules directory as it is now, and not what was confirmed last."""
+    as_root = os.geteuid() == 0
     if as_root and (missing := missing_users()):
         raise CannotRun(
             f"the system users {', '.join(missing)} are missing; scripts/run makes them, or: "
             f"groupadd --system {GROUP}; useradd --system --gid {GROUP} --no-create-home NAME"
         )
+    _refuse_bad_rules(places)
     os.umask(0o027)
     prepare_directories(places, as_root=as_root)
-    with _only_one(places, only_signed=only_signed):
-        write_snapshot(files, places.rules, places.snapshot)
-        write_provenance(found, places.provenance)
-        _certificate(policy, places, as_root=as_root)
+    with _only_one(places):
         try:
+            candidate = start_with(places, take_rules=take_rules, only_signed=only_signed)
+            policy = candidate.policy
+            _certificate(policy, places, as_root=as_root)
             endpoints = [*relay_endpoints(policy, high_ports=high_ports), metrics_endpoint(policy)]
             sockets = bind_all(endpoints)
-        except CannotListen as wrong:
-            raise CannotRun(str(wrong)) from wrong
+        except (Refused, CannotListen) as wrong:
+            raise CannotRun(f"{wrong}; nothing was started") from wrong
         write_listening(places.listening, sockets)
         arguments = ("--high-ports",) if high_ports else ()
-        plan = Plan(places, sockets, as_root=as_root, arguments=arguments, only_signed=only_signed)
+        plan = Plan(places, candidate, sockets, as_root=as_root, arguments=arguments, only_signed=only_signed)
         supervisor = Supervisor(plan, lambda: _announce(places, policy, high_ports, say))
         status = asyncio.run(supervisor.run())
         say("stopped. The wall (if it was loaded) still stands: `egressguard down` removes it.")
         return status
 
 
+def _refuse_bad_rules(places: Places) -> None:
+    """A first start needs rules without fault, and makes nothing before it has them."""
+    if Generations(places.policy).confirmed() is None:
+        loaded, _ = read_rules(places.rules, places.site)
+        if loaded.policy is None:
+            faults = "\n".join(map(str, loaded.faults))
+            raise CannotRun(f"the rules have faults; nothing was started\n{faults}")
+
+
 @contextlib.contextmanager
-def _only_one(places: Places, *, only_signed: bool) -> Iterator[None]:
+def _only_one(places: Places) -> Iterator[None]:
     """Two gateways on one state directory would deliver twice. The lock dies with the process."""
-    with _pid_file(places).open("a+") as file:
+    with (places.runtime / "egressguard.pid").open("a+") as file:
         try:
             _lock_patiently(file.fileno())
         except OSError:
             raise CannotRun(f"another gateway runs on {places.state}; stop it first") from None
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n{places.rules}\n{places.site}\n{int(only_signed)}\n")
+        file.write(f"{os.getpid()}\n")
         file.flush()
         yield
 
@@ -101,33 +110,6 @@ def _lock_patiently(fd: int, patience_seconds: float = 2) -> None:
             time.sleep(0.05)
 
 
-def _pid_file(places: Places) -> Path:
-    return places.runtime / "egressguard.pid"
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A gateway that runs: its process, its places, and whether it takes signed rules only."""
-
-    pid: int
-    places: Places
-    only_signed: bool
-
-
-def running(places: Places) -> Running | None:
-    """That of the gateway that holds the pid file's lock, or None. Raises PermissionError."""
-    try:
-        with _pid_file(places).open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid, rules, site, only_signed = file.read().splitlines()[:4]
-                return Running(int(pid), replace(places, rules=Path(rules), site=site), only_signed == "1")
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return None
-
-
 def _certificate(policy: Policy, places: Places, *, as_root: bool) -> None:
     """Made before the roles start, readable for the two that speak TLS."""
     _, key = certificate_of(policy, places)
@@ -141,7 +123,10 @@ def _announce(places: Places, policy: Policy, high_ports: bool, say: Say) -> Non
     access = _ask_status(places, "access")
     origin = read_provenance(places.provenance, places.rules)
     say(f"EgressGuard is ready. Rules {places.rules}, revision {policy.revision}, {origin}.")
-    if red := red_expectations(places.rules, policy, places.site):
+    there, _ = read_rules(places.rules, places.site)
+    if there.policy is None or there.policy.revision != policy.revision:
+        say("  note:    the rules directory says something else: `egressguard plan` shows it, `apply` takes it")
+    elif red := red_expectations(places.rules, policy, places.site):
         say(f"  WARNING: expectations of the rules are red; see `egressguard test {places.rules}`: {red[0]}")
     for reason in gate.get("reasons", []):
         say(f"  note:    {reason}")

@@ -15,6 +15,8 @@ from egressguard.net.flow import IPAddress
 from egressguard.policy.model import Policy
 
 BACKLOG = 1024
+TARPIT = "tarpit"
+"""The name of the tarpit's sockets beside those of the rules' listeners."""
 HIGH_PORT_OFFSET = 10_000
 """An ordinary user's gateway listens on loopback, at the usual port plus this."""
 
@@ -38,12 +40,17 @@ def high_port(port: int) -> int:
     return port + HIGH_PORT_OFFSET if 0 < port < 1024 else port
 
 
+EVERYWHERE: tuple[IPAddress, ...] = (ipaddress.IPv4Address(0), ipaddress.IPv6Address(0))
+
+
 def relay_endpoints(policy: Policy, *, high_ports: bool) -> Iterator[Endpoint]:
     for name, listener in policy.site.relay.listeners.items():
         if high_ports:
             yield from (Endpoint(name, a, high_port(listener.port)) for a in loopback())
         else:
             yield from (Endpoint(name, address, listener.port) for address in listener.addresses)
+    if (port := policy.site.relay.tarpit_port) is not None:
+        yield from (Endpoint(TARPIT, a, port) for a in (loopback() if high_ports else EVERYWHERE))
 
 
 def metrics_endpoint(policy: Policy) -> Endpoint:

@@ -28,6 +28,16 @@ class Places:
         return self.runtime / "provenance.json"
 
     @property
+    def policy(self) -> Path:
+        """The policies that were applied here (app.generations)."""
+        return self.state / "policy"
+
+    @property
+    def candidate(self) -> Path:
+        """A copy of rules that are looked at, and not in force."""
+        return self.runtime / "candidate"
+
+    @property
     def spool(self) -> Path:
         return self.state / "spool"
 

@@ -4,7 +4,7 @@ Contract
     The wall comes up before the relay, and stays up when everything else stops or dies.
     A role that ends is started again, after 1, 2, 4 ... RESTART_SECONDS_MOST seconds.
     SIGINT or SIGTERM stops the roles in reverse order and returns 0.
-    SIGHUP reloads the rules when they are without fault, and keeps the old ones otherwise.
+    SIGHUP is `egressguard apply`; rules that are refused leave the old ones in force.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from egressguard.app.candidate import Candidate, Refused
 from egressguard.app.children import ROLES, Child
+from egressguard.app.keeper import Keeper
+from egressguard.app.keeping import keeping
 from egressguard.app.notify import notify
 from egressguard.app.places import Places
-from egressguard.app.provenance import provenance_of, why_not_signed, write_provenance
-from egressguard.app.rules import read_rules, write_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,10 @@ METRICS_SOCKET = "metrics"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: `arguments` go to each role as they are (--high-ports ...)."""
+    """What to run: `arguments` go to each role as they are (--high-ports ...); `policy` is shown to them already."""
 
     places: Places
+    policy: Candidate
     sockets: dict[str, list[socket.socket]]
     as_root: bool
     arguments: tuple[str, ...] = ()
@@ -58,8 +60,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        async with asyncio.TaskGroup() as group:
+        places, only_signed = self._plan.places, self._plan.only_signed
+        async with (
+            keeping(places, self._plan.policy, only_signed=only_signed) as keeper,
+            asyncio.TaskGroup() as group,
+        ):
+            loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(_apply(keeper)))
             keepers = []
             for child in self._children:
                 keepers.append(group.create_task(self._keep(child)))
@@ -69,9 +75,9 @@ class Supervisor:
                 await asyncio.to_thread(self._say_ready)
             await self._stopping.wait()
             notify("STOPPING=1")
-            for child, keeper in reversed(list(zip(self._children, keepers, strict=True))):
+            for child, keeping_it in reversed(list(zip(self._children, keepers, strict=True))):
                 await child.stop()
-                await keeper
+                await keeping_it
         return 0
 
     async def _until_ready(self, child: Child) -> None:
@@ -96,23 +102,12 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    def _reload(self) -> None:
-        places = self._plan.places
-        loaded, files = read_rules(places.rules, places.site)
-        if loaded.policy is None:
-            faults = [str(fault) for fault in loaded.faults[:20]]
-            log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"faults": faults}})
-            return
-        found = provenance_of(places.rules)
-        if self._plan.only_signed and (why := why_not_signed(found)) is not None:
-            log.error("rules not reloaded, the old ones stay in force", extra={"fields": {"why": why}})
-            return
-        write_snapshot(files, places.rules, places.snapshot)
-        write_provenance(found, places.provenance)
-        fields = {"revision": loaded.policy.revision, "origin": str(found)}
-        log.info("rules reloaded", extra={"fields": fields})
-        for child in self._children:
-            child.send(signal.SIGHUP)
+
+async def _apply(keeper: Keeper) -> None:
+    try:
+        await keeper.apply()
+    except Refused as wrong:
+        log.error("rules not applied, the old ones stay in force", extra={"fields": {"why": str(wrong)}})
 
 
 def _takes(role_name: str, socket_name: str) -> bool:

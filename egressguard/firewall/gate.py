@@ -3,6 +3,8 @@
 Contract
     `start` loads the table before it returns, or goes to plan mode: the ruleset is written to a file instead.
     A load that fails leaves the table that was there. `stop` leaves the table standing; `take_down` removes it.
+    The table follows the interfaces and the local time; when somebody else changed it, that is told, counted, and
+    mended where the policy says so.
     What was blocked or redirected is recorded at the bounded rate at which the kernel logs it.
 """
 
@@ -12,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,21 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.firewall import nft
 from egressguard.firewall.contain import contains, render_contained
+from egressguard.firewall.ears import Ears, Record
+from egressguard.firewall.generation import read_generation
 from egressguard.firewall.host import Host, read_inside_interfaces
 from egressguard.firewall.metrics import GateMetrics
-from egressguard.firewall.names import Names
-from egressguard.firewall.nflog import NflogReader, Observation
-from egressguard.firewall.render import LOG_SNAPLEN, REDIRECTED, TABLE, WOULD, render_ruleset
-from egressguard.firewall.verdicts import Verdicts, can_decide
-from egressguard.net.headers import Packet
-from egressguard.policy.decision import FlowAction, FlowDecision
-from egressguard.policy.flows import Surroundings
+from egressguard.firewall.render import render_ruleset
+from egressguard.firewall.table import FAMILIES, SEEN, TABLE, is_queued
+from egressguard.firewall.verdicts import can_decide
+from egressguard.observe.clock import utc_offset_minutes
 from egressguard.policy.model import FlowRule, Policy
-from egressguard.policy.networks import zones_of
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 10
 COUNT_SECONDS = 2
 
-Record = Callable[[str, Mapping[str, object]], None]
 AskContained = Callable[[], Awaitable[Mapping[str, float] | None]]
 """Address -> until (seconds since 1970) of the hosts that are shut out; None: whoever knows does not answer."""
 
@@ -51,8 +50,7 @@ class Gate:
         self,
         policy: Policy,
         *,
-        redirect_port: int | None,
-        relay_uid: int | None,
+        host: Host,
         record: Record,
         registry: CollectorRegistry,
         plan_path: Path,
@@ -60,25 +58,25 @@ class Gate:
         contained: AskContained = _nobody,
         watch_seconds: float = WATCH_SECONDS,
     ) -> None:
+        """`host` has what the caller knows: ports and users; the rest is found out here."""
         self._policy = policy
-        self._redirect_port = redirect_port
-        self._relay_uid = relay_uid
+        self._host = host
         self._record = record
         self._metrics = GateMetrics(registry, policy)
+        self._ears = Ears(policy, self._metrics, record)
         self._plan_path = plan_path
         self._plan_only = plan_only
         self._watch_seconds = watch_seconds
         self._ask_contained = contained
         self._contained: Mapping[str, float] = {}
         self._capabilities = nft.Capabilities(False, "none", "not started")
-        self._inside: frozenset[str] = frozenset()
         self._applying = asyncio.Lock()  # a reload and a change of interfaces never load their tables at once
-        self._loaded = False
-        self._plan_reason = ""
-        self._deaf_reasons: list[str] = []
-        self._names: Names | None = None
-        self._reader: NflogReader | None = None
-        self._verdicts: Verdicts | None = None
+        self._ruleset = ""
+        self._generation = 0
+        self._fingerprint = ""
+        self._stood_down = False
+        self._reason = ""
+        self._drift = ""
 
     @property
     def enforcing(self) -> bool:
@@ -87,7 +85,7 @@ class Gate:
     async def start(self) -> None:
         """Probe, load (or plan), and begin to listen. Raises NftError when the kernel refuses our ruleset."""
         self._capabilities = await self._probe()
-        await self._apply(self._policy, await asyncio.to_thread(read_inside_interfaces))
+        await self._apply(self._policy, await self._look())
         if self.enforcing:
             self._listen()
         mode = "enforcing" if self.enforcing else "plan"
@@ -95,23 +93,21 @@ class Gate:
         log.info("packet plane ready", extra={"fields": self.status()})
 
     async def run(self) -> None:
-        """Follow the interfaces and the kernel's counters until cancelled."""
+        """Follow the interfaces, the clock and the kernel's counters until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._count())
             group.create_task(self._watch())
 
     async def reload(self, policy: Policy) -> None:
-        """Replace the table by another policy's; on an NftError the old table and policy stay.
-
-        Nobody gives verdicts in between: a mark names a rule of one policy only. TCP asks again.
-        """
+        """Replace the table by another policy's; on an NftError the old table and policy stay."""
         async with self._applying:
-            listening = self._names is not None
-            self._close_listeners()
+            listening = self._ears.is_open
+            self._ears.close()
             try:
-                await self._apply(policy, self._inside)
+                await self._apply(policy, self._host)
                 self._policy = policy
                 self._metrics.flows.policy = policy
+                self._stood_down = False
             finally:
                 if listening:
                     self._listen()
@@ -120,28 +116,61 @@ class Gate:
         """Stop listening. The table stays in the kernel."""
         if self.enforcing:
             self._metrics.flows.update(await nft.read_counters())
-        self._close_listeners()
+        self._ears.close()
+
+    async def stand_down(self) -> bool:
+        """Remove the table, and do not take that for drift; the next reload puts it back. Raises NftError."""
+        async with self._applying:
+            self._stood_down = True
+            self._ruleset = self._fingerprint = ""
+            removed = await nft.delete() if self.enforcing else False
+            self._metrics.flows.restarted()
+        self._record("firewall.down", {"removed": removed})
+        return removed
+
+    def ruleset(self) -> str:
+        """What is in the kernel, or would be: the text of the last transaction; "" after `stand_down`."""
+        return self._ruleset
+
+    async def check(self, policy: Policy) -> str:
+        """The text that `policy` becomes here; where the kernel may be asked, it would take it. Raises NftError."""
+        ruleset = render_ruleset(policy, self._host)
+        if self.enforcing:
+            await nft.check(ruleset)
+        return ruleset
 
     def status(self) -> dict[str, Any]:
         """For `egressguard status` and the first lines of `run`."""
         mode = "enforcing" if self.enforcing else "plan"
-        where = "in the kernel: table inet egressguard" if self.enforcing else f"only planned: {self._plan_path}"
+        where = f"in the kernel: table inet {TABLE}" if self.enforcing else f"only planned: {self._plan_path}"
+        stands = "the wall is down: `egressguard apply` puts it back" if self._stood_down else _guarded(self._policy)
         return {
             "mode": mode,
             "queue_backend": self._capabilities.queue,
             "revision": self._policy.revision,
-            "inside_interfaces": sorted(self._inside),
+            "inside_interfaces": sorted(self._host.inside_interfaces),
+            "host": asdict(self._host) | {"inside_interfaces": sorted(self._host.inside_interfaces)},
+            "drift": self._drift,
             "reasons": self._reasons(),
-            "summary": f"{_guarded(self._policy)} ({where})",
+            "summary": f"{stands} ({where})",
         }
+
+    async def sources(self) -> dict[str, Any]:
+        """Who was stopped, and who asks for mail servers: {"rows": sightings, "packets": source -> packets stopped}."""
+        packets: dict[str, int] = {}
+        for family, _, _ in FAMILIES if self.enforcing else ():
+            packets |= await nft.read_set(f"{SEEN}_{family}")
+        return {"rows": list(self._ears.sightings.rows()), "packets": packets}
 
     def _reasons(self) -> list[str]:
         """Why less than everything works, each with its cure."""
-        reasons = [self._plan_reason] if self._plan_reason else []
-        if self.enforcing and self._capabilities.queue == "none" and _thinks(self._policy):
+        reasons = [self._reason] if self._reason else []
+        if self.enforcing and self._capabilities.queue == "none" and any(map(is_queued, self._policy.flows)):
             cure = "load nfnetlink_queue" if can_decide() else "install the Python package netfilterqueue"
-            reasons.append(f"no NFQUEUE: flows that need thought are dropped ({cure})")
-        return reasons + self._deaf_reasons
+            reasons.append(f"no NFQUEUE: flows that need thought do as their rule's `fail` says ({cure})")
+        if self._drift:
+            reasons.append(self._drift)
+        return reasons + self._ears.reasons
 
     async def _probe(self) -> nft.Capabilities:
         if self._plan_only:
@@ -151,140 +180,139 @@ class Gate:
         if not can_decide():
             found = replace(found, queue="none")
         if not found.may_change:
-            self._plan_reason = f"packet plane in plan mode, nothing is enforced: {found.why}"
+            self._reason = f"packet plane in plan mode, nothing is enforced: {found.why}"
         return found
 
-    async def _apply(self, policy: Policy, inside: frozenset[str]) -> None:
-        """Load the table, or write it down; `inside` is taken over when that worked."""
-        ruleset = render_ruleset(policy, Host(inside, self._redirect_port, self._relay_uid, self._capabilities.queue))
+    async def _look(self) -> Host:
+        """The host as it is now."""
+        inside = await asyncio.to_thread(read_inside_interfaces)
+        offset = utc_offset_minutes(time.time())
+        return replace(self._host, inside_interfaces=inside, utc_offset_minutes=offset, queue=self._capabilities.queue)
+
+    async def _apply(self, policy: Policy, host: Host) -> None:
+        """Load the table, or write it down; `host` is taken over when that worked."""
+        ruleset = render_ruleset(policy, host)
         if self.enforcing:
             await self._load(ruleset, policy)
         else:
             await asyncio.to_thread(self._plan_path.write_text, ruleset)
-        self._inside = inside
+        self._host, self._ruleset = host, ruleset
 
     async def _load(self, ruleset: str, policy: Policy) -> None:
-        if self._loaded:  # the table is ours and not a former life's: keep what it counted
+        if self._ruleset:  # the table is ours and not a former life's: keep what it counted
             self._metrics.flows.update(await nft.read_counters())
         try:
             await nft.load(ruleset, self._capabilities.queue, policy.site.packet_plane.queue_number)
         except nft.NftError:
             self._metrics.applied.labels("failed").inc()
             raise
-        self._loaded = True
         self._contained = {}  # a new table knows of nobody
         self._metrics.applied.labels("ok").inc()
         self._metrics.flows.restarted()
         self._metrics.flows.update(await nft.read_counters())
+        self._generation = await asyncio.to_thread(read_generation)
+        self._fingerprint = await nft.fingerprint()
+        self._set_drift("")
 
     def _listen(self) -> None:
-        plane = self._policy.site.packet_plane
-        self._deaf_reasons = []
-        try:
-            self._reader = NflogReader(plane.nflog_group, self._observe, LOG_SNAPLEN)
-            self._reader.start()
-        except OSError as wrong:
-            self._deaf_reasons.append(f"blocked flows are counted but not journaled: {wrong.strerror or wrong}")
-        self._names = Names(self._policy.site.resolvers)
-        if self._capabilities.queue != "none" and _thinks(self._policy):
-            self._listen_to_queue(plane.queue_number)
-
-    def _listen_to_queue(self, number: int) -> None:
-        try:
-            self._verdicts = Verdicts(number, self._policy, self._surroundings(), self._observe_verdict)
-            self._verdicts.start()
-        except OSError as wrong:  # most likely another program's
-            self._deaf_reasons.append(f"NFQUEUE {number}: {wrong}; flows that need thought are dropped")
-
-    def _close_listeners(self) -> None:
-        for listener in (self._reader, self._verdicts, self._names):
-            if listener is not None:
-                listener.close()
-        self._reader = self._verdicts = self._names = None
-
-    def _surroundings(self) -> Surroundings:
-        assert self._names is not None
-        return Surroundings(self._inside, self._names.addresses_of)
-
-    def _observe(self, seen: Observation) -> None:
-        kind = {REDIRECTED: "flow.redirected", WOULD: "flow.would"}.get(seen.action, "flow.blocked")
-        self._record(kind, self._fields(seen.packet, seen.rule, seen.interface) | {"mac": seen.mac})
-
-    def _observe_verdict(self, packet: Packet, interface: str, decision: FlowDecision) -> None:
-        verdict = "unknown" if decision.action is None else decision.action.value
-        self._metrics.verdicts.labels(verdict).inc()
-        if decision.action not in {None, FlowAction.ALLOW}:
-            self._record("flow.blocked", self._fields(packet, decision.rule, interface))
-
-    def _fields(self, packet: Packet, rule: str, interface: str) -> dict[str, object]:
-        zones = zones_of(self._policy, packet.source, interface, self._inside) if interface else frozenset({"gateway"})
-        return {
-            "rule": rule,
-            "source": str(packet.source),
-            "destination": str(packet.destination),
-            "port": packet.destination_port,
-            "protocol": packet.protocol.value,
-            "interface": interface,
-            "zones": sorted(zones),
-        }
+        self._ears.open(self._policy, self._host.inside_interfaces, self._capabilities.queue)
 
     async def _count(self) -> None:
         while True:
             await asyncio.sleep(COUNT_SECONDS)
-            if self.enforcing:
+            if self.enforcing and not self._stood_down:
                 self._metrics.flows.update(await nft.read_counters())
                 async with self._applying:
                     await self._contain()
-            if self._reader is not None:
-                self._metrics.lost.set(self._reader.lost)
+            self._ears.count()
 
     async def _contain(self) -> None:
         """Bring the sets of contained hosts up to what the relay says; nobody answering changes nothing."""
         wanted = await self._ask_contained() if contains(self._policy) else None
-        if wanted is None or wanted == self._contained:
+        if wanted is None or wanted == self._contained or self._stood_down:
             return
         try:
+            unchanged = await asyncio.to_thread(read_generation) == self._generation
             await nft.change(render_contained(wanted, time.time(), TABLE))
             self._contained = wanted
-        except nft.NftError as wrong:
+            if unchanged:  # else `_watch` has something to look at still
+                self._generation = await asyncio.to_thread(read_generation)
+        except (nft.NftError, OSError) as wrong:
             log.error("contained hosts are not shut out", extra={"fields": {"why": str(wrong)}})
 
     async def _watch(self) -> None:
-        """Interfaces come and go; "@inside" follows them."""
+        """Interfaces come and go, the clock changes to summer time, and others change tables."""
         while True:
             await asyncio.sleep(self._watch_seconds)
-            inside = await asyncio.to_thread(read_inside_interfaces)
-            if inside == self._inside:
-                continue
-            fields = {"before": sorted(self._inside), "now": sorted(inside)}
-            log.info("the inside interfaces changed", extra={"fields": fields})
             async with self._applying:
-                await self._follow(inside)
+                host = await self._look()
+                if self._stood_down:
+                    continue
+                if host != self._host:
+                    await self._follow(host)
+                elif self.enforcing:
+                    await self._look_for_drift()
 
-    async def _follow(self, inside: frozenset[str]) -> None:
+    async def _follow(self, host: Host) -> None:
+        fields = {"before": sorted(self._host.inside_interfaces), "now": sorted(host.inside_interfaces)}
+        log.info("the interfaces or the local time changed", extra={"fields": fields})
         try:
-            await self._apply(self._policy, inside)
+            await self._apply(self._policy, host)
         except nft.NftError as wrong:  # the old table stands, and the next look tries again
             log.error("the rules do not follow the interfaces", extra={"fields": {"why": str(wrong)}})
-        if self._verdicts is not None:
-            self._verdicts.surroundings = self._surroundings()
+        self._ears.follow(self._host.inside_interfaces)
 
+    async def _look_for_drift(self) -> None:
+        """Compare the table with what was loaded, when any table of this kernel was changed since."""
+        try:
+            generation = await asyncio.to_thread(read_generation)
+            if generation == self._generation:
+                return
+            found = await nft.fingerprint()
+        except (OSError, nft.NftError) as wrong:
+            log.error("drift cannot be looked for", extra={"fields": {"why": str(wrong)}})
+            return
+        self._generation = generation
+        if found == self._fingerprint:
+            self._set_drift("")  # another table, or whoever changed ours changed it back
+            return
+        what = "changed" if found else "removed"
+        self._metrics.drifts.inc()
+        self._set_drift(f"somebody else {what} table inet {TABLE}: `egressguard apply` loads it again")
+        log.error(self._drift)
+        self._record("firewall.drift", {"table": what, "mended": self._policy.site.packet_plane.mend_drift})
+        if self._policy.site.packet_plane.mend_drift:
+            await self._mend()
 
-def _thinks(policy: Policy) -> bool:
-    """Whether a rule needs the daemon's verdict."""
-    return any(rule.decide == "queue" and not rule.staged for rule in policy.flows)
+    async def _mend(self) -> None:
+        try:
+            await self._load(self._ruleset, self._policy)
+            log.warning("table loaded again")
+        except nft.NftError as wrong:
+            log.error("the table could not be loaded again", extra={"fields": {"why": str(wrong)}})
+
+    def _set_drift(self, words: str) -> None:
+        self._drift = words
+        self._metrics.drifted.set(1 if words else 0)
 
 
 def _guarded(policy: Policy) -> str:
     """What the wall stops, in a few words: "port 25 from lan rejected, port 25 from guest redirected"."""
-    words = {"reject": "rejected", "drop": "dropped", "redirect": "redirected into the relay"}
+    words = {
+        "reject": "rejected",
+        "drop": "dropped",
+        "redirect": "redirected into the relay",
+        "tarpit": "held in the tarpit",
+    }
     stops = [rule for rule in policy.flows if rule.action in words and not rule.staged]
-    said = [f"{_ports(rule)} from {'/'.join(rule.from_zone) or 'anywhere'} {words[rule.action]}" for rule in stops]
+    said = [f"{_what(rule)} from {'/'.join(rule.from_zone) or 'anywhere'} {words[rule.action]}" for rule in stops]
     return ", ".join(said) or "nothing: no flow rule stops anything"
 
 
-def _ports(rule: FlowRule) -> str:
-    return f"port {', '.join(map(str, rule.port))}" if rule.port else f"all of {rule.protocol}"
+def _what(rule: FlowRule) -> str:
+    kind = "SMTP on " if rule.speaks else ""
+    ports = f"port {', '.join(map(str, rule.port))}" if rule.port else f"all of {rule.protocol}"
+    return f"{kind}{'any port' if rule.speaks and not rule.port else ports}"
 
 
 async def take_down() -> bool:

@@ -15,12 +15,15 @@ _ROUTE_REJECT = 0x200
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`redirect_port`: where redirected flows land; `relay_uid`: who alone may reach port 25 from here."""
+    """`redirect_port`, `tarpit_port`: where such flows land; `relay_uid`: who alone may reach port 25 from here;
+    `utc_offset_minutes`: the local time less UTC, now."""
 
     inside_interfaces: frozenset[str] = frozenset()
     redirect_port: int | None = None
     relay_uid: int | None = None
     queue: QueueBackend = "none"
+    tarpit_port: int | None = None
+    utc_offset_minutes: int = 0
 
 
 def read_inside_interfaces(proc: Path = Path("/proc/net")) -> frozenset[str]:

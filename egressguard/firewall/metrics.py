@@ -8,10 +8,16 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from egressguard.firewall.render import GUARD_RULE, parse_counter_name
+from egressguard.firewall.table import BUILT_IN_RULES, is_queued, parse_counter_name
 from egressguard.policy.model import Policy
 
-OUTCOME = {"allow": "allowed", "reject": "blocked", "drop": "blocked", "redirect": "redirected"}
+OUTCOME = {
+    "allow": "allowed",
+    "reject": "blocked",
+    "drop": "blocked",
+    "redirect": "redirected",
+    "tarpit": "tarpitted",
+}
 MODES = ("enforcing", "plan")
 
 
@@ -45,7 +51,7 @@ class FlowCollector:
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(
             "egressguard_firewall_flows",
-            "Flows that a rule decided, by action (allowed, blocked, redirected, queued, would), zone and rule.",
+            "Flows by action (allowed, blocked, redirected, tarpitted, queued, would), zone, and rule.",
             labels=["action", "zone", "rule"],
         )
         with self._lock:
@@ -54,13 +60,13 @@ class FlowCollector:
         yield family
 
     def _action(self, rule_name: str) -> str:
-        if rule_name == GUARD_RULE:
-            return "blocked"
+        if rule_name in BUILT_IN_RULES:
+            return OUTCOME[BUILT_IN_RULES[rule_name]]
         for rule in self.policy.flows:
             if rule.name == rule_name and rule.staged:
                 return "would"
             if rule.name == rule_name:
-                return "queued" if rule.decide == "queue" else OUTCOME[rule.action]
+                return "queued" if is_queued(rule) else OUTCOME[rule.action]
         return "blocked"
 
 
@@ -84,6 +90,20 @@ class GateMetrics:
             "egressguard_nflog_overflows",
             "How often the kernel had to drop observations since the gate started.",
             registry=registry,
+        )
+        self.mx_questions = Counter(
+            "egressguard_mx_questions_total",
+            "DNS questions of hosts for mail servers, sampled, by zone: who asks them and is no mail server is a bot.",
+            ["zone"],
+            registry=registry,
+        )
+        self.drifts = Counter(
+            "egressguard_firewall_drifts_total",
+            "How often somebody else had changed or removed the table.",
+            registry=registry,
+        )
+        self.drifted = Gauge(
+            "egressguard_firewall_drifted", "1 while the table is not as it was loaded.", registry=registry
         )
         self.mode = Gauge(
             "egressguard_enforcement_mode", "1 for the mode in force (enforcing, plan).", ["mode"], registry=registry

@@ -30,13 +30,15 @@ ATTRIBUTE_INTERFACE_IN, ATTRIBUTE_PAYLOAD, ATTRIBUTE_PREFIX, ATTRIBUTE_MAC = 4, 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One logged packet. `action` is "block" or "redir"; `mac` is "" where the link has none."""
+    """One logged packet. `action` and `rule` are what firewall.table.log_prefix was given; `mac` is "" where the link
+    has none; `payload` is what was copied of it."""
 
     action: str
     rule: str
     packet: Packet
     interface: str = ""
     mac: str = ""
+    payload: bytes = b""
 
 
 def parse_datagram(octets: bytes, interface_name: Callable[[int], str]) -> Iterator[Observation]:
@@ -53,18 +55,20 @@ def parse_datagram(octets: bytes, interface_name: Callable[[int], str]) -> Itera
         offset += (length + 3) & ~3
 
 
-def parse_message(octets: bytes, interface_name: Callable[[int], str]) -> Observation | None:
+def parse_message(message: bytes, interface_name: Callable[[int], str]) -> Observation | None:
     """One NFULNL_MSG_PACKET behind its netlink header, or None when it is not one of ours."""
-    attributes = dict(_attributes(octets[4:]))
+    attributes = dict(_attributes(message[4:]))
     prefix = attributes.get(ATTRIBUTE_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
     mark, _, rest = prefix.partition(":")
     action, _, rule = rest.partition(":")
     if mark != "eg" or not rule:
         return None
-    packet = parse_packet(attributes.get(ATTRIBUTE_PAYLOAD, b""))
+    octets = attributes.get(ATTRIBUTE_PAYLOAD, b"")
+    packet = parse_packet(octets)
     if packet is None:
         return None
-    return Observation(action, rule, packet, _interface(attributes, interface_name), _mac(attributes))
+    payload = octets[packet.payload_at :]
+    return Observation(action, rule, packet, _interface(attributes, interface_name), _mac(attributes), payload)
 
 
 def _attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:

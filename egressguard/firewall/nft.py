@@ -8,13 +8,15 @@ Contract
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from typing import Any
 
 from egressguard.firewall.host import QueueBackend
-from egressguard.firewall.render import QUEUE_CHAIN, TABLE
+from egressguard.firewall.table import OPEN_QUEUE_CHAIN, OWNER, QUEUE_CHAIN, TABLE
 from egressguard.firewall.xt_queue import insert_queue_rule
 
 TIMEOUT_SECONDS = 60
@@ -35,19 +37,24 @@ class Capabilities:
 
 
 async def load(ruleset: str, queue: QueueBackend, queue_number: int) -> None:
-    """Replace our table by `ruleset` in one transaction; on "xt" kernels, then insert the NFQUEUE rule."""
+    """Replace our table by `ruleset` in one transaction; on "xt" kernels, then insert the NFQUEUE rules.
+
+    A table of our name that is not ours stays, and is an NftError."""
+    await _refuse_a_strangers_table()
     await _run("-f", "-", given=ruleset)
     if queue == "xt":
         try:
             insert_queue_rule(TABLE, QUEUE_CHAIN, queue_number)
+            insert_queue_rule(TABLE, OPEN_QUEUE_CHAIN, queue_number + 1, bypass=True)
         except OSError as wrong:
             raise NftError(f"NFQUEUE: {wrong.strerror or wrong}; flows that need thought are dropped") from wrong
 
 
 async def delete() -> bool:
-    """Remove our table; False when there was none."""
+    """Remove our table; False when there was none. Raises NftError, also when the table is not ours."""
     if not await exists():
         return False
+    await _refuse_a_strangers_table()
     await _run("delete", "table", "inet", TABLE)
     return True
 
@@ -55,6 +62,53 @@ async def delete() -> bool:
 async def exists() -> bool:
     listed = json.loads(await _run("-j", "list", "tables", "inet"))
     return any(item.get("table", {}).get("name") == TABLE for item in listed["nftables"])
+
+
+async def check(ruleset: str) -> None:
+    """Ask the kernel whether it would take the ruleset; nothing changes. Raises NftError."""
+    await _run("--check", "-f", "-", given=ruleset)
+
+
+async def fingerprint() -> str:
+    """A digest of what our table says: all but counts, handles, and what the kernel fills in. "" = no such table."""
+    if not await exists():
+        return ""
+    listed = json.loads(await _run("-s", "-j", "list", "table", "inet", TABLE))["nftables"]
+    return hashlib.sha256(json.dumps([_lasting(item) for item in listed], sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(item: dict[str, Any]) -> object:
+    """What of a listed object nobody changes but by a command."""
+    ((kind, value),) = item.items()
+    if kind in {"metainfo", "counter"}:
+        return [kind, value.get("name", "")]
+    kept = {key: part for key, part in value.items() if key != "handle"}
+    if kind == "set" and "timeout" in kept.get("flags", ()):
+        kept.pop("elem", None)
+    return [kind, kept]
+
+
+async def read_set(name: str) -> dict[str, int]:
+    """Element -> packets counted, of one of our sets with counters; empty when it is not there."""
+    try:
+        listed = json.loads(await _run("-j", "list", "set", "inet", TABLE, name))
+    except NftError:
+        return {}
+    elements: list[Any] = next((item["set"].get("elem", []) for item in listed["nftables"] if "set" in item), [])
+    counted = (element["elem"] for element in elements if isinstance(element, dict) and "elem" in element)
+    return {str(each["val"]): int(each.get("counter", {}).get("packets", 0)) for each in counted}
+
+
+async def _refuse_a_strangers_table() -> None:
+    """Only the comment tells whose it is: nft's JSON does not have it."""
+    if not await exists():
+        return
+    lines = (await _run("-t", "list", "table", "inet", TABLE)).splitlines()[:3]
+    if not any(line.strip().startswith(f'comment "{OWNER}') for line in lines):
+        raise NftError(
+            f"another program's table inet {TABLE} is loaded (it has no comment of ours): rename it, or remove it "
+            f"with `nft delete table inet {TABLE}`"
+        )
 
 
 async def change(commands: str) -> None:
@@ -77,7 +131,7 @@ async def probe() -> Capabilities:
     if shutil.which("nft") is None:
         return Capabilities(False, "none", "nft is not installed: apt install nftables")
     try:
-        await _run("--check", "-f", "-", given=_scratch("drop"))
+        await check(_scratch("drop"))
     except NftError as wrong:
         return Capabilities(False, "none", f"the ruleset may not be changed here ({wrong}): run as root")
     return Capabilities(True, await _probe_queue())
@@ -89,7 +143,7 @@ def _scratch(statement: str) -> str:
 
 async def _probe_queue() -> QueueBackend:
     try:
-        await _run("--check", "-f", "-", given=_scratch("queue num 1"))
+        await check(_scratch("queue num 1"))
         return "native"
     except NftError:
         pass
@@ -116,6 +170,7 @@ async def _execute(command: list[str], given: str) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
+            env=os.environ | {"TZ": "UTC"},  # times in a ruleset are UTC, and nft translates from local time
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -4,7 +4,8 @@ Contract
     Accept, drop, or accept with the mark that the table turns into a reset.
     Cannot tell = drop silently: TCP asks again.
     A packet that cannot be parsed is dropped. An exception of ours is a drop as well, reported, and the loop goes on.
-    Nobody listening (we are dead) is a drop: the kernel does that by itself.
+    Nobody listening, or more packets waiting than WAITING_PACKETS: the kernel drops, or lets pass on the queue of the
+    rules that say `fail: open`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
 from egressguard.firewall.nflog import interface_name
-from egressguard.firewall.render import REJECT_MARK, queue_mark
+from egressguard.firewall.table import ALLOW_MARK, REJECT_MARK, queue_mark
 from egressguard.net.headers import Packet, parse_packet
 from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.flows import Surroundings, decide_flow
@@ -31,6 +35,8 @@ log = logging.getLogger(__name__)
 
 HEADER_OCTETS = 128
 WAITING_PACKETS = 4096
+_CONFIG, _REQUEST = (3 << 8) | 2, 0x1  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
+_ATTRIBUTE_MASK, _ATTRIBUTE_FLAGS, _FAIL_OPEN = 4, 5, 1
 
 Observe = Callable[[Packet, str, FlowDecision], None]
 
@@ -55,12 +61,23 @@ def decide_packet(
 class Verdicts:
     """Serves one queue; `policy` and `surroundings` may be replaced at any time."""
 
-    def __init__(self, queue_number: int, policy: Policy, surroundings: Surroundings, observe: Observe) -> None:
+    def __init__(
+        self,
+        queue_number: int,
+        policy: Policy,
+        surroundings: Surroundings,
+        observe: Observe,
+        *,
+        fail_open: bool = False,
+        waiting_packets: int = WAITING_PACKETS,
+    ) -> None:
         self.policy = policy
         self.surroundings = surroundings
         self._observe = observe
-        self._queue: Any = NetfilterQueue()
-        self._queue.bind(queue_number, self._answer, max_len=WAITING_PACKETS, range=HEADER_OCTETS)
+        self._queue = NetfilterQueue()
+        self._queue.bind(queue_number, self._answer, max_len=waiting_packets, range=HEADER_OCTETS)
+        if fail_open:
+            let_pass_when_full(self._queue.get_fd(), queue_number)
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._queue.get_fd(), self._readable)
@@ -89,9 +106,19 @@ class Verdicts:
             self._observe(packet, interface, decision)
 
 
+def let_pass_when_full(fd: int, queue_number: int) -> None:
+    """Set NFQA_CFG_F_FAIL_OPEN on a bound queue: the package does not know the flag, its socket takes the message."""
+    flags = b"".join(
+        struct.pack("=HHI", 8, kind, socket.htonl(_FAIL_OPEN)) for kind in (_ATTRIBUTE_MASK, _ATTRIBUTE_FLAGS)
+    )
+    payload = struct.pack("!BBH", socket.AF_UNSPEC, 0, queue_number) + flags
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        sock.send(struct.pack("=IHHII", 16 + len(payload), _CONFIG, _REQUEST, 0, 0) + payload)
+
+
 def _give(queued: Any, decision: FlowDecision) -> None:
     if decision.action is FlowAction.ALLOW:
-        queued.set_mark(0)
+        queued.set_mark(ALLOW_MARK)
         queued.accept()
     elif decision.action is None or decision.action is FlowAction.DROP:
         queued.drop()

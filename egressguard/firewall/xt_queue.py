@@ -18,31 +18,34 @@ _REQUEST, _ACKNOWLEDGE, _CREATE = 0x1, 0x4, 0x400
 _FAMILY_INET = 1
 _NESTED = 0x8000
 _TIMEOUT_SECONDS = 5
+_BYPASS = 1  # NFQ_FLAG_BYPASS
 
 
-def insert_queue_rule(table: str, chain: str, queue_number: int) -> None:
-    """Insert "NFQUEUE --queue-num N" at the head of `chain`. Raises OSError as the kernel refuses."""
+def insert_queue_rule(table: str, chain: str, queue_number: int, *, bypass: bool = False) -> None:
+    """Insert "NFQUEUE --queue-num N" at the head of `chain`; `bypass`: with nobody listening the packet passes.
+
+    Raises OSError as the kernel refuses."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
         sock.settimeout(_TIMEOUT_SECONDS)
         sock.bind((0, 0))
-        sock.send(_batch(table, chain, queue_number))
+        sock.send(_batch(table, chain, struct.pack("=HHHH", queue_number, 1, _BYPASS if bypass else 0, 0)))
         _await_acknowledgement(sock)
 
 
-def _batch(table: str, chain: str, queue_number: int) -> bytes:
+def _batch(table: str, chain: str, information: bytes) -> bytes:
     begin = _message(_BATCH_BEGIN, _REQUEST, 1, struct.pack(">BBH", 0, 0, _SUBSYSTEM_NFTABLES))
     rule = _message(
         _NEW_RULE,
         _REQUEST | _CREATE | _ACKNOWLEDGE,
         2,
-        struct.pack(">BBH", _FAMILY_INET, 0, 0) + _rule(table, chain, queue_number),
+        struct.pack(">BBH", _FAMILY_INET, 0, 0) + _rule(table, chain, information),
     )
     end = _message(_BATCH_END, _REQUEST, 3, struct.pack(">BBH", 0, 0, _SUBSYSTEM_NFTABLES))
     return begin + rule + end
 
 
-def _rule(table: str, chain: str, queue_number: int) -> bytes:
-    information = struct.pack("=HHHH", queue_number, 1, 0, 0)  # struct xt_NFQ_info_v3, padded to 8 octets
+def _rule(table: str, chain: str, information: bytes) -> bytes:
+    """`information`: struct xt_NFQ_info_v3 (number, how many queues, flags), padded to 8 octets."""
     target = _text(1, "NFQUEUE") + _attribute(2, struct.pack(">I", 3)) + _attribute(3, information)
     expression = _text(1, "target") + _attribute(2 | _NESTED, target)
     expressions = _attribute(1 | _NESTED, expression)

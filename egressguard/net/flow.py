@@ -11,13 +11,26 @@ IPNetwork = IPv4Network | IPv6Network
 
 
 class Protocol(enum.Enum):
+    """TCP, UDP, and the tunnels that carry whole packets: IPv4 in IP (4), IPv6 in IP (41: 6to4, ISATAP), GRE (47)."""
+
     TCP = "tcp"
     UDP = "udp"
+    IPIP = "ipip"
+    SIX_IN_FOUR = "6in4"
+    GRE = "gre"
+
+
+TUNNELS = frozenset({Protocol.IPIP, Protocol.SIX_IN_FOUR, Protocol.GRE})
+TEREDO_PORT = 3544
+"""UDP (RFC 4380 s2.7): IPv6 to and through a Teredo server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """`interface` is where it arrived ("" = made by this gateway itself)."""
+    """`interface` is where it arrived ("" = made by this gateway itself).
+
+    `source_mac` is the link-layer source ("" = not known); `speaks` is the protocol that the first octets of who opened
+    the flow are of: "smtp", or "" while nothing was said and for all else. Ports are 0 where the protocol has none."""
 
     source: IPAddress
     destination: IPAddress
@@ -25,6 +38,8 @@ class Flow:
     interface: str = ""
     protocol: Protocol = Protocol.TCP
     source_port: int = 0
+    source_mac: str = ""
+    speaks: str = ""
 
 
 def plain_address(text: str) -> IPAddress:

@@ -1,5 +1,7 @@
 """IPv4, IPv6, TCP and UDP header fields sliced from octets: what verdicts and observations need, nothing else.
 
+Tunnels are packets too, with ports 0.
+
 Contract
     `parse_packet` never raises: what is truncated, fragmented beyond its first part or unknown is None.
     IPv6 extension headers are followed, at most EXTENSIONS of them (RFC 8200 s4).
@@ -11,12 +13,13 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from egressguard.net.flow import Flow, IPAddress, Protocol
+from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
 
 EXTENSIONS = 8
-_PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP}
+_PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 4: Protocol.IPIP, 41: Protocol.SIX_IN_FOUR, 47: Protocol.GRE}
 _EXTENSION_HEADERS = frozenset({0, 43, 60, 135})  # hop-by-hop, routing, destination options, mobility
 _FRAGMENT = 44
+UDP_OCTETS = 8
 _AUTHENTICATION = 51
 
 
@@ -27,13 +30,15 @@ class Packet:
     protocol: Protocol
     source_port: int
     destination_port: int
+    payload_at: int = 0
+    """Where the payload begins in the octets; behind their end when they hold none of it."""
 
     def flow(self, interface: str = "") -> Flow:
         return Flow(self.source, self.destination, self.destination_port, interface, self.protocol, self.source_port)
 
 
 def parse_packet(octets: bytes) -> Packet | None:
-    """The addresses and ports of a TCP or UDP packet that starts with its IP header; None for all else."""
+    """The addresses and ports of a TCP, UDP or tunnel packet that starts with its IP header; None for all else."""
     if not octets:
         return None
     version = octets[0] >> 4
@@ -78,5 +83,8 @@ def _with_ports(octets: bytes, offset: int, number: int, source: IPAddress, dest
     protocol = _PROTOCOLS.get(number)
     if protocol is None:
         return None
+    if protocol in TUNNELS:
+        return Packet(source, destination, protocol, 0, 0)
     source_port, destination_port = struct.unpack_from("!HH", octets, offset)
-    return Packet(source, destination, protocol, source_port, destination_port)
+    length = (octets[offset + 12] >> 4) * 4 if protocol is Protocol.TCP else UDP_OCTETS
+    return Packet(source, destination, protocol, source_port, destination_port, offset + length)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import chain
 
+from egressguard.net.flow import TUNNELS
 from egressguard.policy.document import Fault, Path
 from egressguard.policy.endpoint import parse_endpoint
-from egressguard.policy.fields import parse_network
+from egressguard.policy.fields import parse_mac, parse_prefixes
+from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
 from egressguard.policy.limits import quotas
 from egressguard.policy.matchers import ANY_DEVICE
 from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
@@ -81,7 +83,7 @@ def _network_fault(text: str, policy: Policy) -> str:
     if text.startswith("@"):
         return "".join(message for _path, message in _known((), "set", [text[1:]], policy.site.sets))
     try:
-        parse_network(text)
+        parse_prefixes(text)
     except ValueError as wrong:
         return f"{quote(text)} is neither a prefix nor a set: {wrong}, or @NAME"
     return ""
@@ -92,25 +94,67 @@ def _flow(policy: Policy, index: int, rule: FlowRule) -> Found:
     yield from _known((*path, "from"), "zone", rule.from_zone, policy.site.zones)
     yield from _networks((*path, "source"), rule.source, policy)
     yield from _networks((*path, "destination"), rule.destination, policy)
+    yield from _macs((*path, "source_mac"), rule.source_mac, policy)
+    if rule.name in RESERVED:
+        words = f"{quote(rule.name)} is the name under which EgressGuard itself counts; expected another"
+        yield (*path, "name"), words
     for position, host in enumerate(rule.destination_host):
         if not is_host(host):
             words = f"{quote(host)} is no host name; expected one such as mx.example.org"
             yield (*path, "destination_host", position), words
     if rule.destination_host and rule.decide != "queue":
         yield (*path, "destination_host"), "the kernel knows no host names; expected `decide: queue` beside it"
-    if rule.action == "redirect":
+    if rule.protocol in _TUNNELS and rule.port:
+        yield (*path, "port"), f"{rule.protocol} has no ports; expected no `port` beside it"
+    if "fail" in rule.model_fields_set and rule.decide != "queue":
+        yield (*path, "fail"), "the kernel decides, and does not fail; expected `decide: queue` beside it"
+    if rule.speaks is not None:
+        yield from _speaks(path, rule)
+    if rule.action in {"redirect", "tarpit"}:
         yield from _redirect(policy, path, rule)
+
+
+RESERVED = frozenset({MAPPED_RULE, TUNNELS_RULE, "own-processes", "contained"})
+"""Names in counters and in the journal that stand for no rule."""
+_TUNNELS = frozenset(protocol.value for protocol in TUNNELS)
+
+
+def _macs(path: Path, texts: Iterable[str], policy: Policy) -> Found:
+    for index, text in enumerate(texts):
+        if text.startswith("@"):
+            unknown = _known((), "MAC set", [text[1:]], policy.site.mac_sets)
+            yield from (((*path, index), message) for _, message in unknown)
+            continue
+        try:
+            parse_mac(text)
+        except ValueError as wrong:
+            yield (*path, index), f"{quote(text)} is neither a MAC address nor a set: {wrong}, or @NAME"
+
+
+def _speaks(path: Path, rule: FlowRule) -> Found:
+    """What is said is known when the flow stands: too late to send it elsewhere or to ask about its opening."""
+    if rule.protocol != "tcp":
+        yield (*path, "speaks"), "SMTP is spoken over TCP; expected `protocol: tcp`"
+    if rule.decide == "queue":
+        yield (*path, "decide"), "the kernel looks at what is said; expected `decide: kernel` beside `speaks`"
+    if rule.action in {"redirect", "tarpit"}:
+        words = (
+            f"a flow that speaks already cannot be sent elsewhere by `action: {rule.action}`; expected reject or drop"
+        )
+        yield (*path, "action"), words
 
 
 def _redirect(policy: Policy, path: Path, rule: FlowRule) -> Found:
     if rule.decide == "queue":
-        yield (*path, "decide"), "a redirect cannot be decided by queue; expected `decide: kernel`"
+        yield (*path, "decide"), f"a {rule.action} cannot be decided by queue; expected `decide: kernel`"
     if rule.protocol != "tcp":
-        yield (*path, "protocol"), "only TCP can be redirected; expected `protocol: tcp`"
+        yield (*path, "protocol"), f"only TCP can be sent into a {rule.action}; expected `protocol: tcp`"
     if not rule.port:
-        yield (*path, "action"), "every TCP port would end in the relay; expected `port: 25` beside the redirect"
-    if policy.site.relay.redirect_to is None:
+        yield (*path, "action"), f"every TCP port would end here; expected `port: 25` beside the {rule.action}"
+    if rule.action == "redirect" and policy.site.relay.redirect_to is None:
         yield (*path, "action"), "redirect where to? expected `redirect_to: LISTENER` in site.relay"
+    if rule.action == "tarpit" and policy.site.relay.tarpit_port is None:
+        yield (*path, "action"), "a tarpit where? expected `tarpit_port: 2599` in site.relay"
 
 
 def _mail(policy: Policy, names: Names, index: int, rule: MailRule) -> Found:

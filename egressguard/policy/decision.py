@@ -11,6 +11,7 @@ class FlowAction(enum.Enum):
     REJECT = "reject"
     DROP = "drop"
     REDIRECT = "redirect"
+    TARPIT = "tarpit"
 
 
 class MailAction(enum.Enum):

@@ -168,10 +168,11 @@ def expand(reader: Reader, document: Document, variables: Mapping[str, Any]) -> 
         if section not in {"include", "variables"}:
             document.value[section] = _filled(reader, document, (section,), value, variables)
     site = document.value.get("site")
-    sets = site.get("sets") if isinstance(site, dict) else None
-    if isinstance(sets, dict):
-        for name, entries in sets.items():
-            sets[name] = _listed(reader, document, ("site", "sets", name), entries)
+    for key in ("sets", "mac_sets"):
+        sets = site.get(key) if isinstance(site, dict) else None
+        if isinstance(sets, dict):
+            for name, entries in sets.items():
+                sets[name] = _listed(reader, document, ("site", key, name), entries)
 
 
 def _filled(reader: Reader, document: Document, path: Path, value: Any, variables: Mapping[str, Any]) -> Any:

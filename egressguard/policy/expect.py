@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from egressguard.policy.document import Fault, parse_document
 from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import (
+    MAC_FORM,
     WEEKDAYS,
     Address,
     AuthResult,
@@ -38,6 +39,7 @@ from egressguard.policy.words import explain
 MAX_CASES = 20_000
 AT_PATTERN = rf"^({'|'.join(WEEKDAYS)}) ([01][0-9]|2[0-3]):[0-5][0-9]$"
 At = Annotated[str, Field(pattern=AT_PATTERN)]
+Mac = Annotated[str, Field(pattern=f"^({MAC_FORM})?$")]
 MatchedRule = Annotated[str, Field(max_length=63)]
 
 
@@ -47,7 +49,14 @@ class FlowGiven(Strict):
     source: Address = Field(alias="from", description="the address that opens the flow", examples=["192.168.1.50"])
     destination: Address = Field(alias="to", description="the address it wants to reach", examples=["198.51.100.7"])
     port: Port = Field(25, description="the destination port", examples=[25])
-    protocol: Literal["tcp", "udp"] = Field("tcp", description="the transport", examples=["tcp"])
+    protocol: Literal["tcp", "udp", "ipip", "6in4", "gre"] = Field(
+        "tcp", description="the transport, or a tunnel", examples=["udp"]
+    )
+    speaks: Literal["smtp"] | None = Field(
+        None, description="what its first octets are of; left out = nothing that a rule knows", examples=["smtp"]
+    )
+    mac: Mac = Field("", description="the link-layer source; left out = not known", examples=["00:53:00:12:34:56"])
+    when: At = Field("mon 12:00", description="local weekday and time of day", examples=["sat 23:15"])
     interface: str = Field("", description="where it arrives; left out = known by its address only", examples=["eth1"])
     inside: Texts = Field(
         (), description='interfaces that "@inside" stands for; left out = none', examples=[["eth1", "wlan0"]]
@@ -62,7 +71,7 @@ class FlowGiven(Strict):
 class FlowExpect(Strict):
     """What the flow rules are expected to say."""
 
-    action: Literal["allow", "reject", "drop", "redirect", "undecided"] | None = Field(
+    action: Literal["allow", "reject", "drop", "redirect", "tarpit", "undecided"] | None = Field(
         None,
         description="what happens; undecided = a host name is not resolved yet; left out = not compared",
         examples=["reject"],

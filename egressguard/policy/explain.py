@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from egressguard.net.flow import Flow
 from egressguard.policy.decision import FlowDecision, MailDecision
 from egressguard.policy.facts import MailFacts
-from egressguard.policy.flows import Surroundings, decide_flow
+from egressguard.policy.flows import MAPPED_RULE, Surroundings, decide_flow, mac_matches, time_matches
 from egressguard.policy.mail import decide_mail
 from egressguard.policy.matchers import answers
 from egressguard.policy.mismatch import flow_words, listed, mail_words
 from egressguard.policy.model import FlowRule, MailRule, Policy
 from egressguard.policy.networks import normal, within, zones_of
+
+BUILT_IN = "(built in)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class MailExplanation:
 
 def explain_flow(policy: Policy, flow: Flow, surroundings: Surroundings) -> FlowExplanation:
     """Each flow rule up to the one that decides."""
+    decision = decide_flow(policy, flow, surroundings)
+    built_in = Step(decision.rule, BUILT_IN, "decides", decision.reason)
+    if decision.rule == MAPPED_RULE:
+        return FlowExplanation(decision, (built_in,), tuple(rule.name for rule in policy.flows))
     zones = zones_of(policy, flow.source, flow.interface, surroundings.inside_interfaces)
     steps: list[Step] = []
     for number, rule in enumerate(policy.flows):
@@ -57,8 +63,8 @@ def explain_flow(policy: Policy, flow: Flow, surroundings: Surroundings) -> Flow
         steps.append(step)
         if step.outcome == "decides" or (step.outcome == "unknown" and not rule.staged):
             later = tuple(rule.name for rule in policy.flows[number + 1 :])
-            return FlowExplanation(decide_flow(policy, flow, surroundings), tuple(steps), later)
-    return FlowExplanation(decide_flow(policy, flow, surroundings), tuple(steps), ())
+            return FlowExplanation(decision, tuple(steps), later)
+    return FlowExplanation(decision, (*steps, built_in) if decision.rule else tuple(steps), ())
 
 
 def _flow_step(policy: Policy, rule: FlowRule, flow: Flow, zones: frozenset[str], around: Surroundings) -> Step:
@@ -79,11 +85,21 @@ def _flow_answers(
     yield "from", not rule.from_zone or not zones.isdisjoint(rule.from_zone)
     yield "source", not rule.source or within(policy, flow.source, rule.source)
     yield "destination", not rule.destination or within(policy, flow.destination, rule.destination)
+    yield "speaks", rule.speaks is None or rule.speaks == flow.speaks
+    yield "source_mac", not rule.source_mac or mac_matches(policy, rule, flow.source_mac)
+    in_time = time_matches(rule, around.moment)
+    host = _host_answer(rule, flow, around)
+    # What is certain comes first, as in policy.flows: a host that does not match needs no clock.
+    yield from sorted([("time", in_time), ("destination_host", host)], key=lambda answer: answer[1] is None)
+
+
+def _host_answer(rule: FlowRule, flow: Flow, around: Surroundings) -> bool | None:
     if rule.destination_host:
         known = [around.addresses_of(name) for name in rule.destination_host]
         destination = normal(flow.destination)
         hit = any(destination in map(normal, addresses) for addresses in known if addresses is not None)
-        yield "destination_host", True if hit else None if None in known else False
+        return True if hit else None if None in known else False
+    return True
 
 
 def explain_mail(policy: Policy, facts: MailFacts) -> MailExplanation:

@@ -10,9 +10,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 
 from egressguard.net.flow import IPAddress, IPNetwork
@@ -24,8 +34,11 @@ FOLDER_PATTERN = r"^[A-Z][A-Za-z0-9-]{0,31}$"
 TEXT_PATTERN = r"^[\x20-\x7e]*$"
 HEADER_PATTERN = r"^[!-9;-~]{1,76}$"
 ADDRESS_FORM = r"[0-9A-Fa-f:.]+"
-PREFIX_FORM = ADDRESS_FORM + r"(/[0-9.]{1,15})?"
+PREFIX_FORM = ADDRESS_FORM + rf"(/[0-9.]{{1,15}}|-{ADDRESS_FORM})?"
 LISTING_FORM = PREFIX_FORM + r"|file:.+"
+
+MAC_FORM = r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}"
+MAC_LISTING_FORM = MAC_FORM + r"|file:.+"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -50,6 +63,31 @@ def parse_network(value: Any) -> IPNetwork:
     return network
 
 
+def parse_prefixes(value: Any) -> tuple[IPNetwork, ...]:
+    """A prefix, or a range "192.0.2.10-192.0.2.20" as the prefixes that it is made of. Raises ValueError."""
+    first, dash, last = value.partition("-") if isinstance(value, str) else ("", "", "")
+    if not dash:
+        return (parse_network(value),)
+    try:
+        ends = ipaddress.ip_address(first), ipaddress.ip_address(last)
+        spans = ipaddress.summarize_address_range(*ends)  # of two families: TypeError
+        networks = tuple(spans)
+    except (ValueError, TypeError):
+        words = "expected a range of one family, the lower address first, such as 192.0.2.10-192.0.2.20"
+        raise ValueError(words) from None
+    return tuple(parse_network(str(network)) for network in networks)
+
+
+_MAC = re.compile(MAC_FORM)
+
+
+def parse_mac(value: Any) -> str:
+    """A MAC address, in lower case. Raises ValueError."""
+    if not isinstance(value, str) or not _MAC.fullmatch(value):
+        raise ValueError("expected a MAC address such as 00:53:00:12:34:56")
+    return value.lower()
+
+
 def _parse_address(value: Any) -> Any:
     try:
         return ipaddress.ip_address(value if isinstance(value, str) else "")
@@ -61,6 +99,10 @@ def _one_or_many(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
 
 
+def _flat(value: tuple[tuple[IPNetwork, ...], ...]) -> tuple[IPNetwork, ...]:
+    return tuple(chain.from_iterable(value))
+
+
 def _list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -70,9 +112,6 @@ def form(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
 
-Network = Annotated[IPNetwork, BeforeValidator(parse_network), form(PREFIX_FORM)]
-Listing = Annotated[IPNetwork, BeforeValidator(parse_network), form(LISTING_FORM)]
-"""A set's entry. "file:PATH" stands in the rule file only: policy.expand puts what the file lists in its place."""
 Address = Annotated[IPAddress, BeforeValidator(_parse_address), form(ADDRESS_FORM)]
 
 
@@ -105,7 +144,12 @@ Names = Many[Name]
 SomeNames = Some[Name]
 Texts = Many[str]
 SomeTexts = Some[str]
-Networks = Many[Network]
+_Prefixes = Annotated[Any, BeforeValidator(parse_prefixes), form(PREFIX_FORM)]
+_Listing = Annotated[Any, BeforeValidator(parse_prefixes), form(LISTING_FORM)]
+Networks = Annotated[tuple[_Prefixes, ...], BeforeValidator(_one_or_many), AfterValidator(_flat), _OneOrList()]
+Listings = Annotated[tuple[_Listing, ...], BeforeValidator(_one_or_many), AfterValidator(_flat), _OneOrList()]
+"""A set's entries. "file:PATH" stands in the rule file only: policy.expand puts what the file lists in its place."""
+Macs = Many[Annotated[str, BeforeValidator(parse_mac), form(MAC_LISTING_FORM)]]
 SomePorts = Some[Port]
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

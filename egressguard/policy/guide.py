@@ -94,6 +94,8 @@ SECTIONS = (
     Section("### site.smart_hosts", "SmartHost", "Name: mapping."),
     Section("### site.smart_hosts auth", "SmartHostAuth", "Secrets never stand in rule files."),
     Section("### site.packet_plane", "PacketPlane"),
+    Section("### site.apply", "Apply"),
+    Section("### site.apply.management", "ManagementFlow", "Items of the list."),
     Section("### site.scan", "Scan"),
     Section("### site.scan.clamd", "Clamd", "While it does not answer, mail is deferred."),
     Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),

@@ -1,7 +1,8 @@
 """Which flow rules can match a flow: per field a table from value to set of rules, joined.
 
 Contract
-    The rules that are left match in every field but `destination_host`, which is not looked at here.
+    The rules that are left match in every field but `source_mac`, `weekdays`, `hours` and `destination_host`, which are
+    not looked at here: a rule with one of them is not `is_plain`.
     The tables of addresses follow policy.networks; nothing here parses an address.
 """
 
@@ -17,8 +18,6 @@ from egressguard.policy.model import FlowRule, Policy
 from egressguard.policy.networks import INSIDE, Places, places_of
 from egressguard.policy.site import Zone
 
-_UDP = Protocol.UDP
-
 
 class FlowIndex:
     """The flow rules of one policy. `decisions` has what each rule decides by itself, by its number."""
@@ -28,7 +27,9 @@ class FlowIndex:
         rules = self.rules
         self.decisions = Remembered[int, FlowDecision](lambda number: _decision(rules[number]))
         self.position = {rule.name: number for number, rule in reversed(list(enumerate(self.rules)))}
-        self._tcp, self._udp = (_ports(self.rules, protocol) for protocol in ("tcp", "udp"))
+        self.is_plain = [not (r.source_mac or r.weekdays or r.hours or r.destination_host) for r in self.rules]
+        self._silent = rule_set(number for number, rule in enumerate(self.rules) if rule.speaks is None)
+        self._ports = {protocol: _ports(self.rules, protocol.value) for protocol in Protocol}
         self._arrived_on, self._arrived_inside = _interfaces(self.rules, policy.site.zones)
         places = places_of(policy)
         self._find = places.find
@@ -44,9 +45,11 @@ class FlowIndex:
         return policy.flows is self.rules and policy.site is self._site
 
     def candidates(self, flow: Flow, inside_interfaces: frozenset[str]) -> int:
-        """The rules that match the flow, `destination_host` aside."""
-        by_port, any_port = self._udp if flow.protocol is _UDP else self._tcp
+        """The rules that match the flow, those fields aside that are not looked at."""
+        by_port, any_port = self._ports[flow.protocol]
         rules = by_port.get(flow.destination_port, any_port)
+        if not flow.speaks:
+            rules &= self._silent
         if not rules:
             return 0
         source = self._find(flow.source)

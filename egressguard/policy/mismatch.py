@@ -64,8 +64,25 @@ def flow_words(rule: FlowRule, flow: Flow, zones: frozenset[str], key: str, *, k
         return _outside(normal(flow.source), rule.source)
     if key == "destination":
         return _outside(normal(flow.destination), rule.destination)
+    if key == "speaks":
+        return f"it speaks {flow.speaks or 'nothing yet, or something else'}, not {rule.speaks}"
+    if key == "source_mac":
+        return f"{flow.source_mac or 'a MAC address that is not known'} is {_in_none_of(rule.source_mac)}"
+    if key == "time":
+        return _time(rule) if known else "the time is not known"
     names = listed(rule.destination_host)
     return f"{normal(flow.destination)} is no address of {names}" if known else f"not known: {names} is not resolved"
+
+
+def _in_none_of(wanted: Iterable[object]) -> str:
+    items = list(wanted)
+    return f"in none of {listed(items)}" if len(items) > 1 else f"not {listed(items)}"
+
+
+def _time(rule: FlowRule) -> str:
+    days = [WEEKDAYS[day] for day in sorted(frozenset().union(*rule.weekdays))]
+    hours = [f"{_clock(start)}-{_clock(end)}" for start, end in rule.hours]
+    return f"it is not {' '.join(part for part in (listed(days), listed(hours)) if part)}"
 
 
 # Messages: (policy, what the rule wants, facts) -> words.

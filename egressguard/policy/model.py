@@ -17,18 +17,21 @@ from pydantic import Field, PrivateAttr
 from egressguard.policy.fields import (
     FOLDER_PATTERN,
     TEXT_PATTERN,
+    Hours,
     Listed,
     Name,
     Names,
     Networks,
+    Some,
     SomeNames,
     SomePorts,
     SomeTexts,
     Strict,
     Texts,
+    Weekdays,
 )
 from egressguard.policy.match import HeaderName, MailMatch, RouteMatch
-from egressguard.policy.site import Site
+from egressguard.policy.site import PerSecond, Site
 
 __all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule"]
 
@@ -67,12 +70,18 @@ class FlowRule(Rule):
     )
     source: SomeTexts = Field(
         (),
-        description="prefixes and @sets that the source address is in; left out = any",
-        examples=["192.168.1.64/26", ["@mail-servers", "2001:db8:1::25"]],
+        description="prefixes, ranges and @sets that the source address is in; left out = any",
+        examples=["192.168.1.64/26", ["@mail-servers", "2001:db8:1::25"], "192.168.1.10-192.168.1.20"],
+    )
+    source_mac: SomeTexts = Field(
+        (),
+        description="MAC addresses and @sets of site.mac_sets that it comes from, known on the same link only; "
+        "left out = any",
+        examples=["00:53:00:12:34:56"],
     )
     destination: SomeTexts = Field(
         (),
-        description="prefixes and @sets that the destination address is in; left out = any",
+        description="prefixes, ranges and @sets that the destination address is in; left out = any",
         examples=["203.0.113.0/24"],
     )
     destination_host: SomeTexts = Field(
@@ -80,19 +89,37 @@ class FlowRule(Rule):
         description="host names that the destination address belongs to; needs `decide: queue`; left out = any",
         examples=["mx.partner.example"],
     )
-    protocol: Literal["tcp", "udp"] = Field("tcp", description="the transport protocol", examples=["udp"])
+    protocol: Literal["tcp", "udp", "ipip", "6in4", "gre"] = Field(
+        "tcp", description="the transport protocol; the last three are tunnels", examples=["udp"]
+    )
     port: SomePorts = Field((), description="destination ports; left out = any", examples=[25, [465, 587]])
+    speaks: Literal["smtp"] | None = Field(
+        None,
+        description="smtp = the packet's payload begins as an SMTP client's does (EHLO, HELO, LHLO, MAIL FROM), "
+        "whatever the port; left out = any",
+        examples=["smtp"],
+    )
+    weekdays: Some[Weekdays] = Field((), description="local days; left out = any", examples=["mon-fri", ["sat", "sun"]])
+    hours: Some[Hours] = Field((), description="local times of day; left out = any", examples=["08:00-18:00"])
     decide: Literal["kernel", "queue"] = Field(
         "kernel",
         description="queue = the daemon decides on a flow's first packet, as destination_host needs it; while it is "
-        "away, such packets are dropped",
+        "away, `fail` says what happens",
         examples=["queue"],
     )
-    action: Literal["allow", "reject", "drop", "redirect"] = Field(
+    fail: Literal["closed", "open"] = Field(
+        "closed",
+        description="for `decide: queue`, when the daemon is away or too slow: closed = dropped; open = they pass",
+        examples=["open"],
+    )
+    action: Literal["allow", "reject", "drop", "redirect", "tarpit"] = Field(
         description="what happens to the flow: see Actions", examples=["reject"]
     )
     log: bool = Field(
         True, description="blocked and redirected flows are journaled, at a bounded rate", examples=[False]
+    )
+    log_per_second: PerSecond | None = Field(
+        None, description="that rate; left out = site.packet_plane.log_per_second", examples=[1]
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from egressguard.net.flow import IPAddress, IPNetwork
+from egressguard.policy.fields import parse_prefixes
 from egressguard.policy.index import Remembered, numbers, table
 from egressguard.policy.model import Device, Policy
 from egressguard.policy.site import Site, Zone
@@ -197,7 +198,7 @@ def _prefixes(site: Site, texts: Iterable[str]) -> tuple[IPNetwork, ...]:
         if text.startswith("@"):
             networks += site.sets[text[1:]]
         else:
-            networks.append(ipaddress.ip_network(text))
+            networks += parse_prefixes(text)
     return tuple(networks)
 
 

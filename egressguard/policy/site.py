@@ -11,8 +11,10 @@ from egressguard.policy.fields import (
     FILE_PATTERN,
     Address,
     Domain,
+    Listed,
     ListenPort,
-    Listing,
+    Listings,
+    Macs,
     Many,
     Name,
     Networks,
@@ -35,8 +37,13 @@ class Zone(Strict):
     )
     networks: Networks = Field(
         (),
-        description="prefixes; message rules know a zone by these only; left out = none",
+        description="prefixes and ranges; message rules know a zone by these only; left out = none",
         examples=["192.168.0.0/16", ["10.0.0.0/8", "2001:db8:1::/64"]],
+    )
+    tunnels: Literal["reject", "allow"] = Field(
+        "reject",
+        description="what happens to tunnels from here that no flow rule names: they carry SMTP past every rule",
+        examples=["allow"],
     )
 
     @model_validator(mode="after")
@@ -112,6 +119,11 @@ class Relay(Strict):
         description="the listener (kind smtp) that redirected flows land in; left out = no rule can redirect",
         examples=["lan"],
     )
+    tarpit_port: ListenPort | None = Field(
+        None,
+        description="a TCP port of the gateway for flows with `action: tarpit`; left out = no rule can use it",
+        examples=[2599],
+    )
     tls: Tls = Field(
         Tls(),
         description="the certificate for STARTTLS and TLS; left out = self-signed",
@@ -175,20 +187,69 @@ class SmartHost(Strict):
     )
 
 
+PerSecond = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class PacketPlane(Strict):
     """The wall in the kernel."""
 
     nflog_group: Annotated[int, Field(ge=1, le=65535)] = Field(
         2525, description="NFLOG group for the journal of flows; another program must not use it", examples=[2526]
     )
-    log_per_second: Annotated[int, Field(ge=1, le=10_000)] = Field(
+    log_per_second: PerSecond = Field(
         20, description="the most packets that each rule logs in a second; counters count them all", examples=[100]
     )
-    queue_number: Annotated[int, Field(ge=0, le=65535)] = Field(
-        25, description="NFQUEUE number for `decide: queue`; another program must not use it", examples=[26]
+    mx_questions_per_second: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20,
+        description="the most DNS questions a second that are looked at for MX, the sign of a bot; 0 = none",
+        examples=[100],
+    )
+    queue_number: Annotated[int, Field(ge=0, le=65534)] = Field(
+        25,
+        description="NFQUEUE number for `decide: queue`, and the next one for `fail: open`; nobody else's",
+        examples=[26],
+    )
+    mend_drift: bool = Field(
+        True, description="the table is loaded again when somebody else changed or removed it", examples=[False]
     )
     guard_own_processes: bool = Field(
         True, description="only the relay's user may reach port 25 from the gateway itself", examples=[False]
+    )
+
+
+class ManagementFlow(Strict):
+    """A connection of an administrator through the gateway that no change of the rules may cut."""
+
+    source: Address = Field(alias="from", description="where the administrator sits", examples=["192.168.1.10"])
+    destination: Address = Field(alias="to", description="what is managed", examples=["198.51.100.9"])
+    port: Port = Field(22, description="its TCP port", examples=[443])
+    interface: str = Field("", description="where it arrives; left out = known by its address only", examples=["eth1"])
+
+
+class Apply(Strict):
+    """How a change of the rules is taken: `egressguard apply`."""
+
+    confirm_within_seconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
+        None,
+        description="a change that nobody confirms (`egressguard confirm`) in this time is rolled back; left out = "
+        "confirmed at once when the probes pass",
+        examples=[60],
+    )
+    probes: Many[Literal["relay", "dns"]] = Field(
+        ("relay", "dns"),
+        description="what must still work after a change, else it is rolled back: the listeners greet; the resolvers "
+        "answer, when they did before",
+        examples=["relay"],
+    )
+    management: Listed[ManagementFlow] = Field(
+        (),
+        description="flows that the rules must allow, else a change is refused; left out = none",
+        examples=[[{"from": "192.168.1.10", "to": "198.51.100.9", "port": 22}]],
+    )
+    watch_git_seconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
+        None,
+        description="how often the rules' git checkout is looked at; a new commit is applied; left out = never",
+        examples=[60],
     )
 
 
@@ -262,10 +323,15 @@ class Site(Strict):
         description="parts of the network by name",
         examples=[{"lan": {"interfaces": "@inside", "networks": "10.0.0.0/8"}}],
     )
-    sets: dict[Name, Many[Listing]] = Field(
+    sets: dict[Name, Listings] = Field(
         default_factory=dict,
-        description='prefixes by name, for "@NAME" in rules; "file:PATH" = those in a file; left out = none',
+        description='prefixes and ranges by name, for "@NAME" in rules; "file:PATH" = those in a file; left out = none',
         examples=[{"mail-servers": ["192.168.1.25", "fd00::25"]}, {"blocked": "file:lists/blocked.txt"}],
+    )
+    mac_sets: dict[Name, Macs] = Field(
+        default_factory=dict,
+        description='MAC addresses by name, for "@NAME" in source_mac; "file:PATH" = those in a file; left out = none',
+        examples=[{"printers": ["00:53:00:12:34:56"]}],
     )
     resolvers: Many[str] = Field(
         (),
@@ -287,6 +353,11 @@ class Site(Strict):
     )
     packet_plane: PacketPlane = Field(
         PacketPlane(), description="the wall in the kernel; left out = its defaults", examples=[{"log_per_second": 100}]
+    )
+    apply: Apply = Field(
+        Apply(),
+        description="how a change of the rules is taken; left out = its defaults",
+        examples=[{"confirm_within_seconds": 60}],
     )
     scan: Scan = Field(
         Scan(), description="what is looked for in mail; left out = its defaults", examples=[{"denied_names": "*.exe"}]

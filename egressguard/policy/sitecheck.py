@@ -32,6 +32,9 @@ def check_site(site: Site) -> Found:
     yield from _ports(site)
 
 
+RESERVED_LISTENER = "tarpit"
+
+
 def is_host(text: str) -> bool:
     """A host name, no address."""
     try:
@@ -81,6 +84,9 @@ def _relay(relay: Relay) -> Found:
         yield path, f"unknown listener '{relay.redirect_to}'{hint}; expected {one_of(relay.listeners)}"
     elif relay.redirect_to is not None and (kind := relay.listeners[relay.redirect_to].kind) != "smtp":
         yield path, f"listener '{relay.redirect_to}' is of kind {kind}; expected kind smtp, as clients of port 25 do"
+    if RESERVED_LISTENER in relay.listeners:
+        words = f"the name '{RESERVED_LISTENER}' is that of `tarpit_port`; expected another"
+        yield ("site", "relay", "listeners", RESERVED_LISTENER), words
     retry = relay.retry
     for key in ("longest_seconds", "give_up_after_seconds"):
         if (limit := getattr(retry, key)) < retry.first_seconds:
@@ -152,6 +158,8 @@ def _wildcard(address: str) -> str:
 def _servers(site: Site) -> Iterator[tuple[Path, frozenset[str], int]]:
     for name, listener in site.relay.listeners.items():
         yield ("site", "relay", "listeners", name, "port"), _texts(listener.addresses), listener.port
+    if site.relay.tarpit_port is not None:
+        yield ("site", "relay", "tarpit_port"), WILDCARDS, site.relay.tarpit_port
     for key in ("imap_port", "imaps_port", "pop3_port", "pop3s_port"):
         if (port := getattr(site.access, key)) is not None:
             yield ("site", "access", key), WILDCARDS, port

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from egressguard.net.flow import Flow, IPAddress, Protocol
+from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
 from egressguard.policy.decision import MailDecision
 from egressguard.policy.expect import Comparison, ExpectFile, FlowCase, MailCase, MailGiven, Stand, verdict_of
 from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport, Verdict
@@ -100,18 +100,34 @@ def with_stand(policy: Policy, stand: Stand) -> Policy:
 
 def _try_flow(policy: Policy, case: FlowCase) -> Result:
     given = case.given
-    flow = Flow(given.source, given.destination, given.port, given.interface, Protocol(given.protocol))
+    protocol = Protocol(given.protocol)
+    flow = Flow(
+        given.source,
+        given.destination,
+        0 if protocol in TUNNELS else given.port,
+        given.interface,
+        protocol,
+        source_mac=given.mac.lower(),
+        speaks=given.speaks or "",
+    )
+    moment = _moment(given.when)
 
     def addresses_of(name: str) -> frozenset[IPAddress] | None:
         return frozenset(given.dns[name]) if name in given.dns else None
 
-    decision = decide_flow(policy, flow, Surroundings(frozenset(given.inside), addresses_of))
+    decision = decide_flow(policy, flow, Surroundings(frozenset(given.inside), addresses_of, lambda: moment))
     found: Comparison = {
         "action": "undecided" if decision.action is None else decision.action.value,
         "rule": decision.rule,
         "would": tuple(would.rule for would in decision.would),
     }
     return Result("flows", case.name, case.at, _expected(case), found, decision.reason)
+
+
+def _moment(text: str) -> Moment:
+    """What `when:` means."""
+    day, _, time = text.partition(" ")
+    return Moment(WEEKDAYS.index(day), int(time[:2]) * 60 + int(time[3:]))
 
 
 def _expected(case: FlowCase | MailCase) -> Comparison:
@@ -171,7 +187,6 @@ def _facts(
     message: tuple[int, Mapping[str, tuple[str, ...]], ScanReport] | None,
 ) -> MailFacts:
     size, headers, report = message or (DEFAULT_SIZE_OCTETS, {}, ScanReport(Verdict.CLEAN, (), ()))
-    day, _, time = given.when.partition(" ")
     return MailFacts(
         client=given.client,
         listener=given.listener,
@@ -181,7 +196,7 @@ def _facts(
         redirected=given.redirected,
         reverse_path=given.sender,
         forward_path=path,
-        moment=Moment(WEEKDAYS.index(day), int(time[:2]) * 60 + int(time[3:])),
+        moment=_moment(given.when),
         authentication=Authentication(given.spf, given.dkim, given.dmarc),
         exceeded={name: _excess(policy, name) for name in given.over_limit},
         recipient_count=len(given.recipient),

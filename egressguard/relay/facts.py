@@ -7,13 +7,13 @@ Contract
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.header import decode_words, fields, header_section
-from egressguard.policy.facts import Excess, MailFacts, Moment, ScanReport
+from egressguard.observe.clock import local_moment
+from egressguard.policy.facts import Excess, MailFacts, ScanReport
 from egressguard.smtp.hooks import SessionFacts
 
 FIELDS = 1000
@@ -32,12 +32,6 @@ def header_facts(content: bytes) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(values) for name, values in found.items()}
 
 
-def moment_of(now: float) -> Moment:
-    """Seconds since 1970 -> local weekday and minute of the day."""
-    local = time.localtime(now)
-    return Moment(local.tm_wday, local.tm_hour * 60 + local.tm_min)
-
-
 def recipient_facts(
     session: SessionFacts, reverse_path: str, forward_path: str, now: float, exceeded: Mapping[str, Excess]
 ) -> MailFacts:
@@ -51,7 +45,7 @@ def recipient_facts(
         redirected=session.redirected,
         reverse_path=reverse_path,
         forward_path=forward_path,
-        moment=moment_of(now),
+        moment=local_moment(now),
         exceeded=exceeded,
     )
 
@@ -81,7 +75,7 @@ class Content:
             redirected=session.redirected,
             reverse_path=envelope.reverse_path,
             forward_path=forward_path,
-            moment=moment_of(now),
+            moment=local_moment(now),
             exceeded=exceeded,
             recipient_count=len(envelope.forward_paths),
             size_octets=self.size_octets,

@@ -56,6 +56,18 @@ class Running:
         if os.geteuid() == 0:
             for path in (folder, self.rules):
                 os.chown(path, 65534, -1)
+        self._start()
+
+    def again(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it, by SIGKILL all at once, and start it on the same directories."""
+        if number is signal.SIGKILL:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        self.process.wait(SECONDS)
+        self._start()
+
+    def _start(self) -> None:
         self.process = subprocess.Popen(
             self.command("run", "--high-ports"),
             stdout=self.log.open("wb"),
@@ -162,38 +174,124 @@ def test_roles_follow_a_supervisor_that_was_killed(gateway: Running) -> None:
     until(lambda: not gateway.members())
 
 
-def test_good_rules_are_taken_and_bad_ones_leave_the_old_in_force(gateway: Running) -> None:
-    def revision() -> str:
-        return str(ask(gateway.runtime / "gate" / "control.sock", "status")["revision"])
+def said(gateway: Running, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        gateway.command(*words), capture_output=True, text=True, cwd=ROOT, check=False, timeout=SECONDS
+    )
 
-    first = revision()
+
+def revision(gateway: Running) -> str:
+    return str(ask(gateway.runtime / "gate" / "control.sock", "status")["revision"])
+
+
+def test_good_rules_are_applied_and_bad_ones_leave_the_old_in_force(gateway: Running) -> None:
+    first = revision(gateway)
     (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
-    asked = subprocess.run(gateway.command("reload"), capture_output=True, text=True, cwd=ROOT, check=False)
-    assert asked.returncode == 0, asked.stderr
-    until(lambda: revision() != first)
-    second = revision()
+    planned = said(gateway, "plan")
+    assert planned.returncode == 0, planned.stderr
+    assert "added    flows renamed" in planned.stdout and "removed  flows no-smtp" in planned.stdout
+    assert "+\tchain rule_renamed {" in planned.stdout and revision(gateway) == first
 
-    (gateway.rules / "site.yaml").write_text(SITE.replace("port: 25", "port: nonsense"))
-    refused = subprocess.run(gateway.command("reload"), capture_output=True, text=True, cwd=ROOT, check=False)
-    assert refused.returncode == 1 and "site.yaml:" in refused.stderr
-    gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: "rules not reloaded" in gateway.words())
+    applied = said(gateway, "apply")
 
-    assert revision() == second
+    assert applied.returncode == 0, applied.stderr
+    second = revision(gateway)
+    assert second != first and f"revision {second} is in force" in applied.stdout
     assert "renamed" in (gateway.runtime / "gate" / "ruleset.nft").read_text()
+    (gateway.rules / "site.yaml").write_text(SITE.replace("port: 25", "port: nonsense"))
+    for command in ("plan", "apply"):
+        refused = said(gateway, command)
+        assert refused.returncode == 1 and "site.yaml:" in refused.stderr, command
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: "rules not applied" in gateway.words())
+    assert revision(gateway) == second
+
+    back = said(gateway, "rollback")
+    assert back.returncode == 0, back.stderr
+    assert revision(gateway) == first
+    assert said(gateway, "rollback").returncode == 5
 
 
-def test_a_red_expectation_refuses_a_reload_unless_forced(gateway: Running) -> None:
+def test_sighup_applies(gateway: Running) -> None:
+    first = revision(gateway)
+    (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
+
+    gateway.process.send_signal(signal.SIGHUP)
+
+    until(lambda: revision(gateway) != first)
+
+
+def test_what_nobody_confirms_is_rolled_back_and_what_is_confirmed_stays(gateway: Running) -> None:
+    first = revision(gateway)
+    assert said(gateway, "confirm").returncode == 5
+    (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
+    applied = said(gateway, "apply", "--confirm-within", "1s")
+    assert applied.returncode == 0 and "unless you say: egressguard confirm" in applied.stdout
+
+    until(lambda: revision(gateway) == first)
+    status = json.loads(said(gateway, "status", "--json").stdout)["keeper"]
+    assert "not confirmed in time" in status["last_rollback"] and status["pending_seconds"] is None
+    late = said(gateway, "confirm")
+    assert late.returncode == 5 and "not confirmed in time" in late.stderr
+
+    assert said(gateway, "apply", "--confirm-within", "60s").returncode == 0
+    second = revision(gateway)
+    assert second != first and said(gateway, "confirm").returncode == 0
+    gateway.again()
+    assert revision(gateway) == second
+
+
+def test_a_start_comes_back_to_what_was_confirmed(gateway: Running) -> None:
+    first = revision(gateway)
+    (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
+    assert said(gateway, "apply", "--confirm-within", "1h").returncode == 0
+
+    gateway.again(signal.SIGKILL)
+
+    assert revision(gateway) == first
+    assert "the rules directory says something else" in gateway.words()
+    late = said(gateway, "confirm")
+    assert late.returncode == 5
+
+
+def test_a_change_that_cuts_the_administrator_off_is_refused(gateway: Running) -> None:
+    first = revision(gateway)
+    apply = "  apply: {management: [{from: 127.0.0.1, to: 198.51.100.9, port: 25}]}\n"
+    (gateway.rules / "site.yaml").write_text(SITE.replace("  metrics:", f"{apply}  metrics:"))
+
+    refused = said(gateway, "apply")
+
+    assert refused.returncode == 6 and refused.stderr.count("\n") == 1
+    assert "127.0.0.1 -> 198.51.100.9 port 25 meets reject, by rule 'no-smtp'" in refused.stderr
+    assert revision(gateway) == first
+
+
+def test_a_red_expectation_refuses_an_apply_unless_forced(gateway: Running) -> None:
     (gateway.rules / "expect").mkdir()
     case = "{name: it may, given: {from: 192.0.2.7, to: 198.51.100.1}, expect: {action: redirect}}"
     (gateway.rules / "expect" / "a.yaml").write_text(f"flows: [{case}]\n")
-    command = gateway.command("reload")
 
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    refused = said(gateway, "apply")
 
-    assert refused.returncode == 1 and "a.yaml:1:9: it may" in refused.stderr and "not changed" in refused.stderr
-    forced = subprocess.run([*command, "--force"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (
+        refused.returncode == 1 and "a.yaml:1:9: it may" in refused.stderr and "nothing was changed" in refused.stderr
+    )
+    assert said(gateway, "plan").returncode == 1
+    forced = said(gateway, "apply", "--force")
     assert forced.returncode == 0, forced.stderr
+
+
+def test_a_listener_that_does_not_greet_vetoes_a_change(gateway: Running) -> None:
+    """The relay's listeners are bound at the start: one that the new rules add is not there yet."""
+    first = revision(gateway)
+    (gateway.runtime / "listening.json").write_text('{"lan": [["127.0.0.1", 1]]}')
+    (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
+
+    refused = said(gateway, "apply")
+
+    assert refused.returncode == 1 and "listener lan (127.0.0.1 port 1) does not answer" in refused.stderr
+    assert "back to what was in force before" in refused.stderr
+    assert revision(gateway) == first
 
 
 def test_status_and_metrics_say_where_the_rules_come_from(gateway: Running) -> None:
@@ -207,7 +305,10 @@ def test_status_and_metrics_say_where_the_rules_come_from(gateway: Running) -> N
 
 
 def test_unsigned_rules_are_refused_where_only_signed_ones_are_taken(gateway: Running) -> None:
-    command = [*gateway.command("run"), "--only-signed", "--high-ports"]
+    other = gateway.folder / "other"
+    other.mkdir()
+    os.chown(other, *([65534, -1] if os.geteuid() == 0 else [-1, -1]))
+    command = [*gateway.command("run"), "--only-signed", "--high-ports", "--state", str(other), "--runtime", str(other)]
 
     refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS, check=False)
 

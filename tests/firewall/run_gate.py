@@ -20,6 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 
 from egressguard.firewall.gate import Gate
+from egressguard.firewall.host import Host
 from egressguard.firewall.nft import NftError
 from egressguard.policy.model import Policy
 
@@ -44,8 +45,7 @@ async def main() -> None:
 
     gate = Gate(
         Policy.model_validate(given),
-        redirect_port=redirect_port,
-        relay_uid=relay_uid,
+        host=Host(redirect_port=redirect_port, relay_uid=relay_uid),
         record=record,
         registry=registry,
         plan_path=Path(plan_path),

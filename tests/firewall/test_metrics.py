@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from egressguard.firewall.metrics import GateMetrics
-from egressguard.firewall.render import GUARD_RULE, OWN_ZONE, counter_name
+from egressguard.firewall.table import GUARD_RULE, OWN_ZONE, counter_name
 from egressguard.policy.model import Policy
 
 POLICY = Policy.model_validate(

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from egressguard.firewall.render import parse_counter_name
+from egressguard.firewall.table import parse_counter_name
 from egressguard.net.flow import Flow, Protocol
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.model import Policy

@@ -10,7 +10,8 @@ import pytest
 
 from egressguard.firewall.host import Host, QueueBackend
 from egressguard.firewall.nft import NftError, check_unprivileged
-from egressguard.firewall.render import parse_counter_name, render_ruleset
+from egressguard.firewall.render import render_ruleset
+from egressguard.firewall.table import parse_counter_name
 from egressguard.policy.load import parse_rules
 from egressguard.policy.model import Policy
 
@@ -20,7 +21,8 @@ CASES = sorted((Path(__file__).parent.parent / "golden" / "nft").iterdir())
 def rendered(case: Path, queue: QueueBackend = "xt") -> str:
     loaded = parse_rules({"policy.yaml": (case / "policy.yaml").read_bytes()})
     assert loaded.policy is not None, loaded.faults
-    host = Host(frozenset({"eth1", "wg0"}), redirect_port=25, relay_uid=990, queue=queue)
+    inside = frozenset({"eth1", "wg0"})
+    host = Host(inside, 25, 990, queue, tarpit_port=2599, utc_offset_minutes=120)
     return render_ruleset(loaded.policy, host)
 
 
@@ -55,9 +57,10 @@ def test_no_redirect_port_closes_what_would_be_redirected() -> None:
 
     ruleset = render_ruleset(loaded.policy, Host(queue="none"))
 
-    assert "prerouting" not in ruleset
-    assert 'iifname @zone_guest_if tcp dport 25 goto rule_guests comment "guests policy.yaml:10:5"' in ruleset
-    assert "reject with tcp reset" in ruleset.partition("chain rule_guests {")[2].partition("}")[0]
+    assert "chain prerouting" not in ruleset
+    counted = "tcp dport 25 iifname @zone_guest_if counter name c_guests/guest goto rule_guests"
+    assert f'{counted} comment "guests policy.yaml:10:5"' in ruleset
+    assert "reject with tcp reset" in ruleset.partition("chain rule_guests {")[2].partition("\n\t}")[0]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from egressguard.firewall.render import queue_mark
+from egressguard.firewall.table import queue_mark
 from egressguard.firewall.verdicts import decide_packet
 from egressguard.net.flow import IPAddress
 from egressguard.policy.decision import FlowAction

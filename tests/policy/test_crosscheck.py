@@ -24,6 +24,14 @@ FLOWS = [
     ("destination_host: mx.example", "mx.", "expected `decide: queue`"),
     ("destination_host: [a.example, 10.0.0.1], decide: queue", "10.0", "is no host name"),
     ("destination_host: -x, decide: queue", "-x", "is no host name"),
+    ("port: 25, protocol: gre", "25", "gre has no ports"),
+    ("fail: open", "open", "expected `decide: queue`"),
+    ("speaks: smtp, protocol: udp", "smtp", "expected `protocol: tcp`"),
+    ("speaks: smtp, decide: queue", "queue", "expected `decide: kernel`"),
+    ("source_mac: [00-53-00-00-00-01]", "00-53", "expected a MAC address such as 00:53:00:12:34:56, or @NAME"),
+    ("source_mac: '@cards'", "'@cards'", "unknown MAC set 'cards'"),
+    ("source: 192.0.2.9-192.0.2.3", "192.0.2.9", "the lower address first"),
+    ("source: 192.0.2.9-2001:db8::1", "192.0.2.9", "a range of one family"),
 ]
 
 
@@ -35,7 +43,9 @@ def test_a_flow_rule_that_fits_nothing_is_a_fault(keys: str, mark: str, message:
 REDIRECTS = [
     ("action: redirect, port: 25, decide: queue", "queue", "expected `decide: kernel`"),
     ("action: redirect, port: 25, protocol: udp", "udp", "expected `protocol: tcp`"),
-    ("action: redirect", "redirect", "every TCP port would end in the relay"),
+    ("action: redirect", "redirect", "every TCP port would end here"),
+    ("action: tarpit, port: 25", "tarpit", "expected `tarpit_port: 2599` in site.relay"),
+    ("action: redirect, port: 25, speaks: smtp", "redirect", "expected reject or drop"),
 ]
 
 

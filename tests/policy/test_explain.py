@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from egressguard.net.flow import Flow, Protocol
 from egressguard.policy.decision import FlowAction
-from egressguard.policy.explain import explain_flow, explain_mail
+from egressguard.policy.explain import BUILT_IN, explain_flow, explain_mail
 from egressguard.policy.facts import Attachment, Excess, MailFacts, Moment, ScanReport, Verdict
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.load import parse_rules
@@ -23,6 +23,7 @@ SITE = b"""
 site:
   zones: {lan: {interfaces: eth1, networks: [192.0.2.0/25, "2001:db8:1::/64"]}, guest: {networks: 192.0.2.128/25}}
   sets: {servers: [192.0.2.8/29, "2001:db8:1::8/125"], none: []}
+  mac_sets: {cards: ["00:53:00:00:00:01", "00:53:00:00:00:02"]}
   domains: [site.example]
   relay: {listeners: {lan: {kind: smtp, port: 25}, submission: {kind: submission, port: 587}}, redirect_to: lan}
   smart_hosts: {provider: {host: smtp.provider.example}}
@@ -36,6 +37,8 @@ flows:
   - {name: servers, from: lan, source: "@servers", port: [25, 587], action: allow}
   - {name: by-name, port: 25, destination_host: mx.partner.example, decide: queue, action: allow}
   - {name: soon, from: guest, action: reject, staged: true}
+  - {name: wired, from: lan, port: 80, source_mac: "@cards", hours: "22:00-06:00", action: drop}
+  - {name: disguised, from: lan, speaks: smtp, action: reject}
   - {name: guests, from: guest, port: 25, action: redirect}
   - {name: udp, protocol: udp, destination: 198.51.100.0/24, action: drop}
   - {name: block, from: [lan, guest], port: 25, action: reject}
@@ -73,7 +76,10 @@ flows = st.builds(
     st.sampled_from([25, 80, 587]),
     st.sampled_from(["", "eth1", "wan0"]),
     st.sampled_from(Protocol),
+    source_mac=st.sampled_from(["", "00:53:00:00:00:02", "00:53:00:00:00:03"]),
+    speaks=st.sampled_from(["", "smtp"]),
 )
+moments = st.sampled_from([None, Moment(0, 60), Moment(6, 60), Moment(2, 720)])
 reports = st.builds(
     ScanReport,
     st.sampled_from([None, *Verdict]),
@@ -90,7 +96,7 @@ facts = st.builds(
     user=st.sampled_from([None, "anna"]),
     reverse_path=st.sampled_from(["", "anna@site.example", "printer@site.example", "x@y.example"]),
     forward_path=st.sampled_from(["bert@far.example", "eva@site.example", "postmaster"]),
-    moment=st.sampled_from([None, Moment(0, 60), Moment(6, 60), Moment(2, 720)]),
+    moment=moments,
     exceeded=st.sampled_from([{}, {"few": Excess("k", "u", 3, 4)}, {"soft": Excess("k", "u", 2, 3)}]),
     recipient_count=st.sampled_from([None, 1, 3]),
     size_octets=st.sampled_from([None, 1000, 1001]),
@@ -101,9 +107,11 @@ names = st.sampled_from([None, frozenset(), frozenset({ip_address("198.51.100.25
 
 
 @settings(max_examples=400, deadline=None)
-@given(flows, names)
-def test_a_flow_is_explained_as_it_is_decided(flow: Flow, known: frozenset[object] | None) -> None:
-    around = Surroundings(frozenset(), lambda _name: known)  # type: ignore[arg-type,return-value]
+@given(flows, names, moments)
+def test_a_flow_is_explained_as_it_is_decided(
+    flow: Flow, known: frozenset[object] | None, moment: Moment | None
+) -> None:
+    around = Surroundings(frozenset(), lambda _name: known, lambda: moment)  # type: ignore[arg-type,return-value]
     decision = decide_flow(POLICY, flow, around)
     told = explain_flow(POLICY, flow, around)
     assert told.decision == decision
@@ -112,7 +120,8 @@ def test_a_flow_is_explained_as_it_is_decided(flow: Flow, known: frozenset[objec
         assert last.rule == decision.rule and last.outcome == ("unknown" if decision.action is None else "decides")
     else:
         assert last.outcome in {"failed", "would"} and decision.action is FlowAction.ALLOW
-    assert [step.rule for step in told.steps] + list(told.later) == [rule.name for rule in POLICY.flows]
+    asked = [step.rule for step in told.steps if step.at != BUILT_IN]
+    assert asked + list(told.later) == [rule.name for rule in POLICY.flows]
     assert [w.rule for w in decision.would] == [step.rule for step in told.steps if step.outcome == "would"]
 
 
@@ -171,7 +180,7 @@ def test_what_failed_first_is_said(given_: dict[str, object], rule: str, words: 
 
 def test_a_limit_that_decides_is_named() -> None:
     told = words_of(user="anna", tls=True, exceeded={"few": Excess("host 192.0.2.7", "messages_per_hour", 3, 4)})
-    assert told["users"].startswith("above limit few (a.yaml:11:5): 4 messages_per_hour for host 192.0.2.7")
+    assert told["users"].startswith("above limit few (a.yaml:12:5): 4 messages_per_hour for host 192.0.2.7")
 
 
 def test_every_matcher_has_its_words() -> None:

@@ -42,7 +42,9 @@ def decide(policy: Policy, subject: Flow, inside: frozenset[str] = frozenset()) 
         (flow("192.168.1.26", WORLD, 25), FlowAction.REJECT, "block"),
         (flow("::ffff:192.168.1.26", WORLD, 25), FlowAction.REJECT, "block"),
         (flow("192.168.1.26", "203.0.113.7", 25), FlowAction.ALLOW, "partner"),
-        (flow("192.168.1.26", "::ffff:203.0.113.7", 25), FlowAction.ALLOW, "partner"),
+        (flow("::ffff:192.168.1.26", "::ffff:203.0.113.7", 80), FlowAction.DROP, "mapped-addresses"),
+        (flow("fd00::1", "::ffff:203.0.113.7", 25), FlowAction.DROP, "mapped-addresses"),
+        (flow("::ffff:192.168.1.26", "2001:db8:5::1", 25), FlowAction.DROP, "mapped-addresses"),
         (flow("fd00::1", "2001:db8:5::1", 25), FlowAction.ALLOW, "partner"),
         (flow("fd00::1", "2001:db8:6::1", 25), FlowAction.REJECT, "block"),
         (flow("192.168.9.4", WORLD, 25), FlowAction.REDIRECT, "old"),
@@ -99,7 +101,6 @@ A, B = ip_address("203.0.113.1"), ip_address("203.0.113.2")
         ({"mx.a.example": {A}}, B, None, "partner"),  # the other name may still say yes
         ({}, A, None, "partner"),
         ({"mx.a.example": set(), "mx.b.example": set()}, A, FlowAction.REJECT, "block"),
-        ({"mx.a.example": {A}}, ip_address("::ffff:203.0.113.1"), FlowAction.ALLOW, "partner"),
         ({"mx.a.example": {ip_address("::ffff:203.0.113.1")}}, A, FlowAction.ALLOW, "partner"),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from egressguard.net.flow import Flow, IPAddress, IPNetwork, Protocol
 from egressguard.policy.decision import FlowAction, FlowDecision, Would
+from egressguard.policy.facts import Moment
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.index import REMEMBERED_ENTRIES, prepared
 from egressguard.policy.index_flows import FlowIndex
@@ -28,6 +29,7 @@ PREFIXES = [
 SETS = ["one", "two", "none"]
 ZONES = ["lan", "dmz", "wire", "any-inside"]
 INTERFACES = ["br0", "br1", "eth7", ""]
+MACS = ["00:53:00:00:00:01", "00:53:00:00:00:02"]
 HOSTS = ["mx.a.example", "mx.b.example"]
 
 
@@ -65,10 +67,11 @@ SITES = st.fixed_dictionaries(
             {
                 "lan": st.fixed_dictionaries({"networks": some(PREFIXES)}),
                 "dmz": st.fixed_dictionaries({"networks": some(PREFIXES), "interfaces": some(INTERFACES)}),
-                "wire": st.fixed_dictionaries({"interfaces": some(INTERFACES)}),
+                "wire": st.fixed_dictionaries({"interfaces": some(INTERFACES), "tunnels": st.just("allow")}),
                 "any-inside": st.just({"interfaces": ["@inside"]}),
             }
         ),
+        "mac_sets": st.just({"cards": MACS[:1]}),
         "sets": st.fixed_dictionaries({"one": some(PREFIXES, 0), "two": some(PREFIXES, 0), "none": st.just([])}),
     }
 )
@@ -79,8 +82,12 @@ RULES = st.lists(
         source=LISTS,
         destination=LISTS,
         destination_host=some(HOSTS),
-        protocol=st.sampled_from(["tcp", "udp"]),
+        protocol=st.sampled_from(["tcp", "udp", "gre"]),
         port=some([25, 465, 587]),
+        source_mac=some([*MACS, "@cards"]),
+        speaks=st.just("smtp"),
+        hours=st.sampled_from(["08:00-18:00", "22:00-06:00"]),
+        weekdays=st.sampled_from(["mon-fri", ["sat", "mon"]]),
         staged=st.booleans(),
         action=st.sampled_from([action.value for action in FlowAction]),
     ),
@@ -90,10 +97,13 @@ FLOWS = st.builds(
     Flow,
     source=ADDRESSES,
     destination=ADDRESSES,
-    destination_port=st.sampled_from([25, 465, 80]),
+    destination_port=st.sampled_from([25, 465, 80, 3544]),
     interface=st.sampled_from(INTERFACES),
     protocol=st.sampled_from(Protocol),
+    source_mac=st.sampled_from(["", *MACS]),
+    speaks=st.sampled_from(["", "smtp"]),
 )
+MOMENTS = st.none() | st.builds(Moment, st.integers(0, 6), st.sampled_from([0, 359, 360, 480, 1080, 1319, 1320]))
 KNOWN = st.dictionaries(st.sampled_from(HOSTS), st.frozensets(st.sampled_from(EDGES), max_size=8))
 INSIDE = st.frozensets(st.sampled_from(INTERFACES))
 
@@ -138,6 +148,30 @@ def walked_answer(policy: Policy, rule: FlowRule, flow: Flow, surroundings: Surr
         return False
     if rule.destination and not contains(listed(policy, rule.destination), flow.destination):
         return False
+    if rule.speaks and not flow.speaks:
+        return False
+    if rule.source_mac and flow.source_mac not in {
+        m for t in rule.source_mac for m in (MACS[:1] if t == "@cards" else [t])
+    }:
+        return False
+    if (on_time := walked_time(rule, surroundings.moment())) is False:
+        return False
+    host = walked_host(rule, flow, surroundings)
+    return host if on_time or host is False else None
+
+
+def walked_time(rule: FlowRule, moment: Moment | None) -> bool | None:
+    if not rule.weekdays and not rule.hours:
+        return True
+    if moment is None:
+        return None
+    hours = {m for a, b in rule.hours for m in (range(a, b) if a < b else [*range(a, 1440), *range(b)])}
+    return (not rule.weekdays or any(moment.weekday in days for days in rule.weekdays)) and (
+        not rule.hours or moment.minute in hours
+    )
+
+
+def walked_host(rule: FlowRule, flow: Flow, surroundings: Surroundings) -> bool | None:
     known = [surroundings.addresses_of(name) for name in rule.destination_host]
     if not known or any(plain(flow.destination) in map(plain, addresses) for addresses in known if addresses):
         return True
@@ -146,6 +180,8 @@ def walked_answer(policy: Policy, rule: FlowRule, flow: Flow, surroundings: Surr
 
 def walk(policy: Policy, flow: Flow, surroundings: Surroundings, start_at: str | None) -> FlowDecision:
     """decide_flow, one rule after the other."""
+    if flow.destination.version == 6 and any(plain(a) is not a for a in (flow.source, flow.destination)):
+        return FlowDecision(FlowAction.DROP, "mapped-addresses", "an IPv4-mapped address has no place on a network")
     names = [rule.name for rule in policy.flows]
     would: tuple[Would, ...] = ()
     for rule in policy.flows[names.index(start_at) if start_at in names else 0 :]:
@@ -156,6 +192,14 @@ def walk(policy: Policy, flow: Flow, surroundings: Surroundings, start_at: str |
             return FlowDecision(None, rule.name, "a host name is not resolved yet", would)
         elif not rule.staged and answer:
             return FlowDecision(FlowAction(rule.action), rule.name, f"matched at {rule.at}", would)
+    tunnel = flow.protocol.value in {"ipip", "6in4", "gre"} or (flow.protocol.value, flow.destination_port) == (
+        "udp",
+        3544,
+    )
+    zones = walked_zones(policy, flow.source, flow.interface, surroundings.inside_interfaces) if tunnel else set()
+    if any(policy.site.zones[zone].tunnels == "reject" for zone in zones):
+        words = "a tunnel that no rule names, and `tunnels: reject` in its zone"
+        return FlowDecision(FlowAction.REJECT, "tunnels", words, would)
     return FlowDecision(FlowAction.ALLOW, "", "no rule names this flow", would)
 
 
@@ -171,7 +215,13 @@ class Asked:
 
 
 @given(
-    SITES, RULES, st.lists(FLOWS, min_size=1, max_size=8), INSIDE, KNOWN, st.sampled_from([None, "r1", "r3", "gone"])
+    SITES,
+    RULES,
+    st.lists(FLOWS, min_size=1, max_size=8),
+    INSIDE,
+    KNOWN,
+    st.sampled_from([None, "r1", "r3", "gone"]),
+    MOMENTS,
 )
 def test_a_flow_is_decided_as_a_walk_over_all_rules_decides_it(
     site: dict[str, Any],
@@ -180,12 +230,13 @@ def test_a_flow_is_decided_as_a_walk_over_all_rules_decides_it(
     inside: frozenset[str],
     known: dict[str, frozenset[IPAddress]],
     start_at: str | None,
+    moment: Moment | None,
 ) -> None:
     policy = policy_from(site, rules)
     for flow in subjects:
         walked, found = Asked(known), Asked(known)
-        expected = walk(policy, flow, Surroundings(inside, walked), start_at)
-        assert decide_flow(policy, flow, Surroundings(inside, found), start_at=start_at) == expected
+        expected = walk(policy, flow, Surroundings(inside, walked, lambda: moment), start_at)
+        assert decide_flow(policy, flow, Surroundings(inside, found, lambda: moment), start_at=start_at) == expected
         assert found.names == walked.names  # asking makes the gate resolve a name
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import Outcome
+from egressguard.observe.clock import local_moment
 from egressguard.policy.decision import MailAction
 from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.policy.model import Policy
 from egressguard.relay.attempt import ways_of
-from egressguard.relay.facts import header_facts, moment_of
+from egressguard.relay.facts import header_facts
 from egressguard.relay.notice import Notices
 from egressguard.store.interface import Due
 from tests.relay.test_accept import ANNA, CONTENT, NOW, OUT, STRANGER, Desk, desk  # noqa: F401 -- a fixture
@@ -221,6 +222,6 @@ def test_header_facts_are_decoded_and_bounded() -> None:
 
 
 def test_the_moment_is_local_time() -> None:
-    moment = moment_of(NOW)
+    moment = local_moment(NOW)
     assert 0 <= moment.weekday <= 6 and 0 <= moment.minute < 1440
     assert MailAction.HOLD.value == "hold" and Outcome is not None

@@ -170,7 +170,8 @@ def test_the_commented_examples_are_good_rules() -> None:
         "redirect-old-devices",
         "partner-mx",
         "block-direct-smtp",
-        "block-foreign-submission",
+        "submission",
+        "disguised-smtp",
     ]
     assert {"redirected", "devices"} <= {rule.name for rule in policy.mail}
     assert policy.routes[0].via == ("provider",) and "provider" in policy.site.smart_hosts

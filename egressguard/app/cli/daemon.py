@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +15,7 @@ from egressguard.app.children import ROLES
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, fail
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
+from egressguard.app.keeping import KEEPER
 from egressguard.app.places import Places
 from egressguard.observe.log import set_up_logging
 
@@ -33,8 +33,12 @@ _high_ports = click.option(
     envvar="EGRESSGUARD_ONLY_SIGNED",
     help="Take rules only from a git commit whose signature this machine trusts, unchanged.",
 )
-def run_command(places: Places, high_ports: bool, only_signed: bool) -> None:
+@click.option("--apply", "take_rules", is_flag=True, help="Begin with the rules directory as it is now.")
+def run_command(places: Places, high_ports: bool, only_signed: bool, take_rules: bool) -> None:
     """Run the whole gateway: packet plane, relay, scanner, IMAP/POP3 and metrics. Ctrl-C stops it.
+
+    It begins with the rules that were confirmed last; with those of the rules directory when there are none yet, or
+    with --apply. Later changes come by `egressguard apply`.
 
     As root, each role runs as its own user and the rules are loaded into the kernel. As an ordinary user it
     listens on loopback high ports, and the packet plane only plans.
@@ -49,7 +53,13 @@ def run_command(places: Places, high_ports: bool, only_signed: bool) -> None:
     set_up_logging("run")
     try:
         sys.exit(
-            run_gateway(places, high_ports=high_ports or os.geteuid() != 0, say=click.echo, only_signed=only_signed)
+            run_gateway(
+                places,
+                high_ports=high_ports or os.geteuid() != 0,
+                say=click.echo,
+                only_signed=only_signed,
+                take_rules=take_rules,
+            )
         )
     except CannotRun as wrong:
         fail(str(wrong))
@@ -84,7 +94,8 @@ def status_command(places: Places, as_json: bool) -> None:
     """
     from egressguard.app.provenance import read_provenance
 
-    answers = {role.name: _status_of(places, role.name) for role in ROLES}
+    answers = {name: _status_of(places, name) for name in (*(role.name for role in ROLES), KEEPER)}
+    answers[KEEPER]["summary"] = _kept(answers[KEEPER])
     origin = read_provenance(places.provenance, places.rules)
     revision = answers["gate"].get("revision", "not known")
     if as_json:
@@ -94,6 +105,16 @@ def status_command(places: Places, as_json: bool) -> None:
         emit_one(lines | {"policy": f"revision {revision}, {origin}"}, as_json=False)
     if any("error" in answer for answer in answers.values()):
         sys.exit(Exit.UNREACHABLE)
+
+
+def _kept(answer: dict[str, Any]) -> str:
+    """What the keeper says of the policy, in words."""
+    words = [f"revision {answer.get('confirmed') or 'none'} is confirmed"]
+    if (left := answer.get("pending_seconds")) is not None:
+        words.append(f"{answer['in_force']} is tried, and rolled back in {left} s unless confirmed")
+    elif answer.get("changed"):
+        words.append(f"the rules directory ({answer['rules_directory']}) is not applied")
+    return "; ".join(filter(None, [*words, answer.get("last_rollback", "")]))
 
 
 def _one_line(answer: dict[str, Any]) -> str:
@@ -109,49 +130,13 @@ def _status_of(places: Places, role: str) -> dict[str, Any]:
         return {"up": False, "error": str(wrong)}
 
 
-@click.command("reload")
-@with_places
-@click.option("--force", is_flag=True, help="Take the rules although an expectation is red.")
-def reload_command(places: Places, force: bool) -> None:
-    """Check the rules of the running gateway, run their expectations, and let all its roles take them.
-
-    \b
-    Example:
-      egressguard reload
-    Exit codes: 1 faults or a red expectation (the old rules stay in force), 3 no running gateway, 4 permission denied,
-    6 it takes signed rules only, and these are not.
-    """
-    from egressguard.app.expectations import red_expectations
-    from egressguard.app.gateway import running
-    from egressguard.app.provenance import provenance_of, why_not_signed
-    from egressguard.app.rules import read_rules
-
-    try:
-        found = running(places)
-        if found is None:
-            fail("no running gateway found; start it with `egressguard run`", Exit.UNREACHABLE)
-        its = found.places
-        loaded, _ = read_rules(its.rules, its.site)
-        if loaded.policy is None:
-            fail("\n".join([*map(str, loaded.faults), "the rules in force were not changed"]))
-        red = [] if force else red_expectations(its.rules, loaded.policy, its.site)
-        if red:
-            fail(
-                "\n".join([*red, "the rules in force were not changed; mend the rules or the expectation (or --force)"])
-            )
-        why = why_not_signed(provenance_of(its.rules)) if found.only_signed else None
-        if why is not None:
-            fail(f"{why}\nthe rules in force were not changed", Exit.REFUSED)
-        os.kill(found.pid, signal.SIGHUP)
-    except PermissionError:
-        fail("run this as root or as the user who runs the gateway", Exit.PERMISSION)
-    click.echo(f"asked the gateway (process {found.pid}) to take {its.rules}, revision {loaded.policy.revision}")
-
-
 @click.command("down")
+@with_places
 @as_json
-def down_command(as_json: bool) -> None:
+def down_command(places: Places, as_json: bool) -> None:
     """Take the wall down: remove the table `inet egressguard` from the kernel. Nothing else is touched.
+
+    A gateway that runs leaves it down until `egressguard apply`, or until it is started again.
 
     \b
     Example:
@@ -162,7 +147,10 @@ def down_command(as_json: bool) -> None:
     from egressguard.firewall.nft import NftError
 
     try:
-        removed = asyncio.run(take_down())
-    except NftError as wrong:
+        try:
+            removed = ask(places.control("gate"), "down", 30)
+        except DaemonUnreachable:
+            removed = asyncio.run(take_down())
+    except (NftError, CommandError) as wrong:
         fail(f"{wrong}; run this as root", Exit.PERMISSION if os.geteuid() else Exit.FAILED)
     emit_one({"removed": bool(removed)}, as_json=as_json)

@@ -16,7 +16,7 @@ import click
 from egressguard.app.cli.options import as_json, default_places
 from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
 from egressguard.app.rules import read_rules
-from egressguard.net.flow import Flow, IPAddress, Protocol
+from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
 from egressguard.policy.explain import Step, explain_flow, explain_mail
 from egressguard.policy.facts import MailFacts, Moment, ScanReport, Verdict
 from egressguard.policy.fields import WEEKDAYS
@@ -86,7 +86,10 @@ def explain_command() -> None:
 @click.option("--from", "source", type=_Address(), required=True, help="Who opens the flow.")
 @click.option("--to", "destination", type=_Address(), required=True, help="Whereto.")
 @click.option("--port", type=click.IntRange(1, 65535), default=25, show_default=True)
-@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
+@click.option("--protocol", type=click.Choice([p.value for p in Protocol]), default="tcp", show_default=True)
+@click.option("--speaks", type=click.Choice(["smtp"]), help="What its first octets are of; left out = nothing known.")
+@click.option("--mac", default="", help="The link-layer source; left out = not known.")
+@click.option("--at", "moment", type=_Moment(), default="mon 12:00", show_default=True, help="Local weekday and time.")
 @click.option("--interface", default="", help="Where it arrives; left out = known by its address only.")
 @click.option("--zone", default="", help="As if it arrived on this zone's first interface.")
 @click.option("--all", "everything", is_flag=True, help="Name the rules behind the deciding one too.")
@@ -97,6 +100,9 @@ def flow_command(
     destination: IPAddress,
     port: int,
     protocol: str,
+    speaks: str | None,
+    mac: str,
+    moment: Moment,
     interface: str,
     zone: str,
     everything: bool,
@@ -113,8 +119,17 @@ def flow_command(
     from egressguard.firewall.render import render_ruleset, statements_of
 
     arrives, inside = _arrival(policy, zone, interface)
-    flow = Flow(source, destination, port, arrives, Protocol(protocol))
-    told = explain_flow(policy, flow, Surroundings(inside))
+    is_tunnel = Protocol(protocol) in TUNNELS
+    flow = Flow(
+        source,
+        destination,
+        0 if is_tunnel else port,
+        arrives,
+        Protocol(protocol),
+        source_mac=mac.lower(),
+        speaks=speaks or "",
+    )
+    told = explain_flow(policy, flow, Surroundings(inside, moment=lambda: moment))
     decision = told.decision
     action = "drop for now" if decision.action is None else decision.action.value
     listener = policy.site.relay.listeners.get(policy.site.relay.redirect_to or "")
@@ -123,7 +138,11 @@ def flow_command(
     if as_json:
         _tell_json(action, decision.rule, decision.reason, told.steps, {"nft": statements})
         return
-    _tell(f"{action}: {source} -> {destination} port {port}/{protocol}", decision.rule, told.steps)
+    _tell(
+        f"{action}: {source} -> {destination} {protocol if is_tunnel else f'port {port}/{protocol}'}",
+        decision.rule,
+        told.steps,
+    )
     if not decision.rule:
         click.echo(f"  {decision.reason}: allowed")
     for line in statements:

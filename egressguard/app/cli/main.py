@@ -13,7 +13,12 @@ _WHERE = {
     "run": "daemon",
     "role": "daemon",
     "down": "daemon",
-    "reload": "daemon",
+    "plan": "apply",
+    "apply": "apply",
+    "confirm": "apply",
+    "rollback": "apply",
+    "up": "apply",
+    "sources": "sources",
     "status": "daemon",
     "check": "check",
     "journal": "journal",
@@ -50,6 +55,7 @@ def main() -> None:
     Examples:
       egressguard check rules/            every fault in the rule files, with its line
       egressguard run --rules rules/      run the whole gateway
+      egressguard apply --confirm-within 60s   take changed rules; back in a minute unless confirmed
       egressguard queue list              what waits for delivery
       egressguard quarantine release ID   let a held message go
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from egressguard import __version__
-from egressguard.app.control import Commands, serve_commands
+from egressguard.app.control import CommandError, Commands, serve_commands
 from egressguard.app.notify import feed_watchdog, inherited_sockets, notify, watch_lifeline
 from egressguard.app.places import Places
 from egressguard.app.provenance import read_provenance
 from egressguard.app.rules import read_rules
+from egressguard.firewall.nft import NftError
 from egressguard.observe.metrics import LoadedPolicy, exposition, new_registry
 from egressguard.policy.model import Policy
 from egressguard.store.journal import Journal
@@ -91,21 +92,19 @@ async def framed(name: str, places: Places, *, high_ports: bool) -> AsyncIterato
 
 
 async def serve_until_stopped(frame: Frame, commands: Commands, reload: Reload) -> None:
-    """Say READY, answer commands, reload on SIGHUP; return when it is time to stop."""
-    every = Commands({"metrics": _metrics(frame), **commands.reads}, commands.changes)
+    """Say READY, answer commands, take another policy when asked; return when it is time to stop."""
+    changes = {"reload": _reloads(frame, reload), **commands.changes}
+    every = Commands({"metrics": _metrics(frame), **commands.reads}, changes)
     server = await serve_commands(frame.places.control(frame.name), every)
-    hangups = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangups.set)
-    tasks = [asyncio.create_task(feed_watchdog()), asyncio.create_task(_reloads(frame, hangups, reload))]
+    watchdog = asyncio.create_task(feed_watchdog())
     notify("READY=1")
     try:
         await frame.stopping.wait()
     finally:
         notify("STOPPING=1")
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        watchdog.cancel()
+        await asyncio.gather(watchdog, return_exceptions=True)
         frame.places.control(frame.name).unlink(missing_ok=True)
 
 
@@ -116,14 +115,20 @@ def _metrics(frame: Frame) -> Callable[[], Awaitable[str]]:
     return metrics
 
 
-async def _reloads(frame: Frame, hangups: asyncio.Event, reload: Reload) -> None:
-    while True:
-        await hangups.wait()
-        hangups.clear()
-        try:
-            policy = load_policy(frame.places)
-            await reload(policy)
+def _reloads(frame: Frame, reload: Reload) -> Callable[[], Awaitable[str]]:
+    """The command that takes the policy that now lies in the rules directory; one at a time."""
+    one = asyncio.Lock()
+
+    async def take() -> str:
+        async with one:
+            try:
+                policy = load_policy(frame.places)
+                await reload(policy)
+            except (BadRules, NftError, OSError) as wrong:
+                log.error("policy not taken, the old one stays", extra={"fields": {"why": str(wrong)}})
+                raise CommandError(str(wrong)) from wrong
             _take(frame, policy)
-            log.info("policy reloaded", extra={"fields": {"revision": policy.revision}})
-        except (BadRules, OSError) as wrong:
-            log.error("policy not reloaded, the old one stays", extra={"fields": {"why": str(wrong)}})
+            log.info("policy taken", extra={"fields": {"revision": policy.revision}})
+            return policy.revision
+
+    return take

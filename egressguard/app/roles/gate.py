@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import pwd
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from egressguard.app.children import ROLES
 from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask
+from egressguard.app.listeners import TARPIT
 from egressguard.app.places import Places
-from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
+from egressguard.app.roles.frame import Frame, framed, load_policy, serve_until_stopped
 from egressguard.firewall.gate import Gate
+from egressguard.firewall.host import Host
+from egressguard.firewall.nft import NftError
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("gate", places, high_ports=high_ports) as frame:
         gate = Gate(
             frame.policy,
-            redirect_port=_redirect_port(frame),
-            relay_uid=_relay_uid(),
+            host=Host(redirect_port=_redirect_port(frame), relay_uid=_relay_uid(), tarpit_port=_tarpit_port(frame)),
             record=frame.record,
             registry=frame.registry,
             plan_path=places.plan,
@@ -33,7 +37,24 @@ async def run(places: Places, *, high_ports: bool) -> None:
         async def status() -> dict[str, Any]:
             return gate.status()
 
-        await serve_until_stopped(frame, Commands({"status": status}), gate.reload)
+        async def ruleset() -> str:
+            return gate.ruleset()
+
+        async def check(rules: str) -> str:
+            """The text that rules which are not in force become here, which the kernel would take."""
+            policy = load_policy(replace(places, rules=Path(rules)))
+            try:
+                return await gate.check(policy)
+            except NftError as wrong:
+                raise CommandError(f"the kernel would not take the rules: {wrong}") from wrong
+
+        async def down() -> bool:
+            return await gate.stand_down()
+
+        commands = Commands(
+            {"status": status, "sources": gate.sources}, {"ruleset": ruleset, "check": check, "down": down}
+        )
+        await serve_until_stopped(frame, commands, gate.reload)
         await gate.stop()
         if not running.cancel():
             running.result()  # a gate that ended by itself ends the role with its own exception
@@ -58,6 +79,14 @@ def _redirect_port(frame: Frame) -> int | None:
         return int(bound[0][1])
     except (OSError, KeyError, IndexError, ValueError):
         return relay.listeners[relay.redirect_to].port or None
+
+
+def _tarpit_port(frame: Frame) -> int | None:
+    """Where the tarpit really is: the rules may say port 0."""
+    try:
+        return int(json.loads(frame.places.listening.read_text())[TARPIT][0][1])
+    except (OSError, KeyError, IndexError, ValueError):
+        return frame.policy.site.relay.tarpit_port or None
 
 
 def _relay_uid() -> int | None:

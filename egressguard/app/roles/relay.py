@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from egressguard.app.control import Commands
 from egressguard.app.identity import certificate_of, hostname_of
+from egressguard.app.listeners import TARPIT
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.app.roles.relay_commands import commands, limit_commands
@@ -28,6 +29,7 @@ from egressguard.scan.client import ScanClient
 from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.smtp.tarpit import Tarpit
 from egressguard.smtp.tls import server_context
 from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.passwd import PasswdFile
@@ -90,7 +92,12 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
         relay = await _assemble(frame, spool)
         for name, listener in policy.site.relay.listeners.items():
             await relay.server.start(name, listener, frame.sockets.get(name, []))
-        yield relay
+        tarpit = Tarpit(frame.registry)
+        await tarpit.start(frame.sockets.get(TARPIT, []))
+        try:
+            yield relay
+        finally:
+            await tarpit.stop()
     finally:
         await asyncio.to_thread(spool.close)
 

@@ -1,0 +1,112 @@
+"""The named sets of the table: interfaces and networks of zones, what rules list, and what the kernel itself fills in.
+
+Contract
+    Tens of thousands of entries are a set, never rules. A @set that many rules name is one set in the kernel.
+    `address_set` and `mac_set` name the set of a rule's list; every set that they name is rendered by `sets`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+
+from egressguard.firewall.contain import contained_sets
+from egressguard.firewall.host import Host
+from egressguard.firewall.table import (
+    FAMILIES,
+    JUDGED,
+    JUDGED_FLOWS,
+    JUDGED_SECONDS,
+    SEEN,
+    SEEN_SECONDS,
+    SEEN_SOURCES,
+    braces,
+    is_queued,
+    quoted,
+)
+from egressguard.net.flow import IPNetwork
+from egressguard.policy.model import FlowRule, Policy
+from egressguard.policy.networks import INSIDE, prefixes
+
+
+def address_set(rule: FlowRule, which: str) -> str:
+    """The set of a rule's `source` ("src") or `destination` ("dst"), less the family at its end."""
+    return _shared(rule.source if which == "src" else rule.destination, "set") or f"{which}_{rule.name}"
+
+
+def mac_set(rule: FlowRule) -> str:
+    return _shared(rule.source_mac, "macs") or f"mac_{rule.name}"
+
+
+def _shared(texts: Sequence[str], prefix: str) -> str:
+    """The set of the site that a rule names alone, or ""."""
+    return f"{prefix}_{texts[0][1:]}" if len(texts) == 1 and texts[0].startswith("@") else ""
+
+
+def sets(policy: Policy, host: Host) -> Iterator[str]:
+    for name, zone in policy.site.zones.items():
+        interfaces = set(zone.interfaces) - {INSIDE}
+        if INSIDE in zone.interfaces:
+            interfaces |= host.inside_interfaces
+        yield from _set(f"zone_{name}_if", "ifname", sorted(map(quoted, interfaces)))
+        yield from _family_sets(f"zone_{name}", zone.networks)
+    listed = {address_set(r, "src"): r.source for r in policy.flows if r.source}
+    listed |= {address_set(r, "dst"): r.destination for r in policy.flows if r.destination}
+    for name, texts in listed.items():
+        yield from _family_sets(name, prefixes(policy, texts))
+    for name, texts in {mac_set(r): r.source_mac for r in policy.flows if r.source_mac}.items():
+        yield from _set(name, "ether_addr", sorted(_macs(policy, texts)))
+    yield from contained_sets(policy)
+    yield from _filled_by_the_kernel(policy)
+
+
+def _macs(policy: Policy, texts: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for text in texts:
+        found.update(policy.site.mac_sets[text[1:]] if text.startswith("@") else [text.lower()])
+    return found
+
+
+def _set(name: str, kind: str, elements: Sequence[str], *, flags: str = "") -> Iterator[str]:
+    yield f"set {name} {{"
+    yield f"\ttype {kind}"
+    if flags:
+        yield f"\tflags {flags}"
+    if elements:
+        yield f"\telements = {braces(elements)}"
+    yield "}"
+
+
+def _family_sets(name: str, networks: Sequence[IPNetwork]) -> Iterator[str]:
+    for version, _, kind in FAMILIES:
+        members = [n for n in networks if n.version == version]
+        yield from _set(f"{name}_{version}", kind, _collapse(members), flags="interval")
+
+
+def _collapse(networks: Iterable[IPNetwork]) -> list[str]:
+    """Merged and sorted prefixes: overlapping elements are an error to the kernel."""
+    four = [n for n in networks if isinstance(n, ipaddress.IPv4Network)]
+    six = [n for n in networks if isinstance(n, ipaddress.IPv6Network)]
+    return [*map(_prefix, ipaddress.collapse_addresses(four)), *map(_prefix, ipaddress.collapse_addresses(six))]
+
+
+def _prefix(network: IPNetwork) -> str:
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+def _filled_by_the_kernel(policy: Policy) -> Iterator[str]:
+    for family, _, kind in FAMILIES:
+        yield from _dynamic(f"{SEEN}_{family}", kind, SEEN_SOURCES, SEEN_SECONDS, "counter")
+        if any(map(is_queued, policy.flows)):
+            key = f"inet_proto . {kind} . inet_service . {kind} . inet_service"
+            yield from _dynamic(f"{JUDGED}_{family}", key, JUDGED_FLOWS, JUDGED_SECONDS)
+
+
+def _dynamic(name: str, kind: str, size: int, seconds: int, *more: str) -> Iterator[str]:
+    yield f"set {name} {{"
+    yield f"\ttype {kind}"
+    yield f"\tsize {size}"
+    yield "\tflags dynamic,timeout"
+    yield f"\ttimeout {seconds}s"
+    yield from (f"\t{line}" for line in more)
+    yield "}"
