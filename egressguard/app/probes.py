@@ -43,11 +43,14 @@ def management_faults(policy: Policy, inside: frozenset[str], now: float) -> Ite
 
 
 async def relay_fault(policy: Policy, listening: Path) -> str:
-    """Why a listener of the relay does not greet; "" when all do."""
+    """Why a listener of the relay does not greet; "" when all do. `listening` is where the supervisor wrote them down.
+
+    Where systemd holds the sockets, they are where the rules say."""
     try:
         places = json.loads(listening.read_text())
     except (OSError, ValueError):
-        return "the relay's listeners are not known"
+        listeners = policy.site.relay.listeners.items()
+        places = {name: [[str(address), one.port] for address in one.addresses] for name, one in listeners}
     for name, listener in policy.site.relay.listeners.items():
         for address, port in places.get(name, ()):
             if fault := await _no_greeting(

@@ -17,12 +17,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from egressguard.app.candidate import Candidate, Refused
+from egressguard.app.candidate import Candidate
 from egressguard.app.children import ROLES, Child
-from egressguard.app.keeper import Keeper
 from egressguard.app.keeping import keeping
 from egressguard.app.notify import notify
 from egressguard.app.places import Places
+from egressguard.app.roles.keeper import apply
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Supervisor:
             keeping(places, self._plan.policy, only_signed=only_signed) as keeper,
             asyncio.TaskGroup() as group,
         ):
-            loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(_apply(keeper)))
+            loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(apply(keeper)))
             keepers = []
             for child in self._children:
                 keepers.append(group.create_task(self._keep(child)))
@@ -101,13 +101,6 @@ class Supervisor:
             log.error("a role ended by itself", extra={"fields": fields})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
-
-
-async def _apply(keeper: Keeper) -> None:
-    try:
-        await keeper.apply()
-    except Refused as wrong:
-        log.error("rules not applied, the old ones stay in force", extra={"fields": {"why": str(wrong)}})
 
 
 def _takes(role_name: str, socket_name: str) -> bool:

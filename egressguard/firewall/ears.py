@@ -75,7 +75,7 @@ class Ears:
         """Other interfaces are inside now."""
         self._inside = inside
         for verdicts in self._verdicts:
-            verdicts.surroundings = self._surroundings()
+            verdicts.follow(self._surroundings())
 
     def close(self) -> None:
         for listener in (self._reader, *self._verdicts, self._names):
@@ -110,7 +110,7 @@ class Ears:
 
     def _observe_verdict(self, packet: Packet, interface: str, decision: FlowDecision) -> None:
         verdict = "unknown" if decision.action is None else decision.action.value
-        self._metrics.verdicts.labels(verdict).inc()
+        self._metrics.verdict(verdict)
         if decision.action not in {None, FlowAction.ALLOW}:
             fields = self._fields(packet, decision.rule, interface)
             self.sightings.see(time.time(), "flow.blocked", _place(packet), fields)

@@ -84,6 +84,12 @@ def _addresses(rule: FlowRule, family: int) -> Iterator[str]:
 _VERB = bytes([CASE] * 4)
 
 
+def may_speak() -> str:
+    """A TCP packet whose payload begins with a letter that one of these begins with: for most, the only question."""
+    letters = sorted({_number(bytes([verb[0]])) for verb in (*GREETINGS, OPENING)})
+    return f"@ih,0,8 & {_number(_VERB[:1])} {braces(letters)}"
+
+
 def said() -> Iterator[str]:
     """Each beginning of an SMTP client's payload, whatever the TCP options: what `speaks: smtp` means."""
     greetings = [_number(verb + bytes([behind])) for verb in GREETINGS for behind in BEHIND_GREETING]

@@ -18,6 +18,7 @@ OUTCOME = {
     "redirect": "redirected",
     "tarpit": "tarpitted",
 }
+VERDICTS = (*OUTCOME, "unknown")
 MODES = ("enforcing", "plan")
 
 
@@ -80,9 +81,9 @@ class GateMetrics:
             ["result"],
             registry=registry,
         )
-        self.verdicts = Counter(
+        verdicts = Counter(
             "egressguard_nfqueue_packets_total",
-            "Packets decided by the daemon, by verdict (allow, reject, drop, redirect, unknown).",
+            "Packets decided by the daemon, by verdict (allow, reject, drop, redirect, tarpit, unknown).",
             ["verdict"],
             registry=registry,
         )
@@ -110,7 +111,10 @@ class GateMetrics:
         )
         for result in ("ok", "failed"):
             self.applied.labels(result)
-        for verdict in ("allow", "reject", "drop", "redirect", "unknown"):
-            self.verdicts.labels(verdict)
+        self._verdicts = {name: verdicts.labels(name) for name in VERDICTS}
         for mode in MODES:
             self.mode.labels(mode).set(0)
+
+    def verdict(self, name: str) -> None:
+        """One packet that the daemon decided: on the way of each, so its counters are at hand."""
+        self._verdicts[name].inc()

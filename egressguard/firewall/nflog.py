@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -95,6 +97,12 @@ def _mac(attributes: dict[int, bytes]) -> str:
 
 
 def interface_name(index: int) -> str:
+    """ "" for one that is gone; a name is asked for once a second at most."""
+    return _named(index, int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=256)
+def _named(index: int, _second: int) -> str:
     try:
         return socket.if_indextoname(index)
     except OSError:

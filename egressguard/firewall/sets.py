@@ -8,7 +8,7 @@ Contract
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from egressguard.firewall.contain import contained_sets
 from egressguard.firewall.host import Host
@@ -26,7 +26,7 @@ from egressguard.firewall.table import (
 )
 from egressguard.net.flow import IPNetwork
 from egressguard.policy.model import FlowRule, Policy
-from egressguard.policy.networks import INSIDE, prefixes
+from egressguard.policy.networks import INSIDE, PrefixSet, prefixes
 
 
 def address_set(rule: FlowRule, which: str) -> str:
@@ -67,9 +67,11 @@ def _macs(policy: Policy, texts: Iterable[str]) -> set[str]:
     return found
 
 
-def _set(name: str, kind: str, elements: Sequence[str], *, flags: str = "") -> Iterator[str]:
+def _set(name: str, kind: str, elements: Sequence[str], *, flags: str = "", size: int = 0) -> Iterator[str]:
     yield f"set {name} {{"
     yield f"\ttype {kind}"
+    if size:
+        yield f"\tsize {size}"
     if flags:
         yield f"\tflags {flags}"
     if elements:
@@ -80,18 +82,37 @@ def _set(name: str, kind: str, elements: Sequence[str], *, flags: str = "") -> I
 def _family_sets(name: str, networks: Sequence[IPNetwork]) -> Iterator[str]:
     for version, _, kind in FAMILIES:
         members = [n for n in networks if n.version == version]
-        yield from _set(f"{name}_{version}", kind, _collapse(members), flags="interval")
+        text = _FORMS[version]
+        if len(members) >= HASHED_ADDRESSES and all(n.prefixlen == n.max_prefixlen for n in members):
+            hosts = sorted({int(n.network_address) for n in members})
+            yield from _set(f"{name}_{version}", kind, list(map(text, hosts)), size=len(hosts))
+        else:
+            elements = [_element(first, last, text, version) for first, last in _spans(members, version)]
+            yield from _set(f"{name}_{version}", kind, elements, flags="interval")
 
 
-def _collapse(networks: Iterable[IPNetwork]) -> list[str]:
-    """Merged and sorted prefixes: overlapping elements are an error to the kernel."""
-    four = [n for n in networks if isinstance(n, ipaddress.IPv4Network)]
-    six = [n for n in networks if isinstance(n, ipaddress.IPv6Network)]
-    return [*map(_prefix, ipaddress.collapse_addresses(four)), *map(_prefix, ipaddress.collapse_addresses(six))]
+HASHED_ADDRESSES = 64
+"""So many single addresses are a hash table in the kernel; prefixes and ranges need a tree, which is slower."""
+_FORMS: dict[int, Callable[[int], str]] = {
+    4: lambda number: str(ipaddress.IPv4Address(number)),
+    6: lambda number: str(ipaddress.IPv6Address(number)),
+}
 
 
-def _prefix(network: IPNetwork) -> str:
-    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+def _spans(networks: Iterable[IPNetwork], version: int) -> list[tuple[int, int]]:
+    """(first, last) addresses, merged and ascending: overlapping elements are an error to the kernel."""
+    found = PrefixSet.of(networks)
+    bounds = found.bounds_4 if version == 4 else found.bounds_6
+    return [(bounds[i], bounds[i + 1] - 1) for i in range(0, len(bounds), 2)]
+
+
+def _element(first: int, last: int, text: Callable[[int], str], version: int) -> str:
+    size = last - first + 1
+    if size == 1:
+        return text(first)
+    if size & (size - 1) == 0 and first % size == 0:
+        return f"{text(first)}/{(32 if version == 4 else 128) - size.bit_length() + 1}"
+    return f"{text(first)}-{text(last)}"
 
 
 def _filled_by_the_kernel(policy: Policy) -> Iterator[str]:

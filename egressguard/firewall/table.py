@@ -32,6 +32,7 @@ JUDGED_SECONDS = 86400
 FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
 BUILT_IN_RULES = {MAPPED_RULE: "drop", TUNNELS_RULE: "reject", GUARD_RULE: "reject", "contained": "reject"}
 """What is counted without a rule in the policy, and what happens to it."""
+MAPPED = "::ffff:0:0/96"
 COMMENT_CHARACTERS = 100  # nft takes 128 octets
 
 

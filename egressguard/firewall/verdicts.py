@@ -16,7 +16,9 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from egressguard.firewall.nflog import interface_name
@@ -35,6 +37,10 @@ log = logging.getLogger(__name__)
 
 HEADER_OCTETS = 128
 WAITING_PACKETS = 4096
+RECENT_SECONDS, RECENT_DECISIONS = 1.0, 4096
+IP4_OCTETS, IP6_OCTETS = 28, 48
+MAC_OCTETS = 6
+_PLAIN = frozenset({6, 17})
 _CONFIG, _REQUEST = (3 << 8) | 2, 0x1  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
 _ATTRIBUTE_MASK, _ATTRIBUTE_FLAGS, _FAIL_OPEN = 4, 5, 1
 
@@ -47,19 +53,61 @@ def can_decide() -> bool:
 
 
 def decide_packet(
-    policy: Policy, octets: bytes, mark: int, interface: str, surroundings: Surroundings
+    policy: Policy, octets: bytes, mark: int, interface: str, surroundings: Surroundings, mac: str = ""
 ) -> tuple[Packet | None, FlowDecision]:
-    """The decision on a queued packet; `mark` names the rule that queued it. Pure."""
+    """The decision on a queued packet; `mark` names the rule that queued it, `mac` is its source. Pure."""
     packet = parse_packet(octets)
     index = mark - queue_mark(0)
     if packet is None or not 0 <= index < len(policy.flows):
         return packet, FlowDecision(FlowAction.DROP, "", "not a packet that a rule queues")
     start_at = policy.flows[index].name
-    return packet, decide_flow(policy, packet.flow(interface), surroundings, start_at=start_at)
+    return packet, decide_flow(policy, replace(packet.flow(interface), source_mac=mac), surroundings, start_at=start_at)
+
+
+def mac_of(card: bytes) -> str:
+    """A link-layer address as rules write it; "" where there is none."""
+    return ":".join(f"{octet:02x}" for octet in card[:6]) if len(card) >= MAC_OCTETS else ""
+
+
+Judged = tuple[Packet | None, FlowDecision]
+
+
+class Recent:
+    """Decisions of the last second: of a flood only the first packet from here to there is thought about.
+
+    What could not be decided is not kept: the next packet may find the name resolved."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: dict[tuple[bytes, int, int, bytes], Judged] = {}
+        self._until = 0.0
+
+    def find(self, octets: bytes, mark: int, interface: int, card: bytes, decide: Callable[[], Judged]) -> Judged:
+        """What `decide` says, or said within the last second to such a packet from that interface and card."""
+        now = self._clock()
+        if now >= self._until or len(self._kept) >= RECENT_DECISIONS:
+            self._kept.clear()
+            self._until = now + RECENT_SECONDS
+        key = flow_key(octets)
+        found = self._kept.get((key, mark, interface, card)) if key else None
+        if found is None:
+            found = decide()
+            if key and found[1].action is not None:
+                self._kept[key, mark, interface, card] = found
+        return found
+
+
+def flow_key(octets: bytes) -> bytes:
+    """All that a decision looks at, of a plain TCP or UDP packet; b"" for one that has to be parsed."""
+    if len(octets) >= IP4_OCTETS and octets[0] == 0x45 and octets[9] in _PLAIN and not octets[6] & 0x3F | octets[7]:
+        return octets[9:10] + octets[12:20] + octets[22:24]
+    if len(octets) >= IP6_OCTETS and octets[0] >> 4 == 6 and octets[6] in _PLAIN:
+        return octets[6:7] + octets[8:40] + octets[42:44]
+    return b""
 
 
 class Verdicts:
-    """Serves one queue; `policy` and `surroundings` may be replaced at any time."""
+    """Serves one queue, by one policy."""
 
     def __init__(
         self,
@@ -71,8 +119,9 @@ class Verdicts:
         fail_open: bool = False,
         waiting_packets: int = WAITING_PACKETS,
     ) -> None:
-        self.policy = policy
-        self.surroundings = surroundings
+        self._policy = policy
+        self._surroundings = surroundings
+        self._recent = Recent()
         self._observe = observe
         self._queue = NetfilterQueue()
         self._queue.bind(queue_number, self._answer, max_len=waiting_packets, range=HEADER_OCTETS)
@@ -81,6 +130,10 @@ class Verdicts:
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._queue.get_fd(), self._readable)
+
+    def follow(self, surroundings: Surroundings) -> None:
+        """Decide by these from now on."""
+        self._surroundings, self._recent = surroundings, Recent()
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._queue.get_fd())
@@ -97,9 +150,14 @@ class Verdicts:
     def _answer(self, queued: Any) -> None:
         packet, decision, interface = None, FlowDecision(FlowAction.DROP, "", "no decision"), ""
         try:
-            octets, mark = queued.get_payload(), queued.get_mark()
-            interface = interface_name(queued.indev)
-            packet, decision = decide_packet(self.policy, octets, mark, interface, self.surroundings)
+            octets, mark, number = queued.get_payload(), queued.get_mark(), queued.indev
+            card = queued.get_hw() or b""
+            interface = interface_name(number)
+
+            def decide() -> Judged:
+                return decide_packet(self._policy, octets, mark, interface, self._surroundings, mac_of(card))
+
+            packet, decision = self._recent.find(octets, mark, number, card, decide)
         finally:  # whatever our own fault, which the loop reports: the packet gets its verdict
             _give(queued, decision)
         if packet is not None:

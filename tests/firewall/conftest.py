@@ -96,13 +96,20 @@ class GateRunner:
         self._folder = folder
         self._program: Program | None = None
 
-    def start(self, policy: dict[str, Any], *, redirect_port: int | None = None, capabilities: str = "") -> Program:
+    def start(
+        self,
+        policy: dict[str, Any],
+        *,
+        redirect_port: int | None = None,
+        tarpit_port: int | None = None,
+        capabilities: str = "",
+    ) -> Program:
         """`capabilities` as setpriv(1) writes them: what is left to the gate; "" = root's own."""
         assert self._program is None
         sets = [f"--{which}={capabilities}" for which in ("bounding-set", "inh-caps") if capabilities]
         words = ("-m", "tests.firewall.run_gate")
         program = self._program = Program(self._network, "gateway", *words, prefix=("setpriv", *sets) if sets else ())
-        program.say("start", policy, redirect_port, RELAY_UID, str(self._folder / "plan.nft"))
+        program.say("start", policy, redirect_port, tarpit_port, RELAY_UID, str(self._folder / "plan.nft"))
         return program
 
     def end(self) -> None:

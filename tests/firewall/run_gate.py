@@ -1,6 +1,7 @@
 """Run a Gate in this process's network namespace, for tests that send it real traffic.
 
-Standard input, a JSON array a line: ["start", POLICY, REDIRECT_PORT, RELAY_UID, PLAN_PATH], ["reload", POLICY],
+Standard input, a JSON array a line: ["start", POLICY, REDIRECT_PORT, TARPIT_PORT, RELAY_UID,
+PLAN_PATH], ["reload", POLICY],
 ["metrics"], ["contain", {ADDRESS: SECONDS}], ["stop"]. Standard output, a JSON array a line: the answers, and
 [KIND, FIELDS] of what is recorded.
 """
@@ -36,7 +37,7 @@ def record(kind: str, fields: Mapping[str, object]) -> None:
 async def main() -> None:
     commands: asyncio.Queue[list[Any]] = asyncio.Queue()
     threading.Thread(target=read_commands, args=(asyncio.get_running_loop(), commands), daemon=True).start()
-    _, given, redirect_port, relay_uid, plan_path = await commands.get()
+    _, given, redirect_port, tarpit_port, relay_uid, plan_path = await commands.get()
     registry = CollectorRegistry()
     hosts: dict[str, float] = {}
 
@@ -45,7 +46,7 @@ async def main() -> None:
 
     gate = Gate(
         Policy.model_validate(given),
-        host=Host(redirect_port=redirect_port, relay_uid=relay_uid),
+        host=Host(redirect_port=redirect_port, relay_uid=relay_uid, tarpit_port=tarpit_port),
         record=record,
         registry=registry,
         plan_path=Path(plan_path),

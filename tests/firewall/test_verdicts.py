@@ -5,11 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egressguard.firewall.table import queue_mark
-from egressguard.firewall.verdicts import decide_packet
+from egressguard.firewall.verdicts import Judged, Recent, decide_packet, flow_key, mac_of
 from egressguard.net.flow import IPAddress
-from egressguard.policy.decision import FlowAction
+from egressguard.net.headers import parse_packet
+from egressguard.policy.decision import FlowAction, FlowDecision
 from egressguard.policy.flows import Surroundings
 from egressguard.policy.model import Policy
 from tests.firewall.test_nflog import PACKET, SEGMENT
@@ -59,3 +62,50 @@ def test_what_is_no_packet_is_dropped() -> None:
 
     assert packet is None
     assert decision.action is FlowAction.DROP
+
+
+def test_a_card_is_known() -> None:
+    assert mac_of(bytes.fromhex("0053000000010000")) == "00:53:00:00:00:01"
+    assert mac_of(b"") == ""
+
+
+ANY = st.binary(max_size=80)
+LIKELY = st.builds(lambda head, rest: head + rest, st.sampled_from([b"\x45\x00", b"\x46\x00", b"\x60\x00"]), ANY)
+
+
+@given(ANY | LIKELY, st.binary(min_size=2, max_size=2))
+def test_packets_of_one_key_are_one_flow_to_the_rules(octets: bytes, port: bytes) -> None:
+    """The source port and all that is not looked at may differ; what has a key can be parsed."""
+    key = flow_key(octets)
+    if not key:
+        return
+    at = 20 if octets[0] >> 4 == 4 else 40
+    other = octets[:at] + port + octets[at + 2 :]
+    assert flow_key(other) == key
+    one, two = parse_packet(octets + bytes(40)), parse_packet(other + bytes(40))
+    assert one is not None and two is not None
+    assert (one.source, one.destination, one.destination_port, one.protocol) == (
+        two.source,
+        two.destination,
+        two.destination_port,
+        two.protocol,
+    )
+
+
+def test_a_decision_serves_for_a_second_and_an_open_question_never() -> None:
+    now, asked = [0.0], list[FlowAction | None]()
+    recent = Recent(clock=lambda: now[0])
+
+    def ask(action: FlowAction | None, mark: int = 1, card: bytes = b"") -> FlowAction | None:
+        def decide() -> Judged:
+            asked.append(action)
+            return None, FlowDecision(action, "r", "why")
+
+        return recent.find(PACKET + SEGMENT, mark, 2, card, decide)[1].action
+
+    assert ask(None) is None and ask(FlowAction.ALLOW) is FlowAction.ALLOW
+    assert ask(FlowAction.DROP) is FlowAction.ALLOW  # kept
+    assert ask(FlowAction.DROP, mark=2) is FlowAction.DROP and ask(FlowAction.DROP, card=b"x") is FlowAction.DROP
+    now[0] = 1.0
+    assert ask(FlowAction.REJECT) is FlowAction.REJECT
+    assert len(asked) == 5

@@ -13,6 +13,8 @@ import pytest
 
 from egressguard.mail.outcome import Outcome, Result
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction, of_reply, send
+from egressguard.smtp.tls import server_context
+from tests.lab.internet import write_certificate
 from tests.smtp.fake_mx import CUT, HANG, FakeMx, make_certificate
 
 B, C = "b@example.net", "c@example.net"
@@ -241,6 +243,13 @@ def test_verified_tls_sends_to_the_right_host_only(
     sent = sent_to(mx, tls=tls, name=name, ca_file=str(path) if trusted else None)
     assert sent.outcomes[B].status == status
     assert (len(mx.messages) == 1) is (status == "2.0.0")
+
+
+def test_an_authority_of_the_sites_own_without_key_identifiers_is_trusted(tmp_path: Path) -> None:
+    """Python 3.13 would refuse it (VERIFY_X509_STRICT); other mail servers do not, nor did Python before."""
+    path, key = write_certificate(tmp_path, "mx.test")
+    sent = sent_to(FakeMx(starttls=server_context(path, key)), tls="starttls", ca_file=str(path))
+    assert sent.outcomes[B].status == "2.0.0"
 
 
 def test_starttls_stripped_on_the_way_is_not_downgraded() -> None:

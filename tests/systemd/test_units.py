@@ -60,17 +60,28 @@ def test_each_role_runs_as_its_user_with_its_capabilities_and_no_more(role: Role
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_each_role_is_started_where_it_finds_its_files_and_watched(role: Role) -> None:
     unit = _unit_of(role)
-    where = f"--rules {PLACES.rules} --state {PLACES.state} --runtime {PLACES.runtime}"
+    where = f"--rules {PLACES.snapshot} --state {PLACES.state} --runtime {PLACES.runtime}"
     assert unit["ExecStart"] == [f"/opt/egressguard/.venv/bin/egressguard role {role.name} {where}"]
     assert unit["Type"] == ["notify"]
     assert unit["WatchdogSec"] == [str(WATCHDOG_SECONDS)]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_reload_checks_the_rules_before_it_touches_the_role(role: Role) -> None:
-    check, hang_up = _unit_of(role)["ExecReload"]
-    assert check.endswith(f"egressguard check {PLACES.rules}")
-    assert hang_up == "/bin/kill -HUP $MAINPID"
+def test_a_role_takes_other_rules_from_the_keeper_only(role: Role) -> None:
+    unit = _unit_of(role)
+    assert unit["ExecReload"] == [] and "egressguard-keeper.service" in unit["Requires"]
+    assert any("egressguard-keeper.service" in line for line in unit["After"])
+
+
+def test_the_keeper_applies_on_reload_and_the_wall_comes_before_the_network() -> None:
+    keeper, wall = _settings("egressguard-keeper.service"), _settings("egressguard-wall.service")
+    where = f"--rules {PLACES.rules} --state {PLACES.state} --runtime {PLACES.runtime}"
+    program = "/opt/egressguard/.venv/bin/egressguard"
+    assert keeper["ExecStart"] == [f"{program} role keeper {where}"]
+    assert keeper["ExecReload"] == [f"{program} apply {where}"]
+    assert wall["ExecStart"] == [f"{program} up --state {PLACES.state}"]
+    assert "network-pre.target" in wall["Before"][0] and wall["DefaultDependencies"] == ["no"]
+    assert "nftables.service" in wall["After"][0]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -127,7 +138,8 @@ def test_the_users_are_those_that_the_roles_need() -> None:
 
 def test_the_target_starts_every_role() -> None:
     wanted = " ".join(_settings("egressguard.target")["Wants"]).split()
-    assert sorted(wanted) == sorted(f"egressguard-{role.name}.service" for role in ROLES)
+    names = [*(role.name for role in ROLES), "keeper", "wall"]
+    assert sorted(wanted) == sorted(f"egressguard-{name}.service" for name in names)
 
 
 def _needs_systemd() -> None:

@@ -66,7 +66,7 @@ def run_command(places: Places, high_ports: bool, only_signed: bool, take_rules:
 
 
 @click.command("role")
-@click.argument("name", type=click.Choice([role.name for role in ROLES]))
+@click.argument("name", type=click.Choice([*(role.name for role in ROLES), KEEPER]))
 @with_places
 @_high_ports
 def role_command(name: str, places: Places, high_ports: bool) -> None:
