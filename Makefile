@@ -19,8 +19,9 @@ lab: ## the whole story in network namespaces (root)
 
 bench: ## measure beside the real peers (root); the last line of each is JSON
 	scripts/test --peers --install-only
-	.venv/bin/python benchmarks/policy.py
-	.venv/bin/python benchmarks/inbound.py
+	.venv/bin/python -m benchmarks.policy
+	.venv/bin/python -m benchmarks.packets
+	.venv/bin/python -m benchmarks.inbound
 
 reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
 	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json

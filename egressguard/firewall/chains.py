@@ -17,6 +17,7 @@ from egressguard.firewall.table import (
     ANY_ZONE,
     BLOCKED,
     FAMILIES,
+    FRAGMENTS_RULE,
     JUDGED,
     OPEN_QUEUE_CHAIN,
     QUEUE_CHAIN,
@@ -60,15 +61,19 @@ def rule_chains(policy: Policy, host: Host) -> Iterator[str]:
         elif rule.action != "allow":
             yield from _refusing_chain(policy, f"rule_{rule.name}", rule)
         if rule.speaks:
-            yield from _speaking_chains(host, rule)
+            yield from _speaking_chains(policy, host, rule)
         elif is_counted_when_new(rule):
             yield from _passing_chains(rule)
-    yield from _built_in_chains(policy)
+    yield from _built_in_chains(policy, host)
 
 
 def is_counted_when_new(rule: FlowRule) -> bool:
     """What passes is counted once a flow; what is stopped, each time that it tries."""
     return is_queued(rule) or (rule.action == "allow" and not rule.staged)
+
+
+_FIRST = {"tcp": "tcp flags & (syn | ack) == syn"}
+"""What opens a flow. Without a question about conntrack the kernel need not track what only passes through."""
 
 
 def passing_chain(rule: FlowRule, zone: str) -> str:
@@ -78,22 +83,22 @@ def passing_chain(rule: FlowRule, zone: str) -> str:
 def _passing_chains(rule: FlowRule) -> Iterator[str]:
     for zone in zones_of_rule(rule):
         yield f"chain {passing_chain(rule, zone)} {{"
-        yield f"\tct state new counter name {counter_name(rule.name, zone)}"
+        yield f"\t{_FIRST.get(rule.protocol, 'ct state new')} counter name {counter_name(rule.name, zone)}"
         yield f"\tgoto rule_{rule.name}" if is_queued(rule) else "\taccept"
         yield "}"
 
 
-def _speaking_chains(host: Host, rule: FlowRule) -> Iterator[str]:
+def _speaking_chains(policy: Policy, host: Host, rule: FlowRule) -> Iterator[str]:
     """First whether it is said at all, then by whom."""
     whom = f"rule_{rule.name}" if rule.staged else f"said_{rule.name}"
     if not rule.staged:
         yield f"chain {whom} {{"
-        for zone, match in each_match(rule, host):
+        for zone, match in each_match(policy, rule, host):
             then = "accept" if rule.action == "allow" else f"goto rule_{rule.name}"
             yield f"\t{match} counter name {counter_name(rule.name, zone)} {then} {comment(rule)}"
         yield "}"
+    # Whoever opened the flow: a host that begins to speak as an SMTP client is one.
     yield f"chain speaks_{rule.name} {{"
-    yield f"\t{ANSWERS['tcp']}"
     yield from (f"\t{match} jump {whom} {comment(rule)}" for match in said())
     yield "}"
 
@@ -148,7 +153,7 @@ def _rejected(*, tcp: bool) -> Iterator[str]:
     yield "\treject with icmpx type admin-prohibited"
 
 
-def _built_in_chains(policy: Policy) -> Iterator[str]:
+def _built_in_chains(policy: Policy, host: Host) -> Iterator[str]:
     if contains(policy):
         yield f"chain {CONTAINED} {{"
         yield f"\t{log_statement(policy, BLOCKED, CONTAINED)}"
@@ -159,6 +164,16 @@ def _built_in_chains(policy: Policy) -> Iterator[str]:
     yield f"\t{log_statement(policy, BLOCKED, MAPPED_RULE)}"
     yield f"\tcounter name {counter_name(MAPPED_RULE, ANY_ZONE)} drop"
     yield "}"
+    yield f"chain rule_{FRAGMENTS_RULE} {{"
+    yield f"\t{log_statement(policy, BLOCKED, FRAGMENTS_RULE)}"
+    yield "\tdrop"
+    yield "}"
+    yield "chain fragments {"
+    for zone in policy.site.zones:
+        for variant in zone_variants(policy, host, zone):
+            counter = f"counter name {counter_name(FRAGMENTS_RULE, zone)}"
+            yield f"\t{variant.statement} {counter} goto rule_{FRAGMENTS_RULE}"
+    yield "}"
     if not zones_without_tunnels(policy):
         return
     yield f"chain rule_{TUNNELS_RULE} {{"
@@ -168,7 +183,7 @@ def _built_in_chains(policy: Policy) -> Iterator[str]:
     yield "}"
     yield "chain tunnels {"
     for zone in zones_without_tunnels(policy):
-        for variant in zone_variants(zone):
+        for variant in zone_variants(policy, host, zone):
             counter = f"counter name {counter_name(TUNNELS_RULE, zone)}"
             yield f"\t{variant.statement} {counter} goto rule_{TUNNELS_RULE}"
     yield "}"
@@ -181,7 +196,7 @@ def _staged_chain(policy: Policy, host: Host, rule: FlowRule) -> Iterator[str]:
         yield f"\t{log_statement(policy, WOULD, rule.name, rule.log_per_second)}"
         yield "}"
     yield f"chain rule_{rule.name} {{"
-    for zone, match in each_match(rule, host):
+    for zone, match in each_match(policy, rule, host):
         then = f"goto would_{rule.name}" if rule.log else "return"
         yield f"\t{match} counter name {counter_name(rule.name, zone)} {then}"
     yield "}"

@@ -8,7 +8,9 @@ from egressguard.firewall.chains import SENT_ELSEWHERE
 from egressguard.firewall.host import Host
 from egressguard.firewall.matching import each_match, zone_variants
 from egressguard.firewall.table import (
+    FAMILIES,
     MAPPED,
+    OWN,
     QUESTION,
     REDIRECTED,
     braces,
@@ -25,60 +27,64 @@ FLOOD_PER_SECOND = 1000
 
 
 def early_chains(policy: Policy, host: Host) -> Iterator[str]:
-    yield from _flood(policy, host)
-    yield from _questions(policy)
+    flood, flood_line = _flood(policy, host)
+    questions, question_line = _questions(policy, host)
+    lines = [line for line in (flood_line, question_line) if line]
+    yield from (*flood, *questions)
+    if lines:
+        yield "chain early {"
+        yield "\ttype filter hook prerouting priority raw; policy accept;"
+        yield from (f"\t{line}" for line in lines)
+        yield "}"
     yield from _prerouting(policy, host)
 
 
-def _flood(policy: Policy, host: Host) -> Iterator[str]:
+def _flood(policy: Policy, host: Host) -> tuple[list[str], str]:
     """Openings that a rule will stop, before conntrack makes an entry of each: the same rules in the same order."""
     judged = [r for r in policy.flows if r.protocol == "tcp" and not r.staged and not r.speaks]
     last = max((i for i, rule in enumerate(judged) if _stops(rule)), default=-1)
     if last < 0:
-        return
+        return [], ""
     judged = judged[: last + 1]
+    chains: list[str] = []
+    rate = f"limit rate over {FLOOD_PER_SECOND}/second burst {FLOOD_PER_SECOND} packets"
     for rule in filter(_stops, judged):
         for zone in zones_of_rule(rule):
-            limit = (
-                f"limit rate over {FLOOD_PER_SECOND}/second burst {FLOOD_PER_SECOND} packets fib daddr type != local"
-            )
-            yield f"chain flood_{rule.name}/{zone} {{"
-            yield f"\t{limit} counter name {counter_name(rule.name, zone)} drop"
-            yield "}"
-    yield "chain openings {"
-    for rule in judged:
-        for zone, match in each_match(rule, host):
-            yield f"\t{match} " + (f"goto flood_{rule.name}/{zone}" if _stops(rule) else "return")
-    yield "}"
+            counter = f"counter name {counter_name(rule.name, zone)}"
+            drops = [f"\t{word} daddr != @{OWN}_{family} {rate} {counter} drop" for family, word, _ in FAMILIES]
+            chains += [f"chain flood_{rule.name}/{zone} {{", *drops, "}"]
     ports = sorted({port for rule in judged if _stops(rule) for port in rule.port})
-    where = f"tcp dport {braces(ports)} " if all(rule.port for rule in judged if _stops(rule)) else ""
-    yield "chain flood {"
-    yield "\ttype filter hook prerouting priority raw; policy accept;"
-    yield f"\t{where}tcp flags & (syn | ack) == syn jump openings"
-    yield "}"
+    if not all(rule.port for rule in judged if _stops(rule)):
+        ports = []
+    chains.append("chain openings {")
+    for rule in judged:
+        if ports and rule.port and not set(ports) & set(rule.port):
+            continue
+        for zone, match in each_match(policy, rule, host, asked=ports):
+            then = f"goto flood_{rule.name}/{zone}" if _stops(rule) else "return"
+            chains.append(f"\t{match} {then}".replace("\t ", "\t"))
+    chains.append("}")
+    where = f"tcp dport {ports[0] if len(ports) == 1 else braces(ports)} " if ports else ""
+    return chains, f"{where}tcp flags & (syn | ack) == syn jump openings"
 
 
 def _stops(rule: FlowRule) -> bool:
     return rule.action in {"reject", "drop"} and rule.decide == "kernel"
 
 
-def _questions(policy: Policy) -> Iterator[str]:
+def _questions(policy: Policy, host: Host) -> tuple[list[str], str]:
     """DNS questions of LAN hosts, to whomever, sampled: the daemon looks for those that ask for MX."""
     rate = policy.site.packet_plane.mx_questions_per_second
     if not rate or not policy.site.zones:
-        return
+        return [], ""
+    chains: list[str] = []
     for zone in policy.site.zones:
-        yield f"chain asks_{zone} {{"
-        yield f"\t{log_statement(policy, QUESTION, zone, rate)}"
-        yield "}"
-    yield "chain who_asks {"
+        chains += [f"chain asks_{zone} {{", f"\t{log_statement(policy, QUESTION, zone, rate)}", "}"]
+    chains.append("chain who_asks {")
     for zone in policy.site.zones:
-        yield from (f"\t{variant.statement} goto asks_{zone}" for variant in zone_variants(zone))
-    yield "}"
-    yield "chain questions {"
-    yield "\ttype filter hook prerouting priority mangle; policy accept;"
-    yield "\tudp dport 53 jump who_asks"
-    yield "}"
+        variants = zone_variants(policy, host, zone)
+        chains += [f"\t{variant.statement} goto asks_{zone}" for variant in variants]
+    return [*chains, "}"], "udp dport 53 jump who_asks"
 
 
 def sends_elsewhere(rule: FlowRule, host: Host) -> bool:
@@ -99,6 +105,7 @@ def _prerouting(policy: Policy, host: Host) -> Iterator[str]:
         return
     yield "chain prerouting {"
     yield "\ttype nat hook prerouting priority dstnat; policy accept;"
+    yield "\tct state invalid return"  # and so conntrack is at work, without which no nat chain is asked
     yield "\tfib daddr type local return"
     yield from (f"\tip6 {which} {MAPPED} return" for which in ("saddr", "daddr"))
     for rule in policy.flows[: max(early) + 1]:
@@ -112,7 +119,7 @@ def _prerouting_rule(policy: Policy, host: Host, rule: FlowRule) -> Iterator[str
         if is_tried_out(rule):
             yield f"jump rule_{rule.name} {comment(rule)}"
         return
-    for zone, match in each_match(rule, host):
+    for zone, match in each_match(policy, rule, host):
         if not sends_elsewhere(rule, host):
             yield f"{match} return {comment(rule)}"
             continue

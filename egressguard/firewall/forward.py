@@ -37,10 +37,13 @@ def forward_chains(policy: Policy, host: Host) -> Iterator[str]:
     for protocol, lines in ways.items():
         yield from (line for chain, _ in lines for line in chain)
         yield f"chain {protocol}_flows {{"
+        if protocol == "tcp":
+            yield "\tip frag-off & 0x3fff != 0 jump fragments"
         yield from (f"\t{line}" for _, line in lines)
         yield "}"
-    yield "chain mapped {"
+    yield "chain six {"
     yield from (f"\tip6 {which} {MAPPED} goto rule_{MAPPED_RULE}" for which in ("saddr", "daddr"))
+    yield "\tmeta l4proto tcp exthdr frag exists jump fragments"
     yield "}"
     if tunnels:
         yield "chain tunnel_flows {"
@@ -51,7 +54,7 @@ def forward_chains(policy: Policy, host: Host) -> Iterator[str]:
     counter = f"counter name {counter_name(CONTAINED, ANY_ZONE)}"
     for match in contained_matches(policy):
         yield f'\t{match} {counter} goto {CONTAINED} comment "{CONTAINED} by a limit"'
-    yield "\tmeta nfproto ipv6 jump mapped"
+    yield "\tmeta nfproto ipv6 jump six"
     yield from (f"\tmeta l4proto {protocol} goto {protocol}_flows" for protocol, lines in ways.items() if lines)
     if tunnels:
         yield f"\tmeta l4proto {braces(PROTOCOL_NUMBERS.values())} goto tunnel_flows"
@@ -67,7 +70,7 @@ def _lines(policy: Policy, host: Host, protocol: str) -> Iterator[Line]:
     answered = False
     for number, (together, run) in enumerate(groupby(rules, key=_stands_with_others)):
         if together:
-            yield _run(list(run), host, protocol, f"{protocol}_{number}", answered=answered)
+            yield from _run(policy, list(run), host, f"{protocol}_{number}", answered=answered)
             continue
         for rule in run:
             if rule.speaks:
@@ -76,40 +79,43 @@ def _lines(policy: Policy, host: Host, protocol: str) -> Iterator[Line]:
             if not answered:
                 yield [], ANSWERS[protocol]
                 answered = True
-            yield from (([], line) for line in _rule_lines(rule, host))
+            yield from (([], line) for line in _rule_lines(policy, rule, host))
     if protocol == "udp" and zones_without_tunnels(policy):
-        chain = ["chain teredo {", f"\t{ANSWERS['udp']}", "\tjump tunnels", "}"]
-        yield chain, f"udp dport {TEREDO_PORT} goto teredo"
+        yield [], f"udp dport {TEREDO_PORT} jump tunnels"
 
 
 def _stands_with_others(rule: FlowRule) -> bool:
     return bool(rule.port) and not rule.speaks
 
 
-def _run(rules: Sequence[FlowRule], host: Host, protocol: str, name: str, *, answered: bool) -> Line:
-    """Neighbouring rules behind one question for all their ports."""
-    ports = sorted({port for rule in rules for port in rule.port})
+def _run(policy: Policy, rules: Sequence[FlowRule], host: Host, name: str, *, answered: bool) -> Iterator[Line]:
+    """Neighbouring rules behind one question for all their ports; nothing when none of them can match."""
+    protocol, ports = rules[0].protocol, sorted({port for rule in rules for port in rule.port})
     can_be_answers = protocol == "udp" or ports[-1] >= FIRST_CLIENT_PORT
-    inside = [ANSWERS[protocol]] if can_be_answers and not answered else []
-    inside += [line for rule in rules for line in _rule_lines(rule, host)]
+    inside = [line for rule in rules for line in _rule_lines(policy, rule, host, asked=ports)]
+    if not inside:
+        return
+    if can_be_answers and not answered:
+        inside.insert(0, ANSWERS[protocol])
     chain = [f"chain {name} {{", *(f"\t{line}" for line in inside), "}"]
-    return chain, f"{protocol} dport {ports[0] if len(ports) == 1 else braces(ports)} jump {name}"
+    yield chain, f"{protocol} dport {ports[0] if len(ports) == 1 else braces(ports)} jump {name}"
 
 
-def _rule_lines(rule: FlowRule, host: Host) -> Iterator[str]:
-    for zone, match in each_match(rule, host):
+def _rule_lines(policy: Policy, rule: FlowRule, host: Host, asked: Sequence[int] = ()) -> Iterator[str]:
+    for zone, match in each_match(policy, rule, host, asked):
         if is_counted_when_new(rule):
-            yield f"{match} goto {passing_chain(rule, zone)} {comment(rule)}"
+            line = f"{match} goto {passing_chain(rule, zone)} {comment(rule)}"
         elif sends_elsewhere(rule, host):
             # Such flows never come here. One that does is refused: it is older than the table.
-            yield f"{match} goto rule_{rule.name} {comment(rule)}"
+            line = f"{match} goto rule_{rule.name} {comment(rule)}"
         else:
-            yield f"{match} counter name {counter_name(rule.name, zone)} goto rule_{rule.name} {comment(rule)}"
+            line = f"{match} counter name {counter_name(rule.name, zone)} goto rule_{rule.name} {comment(rule)}"
+        yield line.lstrip()
 
 
 def _tunnel_lines(policy: Policy, host: Host) -> Iterator[str]:
     for rule in policy.flows:
         if rule.protocol in PROTOCOL_NUMBERS and not rule.staged:
-            yield from _rule_lines(rule, host)
+            yield from _rule_lines(policy, rule, host)
     if zones_without_tunnels(policy):
         yield "jump tunnels"

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from egressguard.firewall import nft
 from egressguard.firewall.contain import contains, render_contained
 from egressguard.firewall.ears import Ears, Record
 from egressguard.firewall.generation import read_generation
-from egressguard.firewall.host import Host, read_inside_interfaces
+from egressguard.firewall.host import Host, read_inside_interfaces, read_own_addresses
 from egressguard.firewall.metrics import GateMetrics
 from egressguard.firewall.render import render_ruleset
 from egressguard.firewall.table import FAMILIES, SEEN, TABLE, is_queued
@@ -149,7 +149,6 @@ class Gate:
             "queue_backend": self._capabilities.queue,
             "revision": self._policy.revision,
             "inside_interfaces": sorted(self._host.inside_interfaces),
-            "host": asdict(self._host) | {"inside_interfaces": sorted(self._host.inside_interfaces)},
             "drift": self._drift,
             "reasons": self._reasons(),
             "summary": f"{stands} ({where})",
@@ -185,9 +184,13 @@ class Gate:
 
     async def _look(self) -> Host:
         """The host as it is now."""
-        inside = await asyncio.to_thread(read_inside_interfaces)
-        offset = utc_offset_minutes(time.time())
-        return replace(self._host, inside_interfaces=inside, utc_offset_minutes=offset, queue=self._capabilities.queue)
+        return replace(
+            self._host,
+            inside_interfaces=await asyncio.to_thread(read_inside_interfaces),
+            own_addresses=await asyncio.to_thread(read_own_addresses),
+            utc_offset_minutes=utc_offset_minutes(time.time()),
+            queue=self._capabilities.queue,
+        )
 
     async def _apply(self, policy: Policy, host: Host) -> None:
         """Load the table, or write it down; `host` is taken over when that worked."""
@@ -255,7 +258,7 @@ class Gate:
 
     async def _follow(self, host: Host) -> None:
         fields = {"before": sorted(self._host.inside_interfaces), "now": sorted(host.inside_interfaces)}
-        log.info("the interfaces or the local time changed", extra={"fields": fields})
+        log.info("the interfaces, the addresses or the local time changed", extra={"fields": fields})
         try:
             await self._apply(self._policy, host)
         except nft.NftError as wrong:  # the old table stands, and the next look tries again

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
+
+from egressguard.net.flow import IPAddress
 
 QueueBackend = Literal["native", "xt", "none"]
 
@@ -16,13 +19,14 @@ _ROUTE_REJECT = 0x200
 @dataclass(frozen=True, slots=True)
 class Host:
     """`redirect_port`, `tarpit_port`: where such flows land; `relay_uid`: who alone may reach port 25 from here;
-    `utc_offset_minutes`: the local time less UTC, now."""
+    `own_addresses`: this machine's; `utc_offset_minutes`: the local time less UTC, now."""
 
     inside_interfaces: frozenset[str] = frozenset()
     redirect_port: int | None = None
     relay_uid: int | None = None
     queue: QueueBackend = "none"
     tarpit_port: int | None = None
+    own_addresses: frozenset[IPAddress] = frozenset()
     utc_offset_minutes: int = 0
 
 
@@ -33,6 +37,32 @@ def read_inside_interfaces(proc: Path = Path("/proc/net")) -> frozenset[str]:
     if (proc / "ipv6_route").exists():
         outside |= default_interfaces_6((proc / "ipv6_route").read_text())
     return frozenset(every - outside - {"lo"})
+
+
+def read_own_addresses(proc: Path = Path("/proc/net")) -> frozenset[IPAddress]:
+    """The addresses of this machine. Raises OSError where the kernel tells nothing."""
+    own = own_addresses_4((proc / "fib_trie").read_text())
+    if (proc / "if_inet6").exists():
+        own |= own_addresses_6((proc / "if_inet6").read_text())
+    return frozenset(own)
+
+
+def own_addresses_4(text: str) -> set[IPAddress]:
+    """The local addresses in the text of /proc/net/fib_trie: a leaf's line, and below it what it is."""
+    found: set[IPAddress] = set()
+    leaf = ""
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            leaf = words[1]
+        elif words[:3] == ["/32", "host", "LOCAL"]:
+            found.add(IPv4Address(leaf))
+    return found
+
+
+def own_addresses_6(text: str) -> set[IPAddress]:
+    """The addresses in the text of /proc/net/if_inet6."""
+    return {IPv6Address(int(line.split()[0], 16)) for line in text.splitlines() if line.strip()}
 
 
 def default_interfaces_4(text: str) -> set[str]:

@@ -9,16 +9,17 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from egressguard.firewall.host import Host
-from egressguard.firewall.sets import address_set, mac_set
-from egressguard.firewall.table import ANY_ZONE, braces, quoted, zones_of_rule
+from egressguard.firewall.sets import address_set, mac_set, zone_interfaces
+from egressguard.firewall.table import ANY_ZONE, FAMILIES, braces, quoted, zones_of_rule
 from egressguard.net.speech import BEHIND_GREETING, CASE, GREETINGS, OPENING, masked, opening_mask
 from egressguard.policy.fields import DAY_MINUTES, WEEKDAYS
-from egressguard.policy.model import FlowRule
+from egressguard.policy.model import FlowRule, Policy
+from egressguard.policy.networks import prefixes
 
 WEEK_MINUTES = len(WEEKDAYS) * DAY_MINUTES
 _DAYS = {"mon": "Monday", "tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday"}
@@ -34,30 +35,44 @@ class Variant:
     statement: str
 
 
-def each_match(rule: FlowRule, host: Host) -> Iterator[tuple[str, str]]:
-    """(zone, match) for every nft rule that `rule` becomes."""
-    for zone in zones_of_rule(rule):
-        for match in matches(rule, zone, host):
-            yield zone, match
+def each_match(policy: Policy, rule: FlowRule, host: Host, asked: Collection[int] = ()) -> Iterator[tuple[str, str]]:
+    """(zone, match) for every nft rule that `rule` becomes; none where its sets are empty.
 
-
-def matches(rule: FlowRule, zone: str, host: Host) -> Iterator[str]:
-    """Each way in which a packet can match `rule` from `zone`."""
+    `asked`: the ports that whoever comes here goes to already."""
     times = list(_times(rule, host.utc_offset_minutes))
-    for variant in zone_variants(zone):
-        families = (variant.family,) if variant.family else ((4, 6) if rule.source or rule.destination else (0,))
-        for family, time in product(families, times):
-            parts = [_transport(rule), variant.statement, *_addresses(rule, family), time]
-            yield " ".join(part for part in parts if part)
+    transport = "" if asked and set(asked) == set(rule.port) else _transport(rule)
+    possible = _families(policy, rule)
+    for zone in zones_of_rule(rule):
+        for variant in zone_variants(policy, host, zone):
+            families = [
+                family or variant.family
+                for family in possible
+                if not (family and variant.family) or family == variant.family
+            ]
+            for family, time in product(families, times):
+                parts = [transport, variant.statement, *_addresses(rule, family), time]
+                yield zone, " ".join(part for part in parts if part)
 
 
-def zone_variants(zone: str) -> Iterator[Variant]:
+def _families(policy: Policy, rule: FlowRule) -> list[int]:
+    """The families of which the rule lists addresses, 0 = either, as it lists none; [] = nothing can match."""
+    listed = [prefixes(policy, texts) for texts in (rule.source, rule.destination) if texts]
+    if not listed:
+        return [0]
+    return [family for family in (4, 6) if all(any(n.version == family for n in networks) for networks in listed)]
+
+
+def zone_variants(policy: Policy, host: Host, zone: str) -> Iterator[Variant]:
+    """Each way to be in a zone that somebody can be in."""
     if zone == ANY_ZONE:
         yield Variant(0, "")
         return
-    yield Variant(0, f"iifname @zone_{zone}_if")
-    yield Variant(4, f"ip saddr @zone_{zone}_4")
-    yield Variant(6, f"ip6 saddr @zone_{zone}_6")
+    interfaces = zone_interfaces(policy, host, zone)
+    if interfaces:
+        yield Variant(0, f"iifname {quoted(interfaces[0])}" if len(interfaces) == 1 else f"iifname @zone_{zone}_if")
+    for family, word, _ in FAMILIES:
+        if any(network.version == family for network in policy.site.zones[zone].networks):
+            yield Variant(family, f"{word} saddr @zone_{zone}_{family}")
 
 
 def _transport(rule: FlowRule) -> str:

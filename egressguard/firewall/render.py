@@ -24,6 +24,7 @@ from egressguard.firewall.table import (
     ANY_ZONE,
     BLOCKED,
     COMMENT_CHARACTERS,
+    FRAGMENTS_RULE,
     GUARD_RULE,
     OWN_ZONE,
     OWNER,
@@ -92,6 +93,7 @@ def statements_of(ruleset: str, rule_name: str) -> list[str]:
 def _counters(policy: Policy, host: Host) -> Iterator[str]:
     named = [(rule.name, zone) for rule in policy.flows for zone in zones_of_rule(rule)]
     named.append((MAPPED_RULE, ANY_ZONE))
+    named += [(FRAGMENTS_RULE, zone) for zone in policy.site.zones]
     named += [(TUNNELS_RULE, zone) for zone in zones_without_tunnels(policy)]
     if _guards(policy, host):
         named.append((GUARD_RULE, OWN_ZONE))

@@ -17,6 +17,7 @@ from egressguard.firewall.table import (
     JUDGED,
     JUDGED_FLOWS,
     JUDGED_SECONDS,
+    OWN,
     SEEN,
     SEEN_SECONDS,
     SEEN_SOURCES,
@@ -45,10 +46,7 @@ def _shared(texts: Sequence[str], prefix: str) -> str:
 
 def sets(policy: Policy, host: Host) -> Iterator[str]:
     for name, zone in policy.site.zones.items():
-        interfaces = set(zone.interfaces) - {INSIDE}
-        if INSIDE in zone.interfaces:
-            interfaces |= host.inside_interfaces
-        yield from _set(f"zone_{name}_if", "ifname", sorted(map(quoted, interfaces)))
+        yield from _set(f"zone_{name}_if", "ifname", list(map(quoted, zone_interfaces(policy, host, name))))
         yield from _family_sets(f"zone_{name}", zone.networks)
     listed = {address_set(r, "src"): r.source for r in policy.flows if r.source}
     listed |= {address_set(r, "dst"): r.destination for r in policy.flows if r.destination}
@@ -56,8 +54,17 @@ def sets(policy: Policy, host: Host) -> Iterator[str]:
         yield from _family_sets(name, prefixes(policy, texts))
     for name, texts in {mac_set(r): r.source_mac for r in policy.flows if r.source_mac}.items():
         yield from _set(name, "ether_addr", sorted(_macs(policy, texts)))
+    for family, _, kind in FAMILIES:
+        own = sorted(int(address) for address in host.own_addresses if address.version == family)
+        yield from _set(f"{OWN}_{family}", kind, list(map(_FORMS[family], own)))
     yield from contained_sets(policy)
     yield from _filled_by_the_kernel(policy)
+
+
+def zone_interfaces(policy: Policy, host: Host, name: str) -> list[str]:
+    """The interfaces of a zone, as they are now."""
+    interfaces = set(policy.site.zones[name].interfaces)
+    return sorted(interfaces - {INSIDE} | (host.inside_interfaces if INSIDE in interfaces else frozenset()))
 
 
 def _macs(policy: Policy, texts: Iterable[str]) -> set[str]:

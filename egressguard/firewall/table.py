@@ -12,6 +12,9 @@ OWNER = "egressguard revision"
 """How the comment of a table begins that is ours; another table of our name is somebody else's."""
 GUARD_RULE = "own-processes"
 """The name under which the gateway's own blocked processes are counted and logged."""
+FRAGMENTS_RULE = "fragments"
+"""The name of what drops TCP in fragments that come from a zone: no host needs them, and no rule sees what is in the
+later ones. Where conntrack is at work (NAT) they are whole again before."""
 OWN_ZONE = "gateway"
 ANY_ZONE = "any"
 QUEUE_CHAIN, OPEN_QUEUE_CHAIN = "to_queue", "to_open_queue"
@@ -30,8 +33,12 @@ JUDGED = "judged"
 JUDGED_FLOWS = 65536
 JUDGED_SECONDS = 86400
 FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
-BUILT_IN_RULES = {MAPPED_RULE: "drop", TUNNELS_RULE: "reject", GUARD_RULE: "reject", "contained": "reject"}
+BUILT_IN_RULES = {MAPPED_RULE: "drop", TUNNELS_RULE: "reject", GUARD_RULE: "reject", "contained": "reject"} | {
+    FRAGMENTS_RULE: "drop"
+}
 """What is counted without a rule in the policy, and what happens to it."""
+OWN = "own"
+"""The sets of the gateway's own addresses."""
 MAPPED = "::ffff:0:0/96"
 COMMENT_CHARACTERS = 100  # nft takes 128 octets
 

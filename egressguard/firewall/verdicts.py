@@ -40,6 +40,7 @@ WAITING_PACKETS = 4096
 RECENT_SECONDS, RECENT_DECISIONS = 1.0, 4096
 IP4_OCTETS, IP6_OCTETS = 28, 48
 MAC_OCTETS = 6
+NO_DECISION = FlowDecision(FlowAction.DROP, "", "no decision")
 _PLAIN = frozenset({6, 17})
 _CONFIG, _REQUEST = (3 << 8) | 2, 0x1  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
 _ATTRIBUTE_MASK, _ATTRIBUTE_FLAGS, _FAIL_OPEN = 4, 5, 1
@@ -64,12 +65,15 @@ def decide_packet(
     return packet, decide_flow(policy, replace(packet.flow(interface), source_mac=mac), surroundings, start_at=start_at)
 
 
-def mac_of(card: bytes) -> str:
+def mac_of(card: bytes | None) -> str:
     """A link-layer address as rules write it; "" where there is none."""
-    return ":".join(f"{octet:02x}" for octet in card[:6]) if len(card) >= MAC_OCTETS else ""
+    return ":".join(f"{octet:02x}" for octet in card[:6]) if card and len(card) >= MAC_OCTETS else ""
 
 
-Judged = tuple[Packet | None, FlowDecision]
+Judged = tuple[Packet | None, FlowDecision, str]
+"""(the packet, what was decided, where it arrived)."""
+Key = tuple[bytes, int, int, bytes | None]
+"""(flow_key, mark, number of the interface, link-layer source)."""
 
 
 class Recent:
@@ -79,22 +83,18 @@ class Recent:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: dict[tuple[bytes, int, int, bytes], Judged] = {}
+        self._kept: dict[Key, Judged] = {}
         self._until = 0.0
 
-    def find(self, octets: bytes, mark: int, interface: int, card: bytes, decide: Callable[[], Judged]) -> Judged:
-        """What `decide` says, or said within the last second to such a packet from that interface and card."""
-        now = self._clock()
-        if now >= self._until or len(self._kept) >= RECENT_DECISIONS:
+    def find(self, key: Key) -> Judged | None:
+        if self._clock() >= self._until:
             self._kept.clear()
-            self._until = now + RECENT_SECONDS
-        key = flow_key(octets)
-        found = self._kept.get((key, mark, interface, card)) if key else None
-        if found is None:
-            found = decide()
-            if key and found[1].action is not None:
-                self._kept[key, mark, interface, card] = found
-        return found
+            self._until = self._clock() + RECENT_SECONDS
+        return self._kept.get(key)
+
+    def keep(self, key: Key, judged: Judged) -> None:
+        if key[0] and judged[1].action is not None and len(self._kept) < RECENT_DECISIONS:
+            self._kept[key] = judged
 
 
 def flow_key(octets: bytes) -> bytes:
@@ -148,20 +148,23 @@ class Verdicts:
             log.warning("the queue overflowed: the kernel dropped packets, which TCP sends again")
 
     def _answer(self, queued: Any) -> None:
-        packet, decision, interface = None, FlowDecision(FlowAction.DROP, "", "no decision"), ""
+        decision = NO_DECISION
         try:
-            octets, mark, number = queued.get_payload(), queued.get_mark(), queued.indev
-            card = queued.get_hw() or b""
-            interface = interface_name(number)
-
-            def decide() -> Judged:
-                return decide_packet(self._policy, octets, mark, interface, self._surroundings, mac_of(card))
-
-            packet, decision = self._recent.find(octets, mark, number, card, decide)
+            octets = queued.get_payload()
+            key = (flow_key(octets), queued.get_mark(), queued.indev, queued.get_hw())
+            judged = self._recent.find(key)
+            if judged is None:
+                judged = self._judge(octets, key)
+                self._recent.keep(key, judged)
+            packet, decision, interface = judged
         finally:  # whatever our own fault, which the loop reports: the packet gets its verdict
             _give(queued, decision)
         if packet is not None:
             self._observe(packet, interface, decision)
+
+    def _judge(self, octets: bytes, key: Key) -> Judged:
+        interface = interface_name(key[2])
+        return (*decide_packet(self._policy, octets, key[1], interface, self._surroundings, mac_of(key[3])), interface)
 
 
 def let_pass_when_full(fd: int, queue_number: int) -> None:

@@ -114,7 +114,7 @@ def _flow(policy: Policy, index: int, rule: FlowRule) -> Found:
         yield from _redirect(policy, path, rule)
 
 
-RESERVED = frozenset({MAPPED_RULE, TUNNELS_RULE, "own-processes", "contained"})
+RESERVED = frozenset({MAPPED_RULE, TUNNELS_RULE, "own-processes", "contained", "fragments"})
 """Names in counters and in the journal that stand for no rule."""
 _TUNNELS = frozenset(protocol.value for protocol in TUNNELS)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.firewall.table import queue_mark
-from egressguard.firewall.verdicts import Judged, Recent, decide_packet, flow_key, mac_of
+from egressguard.firewall.verdicts import Recent, decide_packet, flow_key, mac_of
 from egressguard.net.flow import IPAddress
 from egressguard.net.headers import parse_packet
 from egressguard.policy.decision import FlowAction, FlowDecision
@@ -93,19 +93,17 @@ def test_packets_of_one_key_are_one_flow_to_the_rules(octets: bytes, port: bytes
 
 
 def test_a_decision_serves_for_a_second_and_an_open_question_never() -> None:
-    now, asked = [0.0], list[FlowAction | None]()
+    now = [0.0]
     recent = Recent(clock=lambda: now[0])
+    key = (flow_key(PACKET + SEGMENT), 1, 2, None)
+    open_question, decided = (None, FlowDecision(None, "r", ""), ""), (None, FlowDecision(FlowAction.DROP, "r", ""), "")
 
-    def ask(action: FlowAction | None, mark: int = 1, card: bytes = b"") -> FlowAction | None:
-        def decide() -> Judged:
-            asked.append(action)
-            return None, FlowDecision(action, "r", "why")
-
-        return recent.find(PACKET + SEGMENT, mark, 2, card, decide)[1].action
-
-    assert ask(None) is None and ask(FlowAction.ALLOW) is FlowAction.ALLOW
-    assert ask(FlowAction.DROP) is FlowAction.ALLOW  # kept
-    assert ask(FlowAction.DROP, mark=2) is FlowAction.DROP and ask(FlowAction.DROP, card=b"x") is FlowAction.DROP
+    recent.keep(key, open_question)
+    assert recent.find(key) is None
+    recent.keep(key, decided)
+    assert recent.find(key) is decided
+    assert recent.find((key[0], 2, 2, None)) is None and recent.find((key[0], 1, 2, b"x")) is None
+    recent.keep((b"", 1, 2, None), decided)
+    assert recent.find((b"", 1, 2, None)) is None
     now[0] = 1.0
-    assert ask(FlowAction.REJECT) is FlowAction.REJECT
-    assert len(asked) == 5
+    assert recent.find(key) is None
