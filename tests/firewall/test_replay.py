@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from egressguard.app.rules import read_rules
 from egressguard.firewall.replay import NotACapture, replay
 from egressguard.policy.flows import Surroundings
+from egressguard.policy.load import parse_rules
 from egressguard.policy.model import Policy
 
 DATA = Path(__file__).parent.parent / "data" / "pcap"
-CAPTURES = sorted(path for path in DATA.iterdir())
+CAPTURES = sorted(path for path in DATA.rglob("*") if path.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +37,17 @@ def test_a_capture_goes_through(capture: Path, policy: Policy) -> None:
 
 
 def test_a_client_that_speaks_smtp_directly_would_have_been_blocked(policy: Policy) -> None:
-    rows = list(replay(DATA / "smtp.pcap", policy, Surroundings()).rows())
+    rows = list(replay(DATA / "smtp" / "smtp.pcap", policy, Surroundings()).rows())
 
-    blocked = [(r["source"], r["rule"], r["port"]) for r in rows if r["action"] == "reject"]
-    assert blocked == [("10.10.1.4", "block-direct-smtp", 25), ("192.168.133.100", "block-direct-smtp", 25)]
+    blocked = {(r["source"], r["rule"], r["to"]) for r in rows if r["action"] == "reject"}
+    hosts = ("10.10.1.4", "192.168.133.100")
+    assert blocked == {(host, "block-direct-smtp", to) for host in hosts for to in ("25/tcp", "25/tcp smtp")}
+    assert all("flows.yaml:" in row["at"] for row in rows if row["rule"] == "block-direct-smtp")
 
 
 def test_a_compressed_capture_is_read_as_well(tmp_path: Path, policy: Policy) -> None:
     packed = tmp_path / "smtp.pcap.gz"
-    packed.write_bytes(gzip.compress((DATA / "smtp.pcap").read_bytes()))
+    packed.write_bytes(gzip.compress((DATA / "smtp" / "smtp.pcap").read_bytes()))
 
     assert replay(packed, policy, Surroundings()).packets > 0
 
@@ -58,6 +61,51 @@ def test_what_is_no_capture_is_said_so(tmp_path: Path, policy: Policy, octets: b
         replay(path, policy, Surroundings())
 
 
+def test_disguise_tunnels_answers_and_hours(tmp_path: Path) -> None:
+    from scapy.layers.inet import IP, TCP, UDP
+    from scapy.layers.inet6 import IPv6
+    from scapy.layers.l2 import Ether
+    from scapy.packet import Raw
+    from scapy.utils import wrpcap
+
+    rules = """{site: {zones: {lan: {interfaces: eth1}}, mac_sets: {cards: "00:53:00:00:00:01"}}, flows: [
+        {name: night, port: 25, hours: "00:00-24:00", weekdays: mon-sun, action: drop},
+        {name: card, source_mac: "@cards", port: 80, action: reject},
+        {name: soon, port: 53, protocol: udp, action: drop, staged: true},
+        {name: disguised, from: lan, speaks: smtp, action: reject}]}"""
+    policy = parse_rules({"a.yaml": rules.encode()}).policy
+    assert policy is not None
+    link = Ether(src="00:53:00:00:00:01", dst="00:53:00:00:00:02")
+    here, there = {"src": "10.0.0.1", "dst": "192.0.2.1"}, {"src": "192.0.2.1", "dst": "10.0.0.1"}
+    packets = [
+        link / IP(**here) / TCP(sport=1, dport=8025, flags="S"),
+        link / IP(**there) / TCP(sport=8025, dport=1, flags="SA"),
+        link / IP(**there) / TCP(sport=8025, dport=1, flags="PA") / Raw(b"220 hello"),
+        link / IP(**here) / TCP(sport=1, dport=8025, flags="PA") / Raw(b"ehlo there"),
+        link / IP(**here) / TCP(sport=2, dport=80, flags="S"),
+        link / IP(**here) / TCP(sport=3, dport=25, flags="S"),
+        link / IP(**here) / UDP(sport=4, dport=53),
+        link / IP(**there) / UDP(sport=53, dport=4),
+        link / IP(**here) / IPv6() / TCP(dport=25),
+        link / IP(**here, proto=6) / Raw(b"cut"),
+    ]
+    wrpcap(str(tmp_path / "x.pcap"), packets)
+
+    result = replay(tmp_path / "x.pcap", policy, Surroundings(), interface="eth1")
+
+    found = {(row["action"], row["rule"], row["to"]) for row in result.rows()}
+    assert found == {
+        ("allow", "(none)", "8025/tcp"),
+        ("reject", "disguised", "8025/tcp smtp"),
+        ("reject", "card", "80/tcp"),
+        ("drop", "night", "25/tcp"),
+        ("allow", "(none)", "53/udp"),
+        ("would drop", "soon", "53/udp"),
+        ("reject", "tunnels", "6in4"),
+    }
+    assert (result.packets, result.malformed) == (10, 1)
+
+
 @given(
     st.binary(min_size=1, max_size=40),
     st.integers(0, 1 << 16),
@@ -65,7 +113,7 @@ def test_what_is_no_capture_is_said_so(tmp_path: Path, policy: Policy, octets: b
 )
 @settings(deadline=None, max_examples=150)
 def test_a_damaged_capture_is_read_as_far_as_it_goes_or_refused(damage: bytes, at: int, name: str) -> None:
-    octets = bytearray((DATA / name).read_bytes()[:6000])
+    octets = bytearray((DATA / "smtp" / name).read_bytes()[:6000])
     at %= len(octets)
     octets[at : at + len(damage)] = damage
     with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
