@@ -185,7 +185,7 @@ EXPECTATIONS = (
 Cases beside the rules: given this flow or this message, the rules say that. They stand in `expect/*.yaml`, for a site
 also in `sites/NAME/expect/*.yaml` (a case there takes the place of the one with its name); the first line
 `# yaml-language-server: $schema=../expect.schema.json` lets editors check them. `egressguard test` runs them,
-`egressguard test --mutate` names the rules that no case notices, `egressguard reload` refuses rules that break one.
+`egressguard test --mutate` names the rules that no case notices, `egressguard apply` refuses rules that break one.
 Only the keys that `expect` has are compared.""",
     ),
     Section("### with", "Stand", "For lists that each site fills itself."),

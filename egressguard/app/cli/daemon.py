@@ -1,4 +1,4 @@
-"""`egressguard run`, `role`, `status`, `reload`, `down`: the gateway as a running thing."""
+"""`egressguard run`, `role`, `status`, `down`: the gateway as a running thing."""
 
 from __future__ import annotations
 
