@@ -46,9 +46,10 @@ def _section(section: str, before: Sequence[Any], after: Sequence[Any]) -> Itera
     for name, item in new.items():
         if name not in old:
             yield Change(section, name, "added", item.at)
-        elif words := ", ".join(_keys(_plain(old[name]), _plain(item))):
+            continue
+        if words := ", ".join(_keys(_plain(old[name]), _plain(item))):
             yield Change(section, name, "changed", item.at, words)
-        elif order[name] in moved and section != "devices":
+        if order[name] in moved and section != "devices":
             yield Change(section, name, "moved", item.at, "other rules come first now")
 
 

@@ -124,6 +124,7 @@ AFTER = """\
 | | `reject` | blocked: TCP gets a reset, UDP an ICMP error |
 | | `drop` | blocked without an answer |
 | | `redirect` | ends in the relay, at the listener `site.relay.redirect_to`; needs `port`, TCP, `decide: kernel` |
+| | `tarpit` | ends at `site.relay.tarpit_port`, in a greeting that never ends; needs the same |
 | mail | `accept` | stored, 250, delivered |
 | | `reject` | 550 with `text` |
 | | `defer` | 451 with `text`; the client tries again |
@@ -132,6 +133,13 @@ AFTER = """\
 | | `continue` | the next rule is asked; the `limit`, `add_header`, `tag`, `route`, `notify` of this one stay |
 
 `redirect` brings a message to the relay, the message rules then say what may become of it: match `redirected: true`.
+
+Flow rules judge every packet of who opened a flow, so a new rule cuts flows that stand. `speaks: smtp` looks at what
+is said and meets a flow whose opening other rules let pass; a rule before it that names the flow goes first.
+
+Two things need no rule: a packet with an IPv4-mapped address is dropped, and so is TCP in fragments from a zone. One
+is left to the zones: IPIP, 6in4 (6to4, ISATAP), GRE and Teredo that no flow rule names are rejected, unless the zone
+says `tunnels: allow`. A rule with `protocol: gre` and the like is an exception for some hosts.
 
 A rule with `staged: true` is evaluated, counted and journaled as what it would have done, and decides nothing; so is
 a staged limit. Take `staged` away when the journal shows what you want.

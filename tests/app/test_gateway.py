@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import smtplib
 import subprocess
@@ -292,6 +293,33 @@ def test_a_listener_that_does_not_greet_vetoes_a_change(gateway: Running) -> Non
     assert refused.returncode == 1 and "listener lan (127.0.0.1 port 1) does not answer" in refused.stderr
     assert "back to what was in force before" in refused.stderr
     assert revision(gateway) == first
+
+
+def test_a_commit_of_the_rules_is_applied_by_itself(gateway: Running) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    watching = SITE.replace("  metrics:", "  apply: {watch_git_seconds: 1, probes: []}\n  metrics:")
+    (gateway.rules / "site.yaml").write_text(watching)
+    commit(gateway, "init", "-q")
+    commit(gateway, "add", "-A")
+    commit(gateway, "commit", "-qm", "first")
+    assert said(gateway, "apply").returncode == 0
+    first = revision(gateway)
+    (gateway.rules / "site.yaml").write_text(watching.replace("no-smtp", "renamed"))
+    commit(gateway, "commit", "-qam", "second")
+
+    until(lambda: revision(gateway) != first)
+    assert "rule_renamed" in (gateway.runtime / "gate" / "ruleset.nft").read_text()
+    second = revision(gateway)
+    (gateway.rules / "site.yaml").write_text(watching.replace("port: 25", "port: nonsense"))
+    commit(gateway, "commit", "-qam", "third")
+    until(lambda: "moved, not applied" in gateway.words())
+    assert revision(gateway) == second
+
+
+def commit(gateway: Running, *words: str) -> None:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", f"safe.directory={gateway.rules}"]
+    subprocess.run(["git", *who, *words], cwd=gateway.rules, check=True, capture_output=True)
 
 
 def test_status_and_metrics_say_where_the_rules_come_from(gateway: Running) -> None:
