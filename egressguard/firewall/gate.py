@@ -143,7 +143,9 @@ class Gate:
         """For `egressguard status` and the first lines of `run`."""
         mode = "enforcing" if self.enforcing else "plan"
         where = f"in the kernel: table inet {TABLE}" if self.enforcing else f"only planned: {self._plan_path}"
-        stands = "the wall is down: `egressguard apply` puts it back" if self._stood_down else _guarded(self._policy)
+        summary = f"{_guarded(self._policy)} ({where})"
+        if self._stood_down:
+            summary = "the wall is down: `egressguard apply` puts it back"
         return {
             "mode": mode,
             "queue_backend": self._capabilities.queue,
@@ -151,7 +153,7 @@ class Gate:
             "inside_interfaces": sorted(self._host.inside_interfaces),
             "drift": self._drift,
             "reasons": self._reasons(),
-            "summary": f"{stands} ({where})",
+            "summary": summary,
         }
 
     async def sources(self) -> dict[str, Any]:

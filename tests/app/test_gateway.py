@@ -210,6 +210,9 @@ def test_good_rules_are_applied_and_bad_ones_leave_the_old_in_force(gateway: Run
     back = said(gateway, "rollback")
     assert back.returncode == 0, back.stderr
     assert revision(gateway) == first
+    until(lambda: said(gateway, "journal", "--json").stdout.count('"policy.') == 2)
+    told = said(gateway, "journal")
+    assert told.returncode == 0 and "policy.applied" in told.stdout and "by hand" in told.stdout, told.stderr
     assert said(gateway, "rollback").returncode == 5
 
 

@@ -127,11 +127,7 @@ class Gateway:
         return total
 
     def _command(self, *words: str) -> list[str]:
-        # `down` works on the kernel alone; every other command is told where the gateway's files are.
-        if words[0] == "down":
-            places: tuple[str, ...] = ()
-        else:
-            places = ("--rules", str(self.rules), "--state", str(self.state), "--runtime", str(self.runtime))
+        places = ("--rules", str(self.rules), "--state", str(self.state), "--runtime", str(self.runtime))
         program = ["env", f"PYTHONPATH={CODE}", f"{CODE}/.venv/bin/python", "-m", "egressguard", *words, *places]
         inside = ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(self.folder), str(ROOT), *program]
         return self._network.command("gateway", *inside)

@@ -56,11 +56,10 @@ def plan_command(places: Places, nft: bool, as_json: bool) -> None:
             click.echo(colored(change, _COLORS.get(change.split()[0], "yellow")))
         for line in diff if nft else ():
             click.echo(colored(line, _COLORS.get(line[:1], "white")))
-        click.echo("\n".join(found["red"]), err=True) if found["red"] else None
-        click.echo(
-            f"revision {found['revision']}: "
-            + (f"{len(found['changes'])} changes" if diff or found["changes"] else "no change")
-        )
+        for words in found["red"]:
+            click.echo(words, err=True)
+        count = len(found["changes"])
+        click.echo(f"revision {found['revision']}: {count or 'no'} change{'' if count == 1 else 's'}")
     if found["red"]:
         fail("expectations are red: `apply` would refuse (mend them, or --force)")
 

@@ -10,6 +10,7 @@ import click
 from egressguard.app.children import ROLES
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_rows, fail, timestamp
+from egressguard.app.keeping import KEEPER
 from egressguard.app.places import Places
 from egressguard.store.journal import read_journal
 
@@ -35,7 +36,7 @@ def journal_command(places: Places, since: str, kind: str | None, limit: int, as
     if not span:
         raise click.BadParameter("expected a number and s, m, h or d, such as 10m", param_hint="--since")
     start = time.time() - int(span[1]) * _SECONDS[span[2]]
-    paths = [places.journal(role.name) for role in ROLES]
+    paths = [places.journal(name) for name in (*(role.name for role in ROLES), KEEPER)]
     try:
         rows = read_journal(paths, since=start, kind=kind, limit=limit)
     except PermissionError as wrong:
@@ -48,4 +49,12 @@ def journal_command(places: Places, since: str, kind: str | None, limit: int, as
 
 
 def _rest(row: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in row.items() if key not in {"at", "kind"} and value not in {"", None}}
+    """What is not empty, moments as people write them."""
+    kept = {key: value for key, value in row.items() if key not in {"at", "kind"} and value not in ("", None, [])}
+    return {
+        key: timestamp(value) if key in _MOMENTS and isinstance(value, float) else value for key, value in kept.items()
+    }
+
+
+_MOMENTS = frozenset({"first", "last"})
+"""Fields that are seconds since 1970."""
