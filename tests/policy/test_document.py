@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -142,11 +141,10 @@ def test_an_alias_bomb_costs_nothing() -> None:
 
 
 def test_the_costliest_file_is_bounded_in_time_and_memory() -> None:
+    """Without the limit it takes minutes, which pytest's own limit ends, and more than a gigabyte."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.process_time()
     document = parse_document("f", b"a: [" + b"a," * (MAX_OCTETS // 2 - 10) + b"]")
     assert f"at most {MAX_VALUES}" in document.faults[0].message
-    assert time.process_time() - started < 20  # without the limit: minutes, and more than a gigabyte
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from tests.policy import language, mutations
 ROOT = Path(__file__).parents[2]
 TRIES = int(os.environ.get("EGRESSGUARD_FUZZ", "200"))
 BATCHES = 8
-MOST_SECONDS = 2.0
 
 
 def read(directory: Path) -> dict[str, bytes]:
@@ -40,10 +38,8 @@ CORPUS = [(SHIPPED, ""), (EXAMPLE, ""), (EXAMPLE, "north"), (EVERY_KEY, "")]
 
 
 def well_behaved(files: dict[str, bytes], site: str = "") -> Loaded:
-    start = time.process_time()
     loaded = parse_rules(files, site)
     shown = render_faults(loaded.faults, files)
-    assert time.process_time() - start < MOST_SECONDS
     assert (loaded.policy is None) == bool(loaded.faults)
     assert list(loaded.faults) == sorted(set(loaded.faults))
     for fault in loaded.faults:
