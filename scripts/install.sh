@@ -115,6 +115,7 @@ install_python() {
     exec 9<"$ROOT"
     flock 9
     build_environment "$1"
+    write_command
     exec 9<&-
 }
 
@@ -166,6 +167,17 @@ pip_install() { # every file must have a hash that the lock names
 install_ourselves() {
     site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     printf '%s\n' "$ROOT" >"$site/egressguard.pth"
-    printf '#!/bin/sh\nPYTHONSAFEPATH=1 exec "%s/bin/python" -m egressguard "$@"\n' "$VENV" >"$VENV/bin/egressguard"
-    chmod 755 "$VENV/bin/egressguard"
+}
+
+write_command() { # each time: it belongs to the checkout, not to the packages
+    cat >"$VENV/bin/egressguard.new" <<PROGRAM
+#!/bin/sh
+# A link named sendmail or mailq is the command of that name.
+case "\${0##*/}" in
+sendmail | mailq) set -- "\${0##*/}" "\$@" ;;
+esac
+PYTHONSAFEPATH=1 exec "$VENV/bin/python" -m egressguard "\$@"
+PROGRAM
+    chmod 755 "$VENV/bin/egressguard.new"
+    mv "$VENV/bin/egressguard.new" "$VENV/bin/egressguard"
 }

@@ -42,6 +42,7 @@ def _wanted(places: Places) -> list[tuple[Path, str, int]]:
         (places.policy / "generations", "", 0o2750),
         (places.journals, "", 0o2770),
         (places.spool, "relay", 0o2700),
+        (places.drop, "relay", 0o3777),
         (places.quarantine, "relay", 0o2770),
         (places.mailboxes, "relay", 0o2770),
         (places.secrets, "", 0o2750),

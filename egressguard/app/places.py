@@ -42,6 +42,11 @@ class Places:
         return self.state / "spool"
 
     @property
+    def drop(self) -> Path:
+        """Where this machine's own programs put mail down (store.drop)."""
+        return self.state / "drop"
+
+    @property
     def limits(self) -> Path:
         return self.spool / "limits.sqlite"
 

@@ -253,6 +253,7 @@ class Acceptance:
             user=session.user,
             rule=judged.decision.rule,
             policy_revision=judged.policy.revision,
+            source_id=session.source_id or None,
             tags=judged.decision.effects.tags,
             via=judged.judgement.via,
             held=judged.decision.action is MailAction.HOLD,

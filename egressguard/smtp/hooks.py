@@ -25,6 +25,7 @@ class SessionFacts:
     """`listener` is its name in the rules. `helo` is what the client says, nothing more; `user` None = nobody.
 
     `original_destination` ("198.51.100.7:25") is where a redirected connection was meant to go, else None.
+    `source_id` names where the one message of this session lay before, so that it is taken once ("" = it lay nowhere).
     """
 
     client: IPAddress
@@ -36,6 +37,7 @@ class SessionFacts:
     tls: bool = False
     user: str | None = None
     original_destination: str | None = None
+    source_id: str = ""
 
     @property
     def redirected(self) -> bool:

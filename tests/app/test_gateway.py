@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,6 +167,28 @@ def test_a_role_that_is_killed_comes_back_and_the_queue_with_it(gateway: Running
             return False
 
     until(queued)
+
+
+def test_mail_put_down_while_nothing_runs_is_taken_when_it_does(gateway: Running) -> None:
+    gateway.process.send_signal(signal.SIGINT)
+    gateway.process.wait(SECONDS)
+    letter = "To: root@far.example\nBcc: ops@far.example\nSubject: disk full\n\n/var\n.\nnot this\n"
+    command = [*gateway.command("sendmail")[:-6], "-t", "-f", "cron@test.example"]
+    environment = os.environ | {"EGRESSGUARD_STATE": str(gateway.folder / "state")}
+    put = subprocess.run(command, input=letter, text=True, env=environment, cwd=ROOT, capture_output=True, check=False)
+    assert put.returncode == 0, put.stderr
+
+    gateway.again()
+
+    def queued() -> list[dict[str, Any]]:
+        return list(ask(gateway.runtime / "relay" / "control.sock", "queue.list", limit=10))
+
+    until(queued)
+    (row,) = queued()
+    assert row["sender"] == "cron@test.example"
+    assert sorted(one["address"] for one in row["recipients"]) == ["ops@far.example", "root@far.example"]
+    until(lambda: not list((gateway.folder / "state" / "drop").glob("*.msg")))
+    assert len(queued()) == 1
 
 
 def test_roles_follow_a_supervisor_that_was_killed(gateway: Running) -> None:

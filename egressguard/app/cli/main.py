@@ -19,6 +19,8 @@ _WHERE = {
     "rollback": "apply",
     "up": "apply",
     "sources": "sources",
+    "sendmail": "sendmail",
+    "mailq": "sendmail",
     "status": "daemon",
     "check": "check",
     "journal": "journal",

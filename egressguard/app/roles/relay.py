@@ -24,6 +24,7 @@ from egressguard.relay.accept import Acceptance
 from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
 from egressguard.relay.metrics import RelayMetrics
+from egressguard.relay.pickup import Pickup
 from egressguard.relay.queue import Queue
 from egressguard.scan.client import ScanClient
 from egressguard.smtp.auth import Authenticator
@@ -67,7 +68,15 @@ async def run(places: Places, *, high_ports: bool) -> None:
             relay.queue.policy = policy
             relay.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
 
-        working = [asyncio.create_task(relay.queue.run()), asyncio.create_task(_keep_house(relay))]
+        pickup = Pickup(
+            places.drop,
+            relay.acceptance,
+            frame.record,
+            max_octets=lambda: relay.acceptance.policy.site.relay.max_message_octets,
+            clock=time.time,
+        )
+        works = (relay.queue.run(), _keep_house(relay), pickup.run())
+        working = [asyncio.create_task(work) for work in works]
         for task in working:
             task.add_done_callback(lambda _ended: frame.stopping.set())  # a queue that ended ends the role
         try:
