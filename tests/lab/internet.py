@@ -220,12 +220,13 @@ class Internet:
             "smtpd_tls_received_header": "yes",
             "smtpd_sasl_authenticated_header": "yes",
             "smtpd_sasl_local_domain": "lab",
+            "cyrus_sasl_config_path": folder / "config" / "sasl",
         }
         (folder / "config" / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
         (folder / "config" / "master.cf").write_text(_MASTER.format(listeners=listeners))
         sasldb = folder / "config" / "sasldb2"
         (folder / "config" / "sasl").mkdir()
-        (folder / "config" / "sasl" / "smtpd.conf").write_text(  # where Debian's Postfix looks
+        (folder / "config" / "sasl" / "smtpd.conf").write_text(
             f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: {sasldb}\n"
         )
         script = (
