@@ -161,6 +161,10 @@ def _end(words: str, status: int) -> None:
     sys.exit(status)
 
 
-mailq_command = click.Command(
-    "mailq", callback=list_command.callback, params=list_command.params, help="`egressguard queue list`, as mailq(1)."
-)
+_MAILQ_HELP = """What waits for delivery, as mailq(1) lists it: `egressguard queue list` under another name.
+
+\b
+Example:
+  egressguard mailq
+"""
+mailq_command = click.Command("mailq", callback=list_command.callback, params=list_command.params, help=_MAILQ_HELP)
