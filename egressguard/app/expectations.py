@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egressguard.app.rules import EXPECTATIONS, read_files_below
+from egressguard.mail.header import header_section
 from egressguard.policy.document import Fault
 from egressguard.policy.expand import OVERLAYS
 from egressguard.policy.expect import ExpectFile, parse_expectations
@@ -41,7 +42,7 @@ def load_expectations(directory: Path, policy: Policy, site: str = "") -> Loaded
         return Loaded(faults=tuple(sorted(faults)))
 
     def look(content: bytes) -> tuple[Mapping[str, tuple[str, ...]], ScanReport]:
-        return header_facts(content), examine(content, policy.site.scan)
+        return header_facts(header_section(content)), examine(content, policy.site.scan)
 
     replacing = trials(overlay, look)
     replaced = {(trial.section, trial.case.name) for trial in replacing}

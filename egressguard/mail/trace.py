@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from egressguard.mail.header import find_fields, split_header_section
+from egressguard.mail.header import find_fields
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 NAME_CHARACTERS = 255
@@ -50,9 +50,9 @@ def protocol_keyword(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: b
     return base + ("S" if tls else "") + ("A" if authenticated else "")
 
 
-def count_hops(content: bytes) -> int:
-    """How many Received fields the header section has (RFC 5321 s6.3), at most HOP_LIMIT."""
-    return len(find_fields(split_header_section(content)[0], "Received", limit=HOP_LIMIT))
+def count_hops(header_section: bytes) -> int:
+    """How many Received fields there are (RFC 5321 s6.3), at most HOP_LIMIT."""
+    return len(find_fields(header_section, "Received", limit=HOP_LIMIT))
 
 
 def date_time(at: float) -> str:

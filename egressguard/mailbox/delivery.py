@@ -24,6 +24,7 @@ from typing import Protocol
 from egressguard.mail.outcome import Outcome, delivered, permanent, transient
 from egressguard.mailbox.account_name import account_of, local_part_of
 from egressguard.mailbox.maildir import FILE_MODE, make_maildir, share
+from egressguard.store.content import Content
 from egressguard.store.durable import Disk, sync_directory, write_new
 
 POSTMASTER = "postmaster"
@@ -78,7 +79,7 @@ class MaildirDelivery:
             return self._postmaster
         return None
 
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: bytes) -> Outcome:
+    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome:
         """Deliver `content` (header section and body, CRLF). Paths come without angle brackets."""
         if not _QUEUE_ID.fullmatch(queue_id):
             raise ValueError(f"not a queue id: {queue_id!r}")
@@ -88,29 +89,29 @@ class MaildirDelivery:
             account = await asyncio.to_thread(self.account_for, local_part_of(forward_path))
             if account is None:
                 return permanent("5.1.1", "no such mailbox")
-            octets = _trace(forward_path, reverse_path) + content
+            content = content.in_front(_trace(forward_path, reverse_path))
             async with self._locks[hash(account) % _LOCKS]:
-                return await asyncio.to_thread(self._attempt, account, queue_id, octets)
+                return await asyncio.to_thread(self._attempt, account, queue_id, content)
         except OSError as wrong:
             return _outcome_of(wrong)
 
-    def _attempt(self, account: str, queue_id: str, octets: bytes) -> Outcome:
+    def _attempt(self, account: str, queue_id: str, content: Content) -> Outcome:
         try:
-            return self._store(account, queue_id, octets)
+            return self._store(account, queue_id, content)
         except OSError:
             self._synced.discard(account)  # somebody may have removed the directory: look again next time
             raise
 
-    def _store(self, account: str, queue_id: str, octets: bytes) -> Outcome:
+    def _store(self, account: str, queue_id: str, content: Content) -> Outcome:
         maildir = self._maildir(account)
         if _holds(maildir, queue_id):
             # The process died between rename and settle: the directory may not have been synced yet.
             sync_directory(maildir / "new", self._disk)
             return delivered("already in the mailbox")
         # S= is the size on disk: Dovecot then need not ask the file system.
-        name = f"{int(self._clock())}.Q{queue_id}.{self._host},S={len(octets)}"
+        name = f"{int(self._clock())}.Q{queue_id}.{self._host},S={content.size_octets}"
         temporary = maildir / "tmp" / f"{queue_id}.{secrets.token_hex(8)}"
-        write_new(temporary, octets, mode=FILE_MODE, disk=self._disk)
+        write_new(temporary, content.pieces(), mode=FILE_MODE, disk=self._disk)
         try:
             share(temporary, FILE_MODE, group=self._group_id)
             self._disk.rename(temporary, maildir / "new" / name)

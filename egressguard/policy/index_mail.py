@@ -24,7 +24,9 @@ Item = TypeVar("Item")
 
 
 class MailIndex:
-    """The message rules of one policy. `effects` and `decisions` have what each rule does, by its number."""
+    """The message rules of one policy. `effects` and `decisions` have what each rule does, by its number.
+
+    `keys` are the matchers that any rule has."""
 
     def __init__(self, policy: Policy) -> None:
         self._made_from = (policy.site, policy.mail, policy.devices)
@@ -34,6 +36,7 @@ class MailIndex:
         self.decisions = Remembered[int, MailDecision](lambda number: _decision(rules[number], effects[number]))
         self.in_force = rule_set(number for number, rule in enumerate(self.rules) if not rule.staged)
         self.accepting = rule_set(number for number, rule in enumerate(self.rules) if rule.action == "accept")
+        self.keys: set[str] = set()
         self._columns: list[tuple[int, Ask]] = []
         self._rest: dict[int, list[tuple[str, Any]]] = {}
         for key, prepare in COLUMNS.items():
@@ -41,6 +44,7 @@ class MailIndex:
             rows = [(number, theirs) for number, theirs in wanted if is_asked(theirs)]
             if not rows:
                 continue
+            self.keys.add(key)
             having = rule_set(number for number, _ in rows)
             column = prepare(policy, rows, every_rule(self.rules) & ~having)
             self._columns.append((having, column.ask))
@@ -113,6 +117,7 @@ class Limits:
     def __init__(self, policy: Policy) -> None:
         self._made_from = policy.limits
         self.by_name: dict[str, Limit] = {limit.name: limit for limit in reversed(policy.limits)}
+        self.contain_hosts = any(limit.above == "contain" for limit in policy.limits)
 
     @classmethod
     def prepare(cls, policy: Policy) -> Self:

@@ -61,6 +61,35 @@ def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
     return trail.end(NO_RULE)
 
 
+_SCAN_KEYS = frozenset(
+    {
+        "attachment_name",
+        "attachment_type",
+        "attachment_encrypted",
+        "attachment_macro",
+        "attachment_deeper_than",
+        "verdict",
+        "score_at_least",
+    }
+)
+_AUTHENTICATION_KEYS = frozenset({"spf", "dkim", "dmarc"})
+
+
+def asks_for_scan(policy: Policy) -> bool:
+    """Whether any message rule, in force or staged, looks at what a scan finds."""
+    return not _SCAN_KEYS.isdisjoint(prepared(policy, MailIndex).keys)
+
+
+def asks_for_header(policy: Policy) -> bool:
+    """Whether any message rule looks at header fields."""
+    return "header" in prepared(policy, MailIndex).keys
+
+
+def asks_for_authentication(policy: Policy) -> bool:
+    """Whether any message rule looks at SPF, DKIM or DMARC."""
+    return not _AUTHENTICATION_KEYS.isdisjoint(prepared(policy, MailIndex).keys)
+
+
 def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
     """One reply speaks for all recipients after DATA: the strictest decision holds, with the effects of all.
 
@@ -126,6 +155,11 @@ def _added(have: Effects, more: Effects) -> Effects:
 def limit_of(policy: Policy, name: str) -> Limit | None:
     """The limit of this name; load has checked that there is one."""
     return prepared(policy, Limits).by_name.get(name)
+
+
+def contains_hosts(policy: Policy) -> bool:
+    """Whether any limit shuts hosts out."""
+    return prepared(policy, Limits).contain_hosts
 
 
 def _above(limit: Limit, rule: MailRule, excess: Excess) -> MailDecision:

@@ -13,18 +13,20 @@ import asyncio
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from egressguard.mail.envelope import Envelope
+from egressguard.mail.envelope import Envelope, RecipientOptions
 from egressguard.mail.header import split_header_section
 from egressguard.policy.decision import MailDecision
 from egressguard.policy.facts import ScanReport
 from egressguard.quarantine.maildir import HoldMaildir, folder_of
 from egressguard.store import durable
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, Spool
 
 SHOWN_HEADER_OCTETS = 8192
@@ -75,7 +77,7 @@ class Quarantine:
         *,
         queue_id: str,
         envelope: Envelope,
-        content: bytes,
+        content: Content,
         decision: MailDecision,
         report: ScanReport | None,
         client: str,
@@ -90,6 +92,11 @@ class Quarantine:
             "forward_paths": envelope.forward_paths,
             "smtputf8": envelope.smtputf8,
             "body_8bit": envelope.body_8bit,
+            "ret": envelope.ret,
+            "envid": envelope.envid,
+            "requiretls": envelope.requiretls,
+            "binary": envelope.binary,
+            "options": {path: [o.notify, o.orcpt] for path, o in envelope.recipients.items()},
             "rule": decision.rule,
             "reason": decision.reason,
             "findings": report.findings if report else (),
@@ -111,9 +118,9 @@ class Quarantine:
     async def show(self, message_id: str) -> dict[str, Any]:
         """One held message with the beginning of its header section. Raises NotFound."""
         path = await self._find(message_id)
-        content = await asyncio.to_thread(path.read_bytes)
-        section, _ = split_header_section(content)
-        shown = section[:SHOWN_HEADER_OCTETS].decode("utf-8", "replace")
+        content = Content(file=path, file_octets=SHOWN_HEADER_OCTETS)
+        section, _ = split_header_section(await asyncio.to_thread(content.head, SHOWN_HEADER_OCTETS))
+        shown = section.decode("utf-8", "replace")
         return self._row(message_id, path) | {"header_section": shown, "file": str(path)}
 
     async def release(self, message_id: str, by: str) -> dict[str, Any]:
@@ -123,7 +130,7 @@ class Quarantine:
             facts = self._maildir.facts(message_id)
             if not facts.get("forward_paths"):
                 raise NotFound(f"{message_id}: its envelope is lost, so nobody knows whom it is for; see {path}")
-            content = await asyncio.to_thread(path.read_bytes)
+            content = await asyncio.to_thread(_content_of, path)
             queue_id = await self._spool.put(self._message(message_id, facts, content))
             await asyncio.to_thread(self._maildir.remove, message_id, path)
         self._note("release", message_id, {"by": by, "sender": facts["reverse_path"]})
@@ -189,12 +196,17 @@ class Quarantine:
             "size_octets": size,
         }
 
-    def _message(self, message_id: str, facts: Mapping[str, Any], content: bytes) -> NewMessage:
+    def _message(self, message_id: str, facts: Mapping[str, Any], content: Content) -> NewMessage:
         envelope = Envelope(
             facts["reverse_path"],
             tuple(facts["forward_paths"]),
             smtputf8=bool(facts.get("smtputf8")),
             body_8bit=bool(facts.get("body_8bit")),
+            ret=facts.get("ret"),
+            envid=facts.get("envid"),
+            requiretls=bool(facts.get("requiretls")),
+            binary=bool(facts.get("binary")),
+            recipients=_options_of(facts.get("options", {})),
         )
         return NewMessage(
             queue_id=message_id,
@@ -213,3 +225,16 @@ class Quarantine:
     def _note(self, action: str, message_id: str, fields: Mapping[str, object]) -> None:
         self._actions.labels(action).inc()
         self._record(f"quarantine.{action}", {"queue_id": message_id, **fields})
+
+
+def _options_of(facts: Mapping[str, Any]) -> dict[str, RecipientOptions]:
+    return {
+        path: RecipientOptions(None if notify is None else tuple(notify), orcpt)
+        for path, (notify, orcpt) in facts.items()
+    }
+
+
+def _content_of(path: Path) -> Content:
+    """The file as it lies there. Raises OSError."""
+    file = Content(file=path, file_octets=path.stat().st_size)
+    return replace(file, is_ascii=all(piece.isascii() for piece in file.pieces()))

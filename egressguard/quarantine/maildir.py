@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from egressguard.store import durable
+from egressguard.store.content import Content
 
 ID = re.compile(r"[A-Z0-9]{8,40}")
 _NAME = re.compile(r"\d+\.Q([A-Z0-9]{8,40})\.[^/]*")
@@ -33,7 +34,7 @@ class HoldMaildir:
         self._sidecars.mkdir(parents=True, exist_ok=True)
         self._make_folder("")
 
-    def write(self, message_id: str, folder: str, content: bytes, facts: Mapping[str, Any], now: float) -> Path:
+    def write(self, message_id: str, folder: str, content: Content, facts: Mapping[str, Any], now: float) -> Path:
         """Store a message durably; a second write of the same id changes nothing. Raises OSError."""
         if (existing := self.find(message_id)) is not None:
             return existing
@@ -43,7 +44,7 @@ class HoldMaildir:
         name = f"{int(now)}.Q{message_id}.{_host()}"
         (place / "tmp" / name).unlink(missing_ok=True)
         target = place / "new" / name
-        durable.put(target, content, temporary=place / "tmp" / name, mode=FILE_MODE, disk=self._disk)
+        durable.put(target, content.pieces(), temporary=place / "tmp" / name, mode=FILE_MODE, disk=self._disk)
         return target
 
     def find(self, message_id: str) -> Path | None:

@@ -10,10 +10,12 @@ Contract
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -24,13 +26,15 @@ from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport
+from egressguard.policy.mail import asks_for_header, asks_for_scan
 from egressguard.policy.model import Policy
 from egressguard.relay.accept_metrics import AcceptMetrics
-from egressguard.relay.facts import Content, header_facts
+from egressguard.relay.facts import ContentFacts, header_facts
 from egressguard.relay.judge import Judgement, Limits, judge_message, judge_recipient
 from egressguard.relay.notice import Notices, rule_notice
 from egressguard.relay.stamp import Stamp
 from egressguard.smtp.hooks import SessionFacts, Stage
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
 from egressguard.store.queue_id import random_queue_id
 
@@ -55,15 +59,19 @@ _COUNTED = {
 
 
 class Scanner(Protocol):
-    async def scan(self, content: bytes) -> ScanReport:
+    async def scan(self, content: Content) -> ScanReport:
         """Bounded in time; a scanner that cannot answer gives a report without a verdict."""
         ...
 
 
 class Putter(Protocol):
-    """The part of store.interface.Spool that taking mail needs."""
+    """relay.queue.Queue, as far as taking mail needs it."""
 
-    async def put(self, message: NewMessage) -> str: ...
+    def has_room(self, size_octets: int) -> bool: ...
+
+    async def put(self, message: NewMessage) -> str:
+        """Durable when it returns. Raises SpoolFull, SpoolBroken."""
+        ...
 
 
 class Holder(Protocol):
@@ -72,7 +80,7 @@ class Holder(Protocol):
         *,
         queue_id: str,
         envelope: Envelope,
-        content: bytes,
+        content: Content,
         decision: MailDecision,
         report: ScanReport,
         client: str,
@@ -91,7 +99,8 @@ class _Judged:
 
     session: SessionFacts
     envelope: Envelope
-    content: bytes
+    content: Content
+    header_section: bytes
     queue_id: str
     received_at: float
     report: ScanReport
@@ -107,8 +116,7 @@ class Acceptance:
     """smtp.hooks.SessionHooks. `policy` is replaced as a whole on reload; each message is judged by one policy.
 
     `local_exists` gets a local part (of an address of the site's domains, or a bare postmaster): None = cannot tell.
-    `record` is the journal's; `accepted` is called when the spool has a new message; `hostname` names us in Received
-    and Message-ID when the rules do not.
+    `record` is the journal's; `hostname` names us in Received and Message-ID when the rules do not.
     """
 
     def __init__(
@@ -123,7 +131,6 @@ class Acceptance:
         local_exists: Callable[[str], bool | None],
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
-        accepted: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         new_queue_id: Callable[[float], str] = random_queue_id,
     ) -> None:
@@ -136,12 +143,14 @@ class Acceptance:
         self._notices = Notices()
         self._local_exists = local_exists
         self._record = record
-        self._accepted = accepted
         self._clock = clock
         self._new_queue_id = new_queue_id
         self._metrics = AcceptMetrics(registry, policy)
 
-    # RCPT.
+    # MAIL and RCPT.
+
+    def has_room(self, size_octets: int) -> bool:
+        return self._spool.has_room(size_octets)
 
     async def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
@@ -179,31 +188,43 @@ class Acceptance:
 
     # The message.
 
-    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply:
         judged = await self._judge(session, envelope, content)
         reply = await self._do(judged)
         self._note(judged, reply)
         await self._notify(judged, reply)
         return reply
 
-    async def _judge(self, session: SessionFacts, envelope: Envelope, content: bytes) -> _Judged:
+    async def _judge(self, session: SessionFacts, envelope: Envelope, content: Content) -> _Judged:
         policy, now = self.policy, self._clock()
-        queue_id = self._new_queue_id(now)
+        section = await _header_section(content)
+        judged = partial(
+            _Judged,
+            session,
+            envelope,
+            content,
+            section,
+            received_at=now,
+            policy=policy,
+            queue_id=self._new_queue_id(now),
+        )
         report = ScanReport(None, ("not scanned",))
-        if count_hops(content) > policy.site.relay.max_hops:
+        if count_hops(section) > policy.site.relay.max_hops:
             decision = MailDecision(MailAction.REJECT, "(hops)", "over max_hops", text=TOO_MANY_HOPS.text)
-            return _Judged(session, envelope, content, queue_id, now, report, Judgement(decision, {}), policy)
-        report = await self._scan(content)
-        known = Content(len(content), header_facts(content), report)
+            return judged(report=report, judgement=Judgement(decision, {}))
+        if asks_for_scan(policy):
+            report = await self._scan(content)
+        headers = header_facts(section) if asks_for_header(policy) else {}
+        known = ContentFacts(content.size_octets, headers, report)
         try:
             judgement = judge_message(policy, self._limits, session, envelope, known, now)
         except OSError as wrong:
             log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
             trouble = MailDecision(MailAction.DEFER, "(limits)", str(wrong), text=CANNOT_COUNT.text)
             judgement = Judgement(trouble, {})
-        return _Judged(session, envelope, content, queue_id, now, report, judgement, policy)
+        return judged(report=report, judgement=judgement)
 
-    async def _scan(self, content: bytes) -> ScanReport:
+    async def _scan(self, content: Content) -> ScanReport:
         try:
             return await self._scanner.scan(content)
         except (OSError, TimeoutError) as wrong:
@@ -228,7 +249,7 @@ class Acceptance:
         hostname = judged.policy.site.relay.hostname or self._hostname
         stamp = Stamp(hostname, judged.queue_id, judged.received_at)
         added = "".join(f"{name}: {value}\r\n" for name, value in judged.decision.effects.headers).encode("ascii")
-        content = stamp.in_front(session, envelope, judged.content) + added + judged.content
+        content = judged.content.in_front(stamp.in_front(session, envelope, judged.header_section) + added)
         if judged.decision.action is MailAction.QUARANTINE:
             await self._holder.hold(
                 queue_id=judged.queue_id,
@@ -258,9 +279,7 @@ class Acceptance:
             via=judged.judgement.via,
             held=judged.decision.action is MailAction.HOLD,
         )
-        queue_id = await self._spool.put(message)
-        self._accepted()
-        return queue_id
+        return await self._spool.put(message)
 
     def _note(self, judged: _Judged, reply: Reply) -> None:
         """What it came to: a message that policy takes and storage does not is a deferred one."""
@@ -274,7 +293,7 @@ class Acceptance:
             "sender": judged.envelope.reverse_path,
             "recipients": list(paths[:JOURNALED_RECIPIENTS]),
             "recipient_count": len(paths),
-            "size_octets": len(judged.content),
+            "size_octets": judged.content.size_octets,
             "rule": judged.decision.rule,
             "reason": judged.decision.reason,
             "findings": list(judged.report.findings),
@@ -301,7 +320,7 @@ class Acceptance:
                 "user": judged.session.user or "-",
                 "sender": judged.envelope.reverse_path or "<>",
                 "recipients": judged.envelope.forward_paths[:JOURNALED_RECIPIENTS],
-                "size": f"{len(judged.content)} octets",
+                "size": f"{judged.content.size_octets} octets",
                 "findings": judged.report.findings or "none",
                 "decision": f"{judged.decision.action.value} by rule {judged.decision.rule}",
                 "reply": reply,
@@ -319,13 +338,18 @@ class Acceptance:
                 await self._spool.put(notice)
             except (SpoolFull, SpoolBroken, OSError) as wrong:
                 log.error("a notice could not be stored", extra={"fields": {"rule": rule, "why": str(wrong)}})
-            self._accepted()
 
     def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:
         """What the server refused before it came to a decision of ours: strangers, bad grammar, wrong passwords."""
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = {"stage": stage, "reply": str(reply), "about": about, "rule": ""}
         self._record(kind, _session_fields(session) | fields)
+
+
+async def _header_section(content: Content) -> bytes:
+    if content.file is None:
+        return content.header_section()
+    return await asyncio.to_thread(content.header_section)
 
 
 def _session_fields(session: SessionFacts) -> dict[str, object]:

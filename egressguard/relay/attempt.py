@@ -33,6 +33,7 @@ from egressguard.relay.route import (
     reachable_hosts,
 )
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
+from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due
 
 LOCAL = "local"
@@ -43,7 +44,7 @@ SECRET_OCTETS = 4096
 class LocalDelivery(Protocol):
     """The mailbox room: durable when it returns, idempotent per (queue_id, forward_path)."""
 
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: bytes) -> Outcome: ...
+    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome: ...
 
 
 class Lookups(Protocol):
@@ -106,7 +107,7 @@ def _way_out(policy: Policy, claim: Claim, due: Due) -> tuple[tuple[str, ...], s
     return ((MX,), domain) if via[0] == MX else (via, "")
 
 
-async def attempt(way: Way, claim: Claim, content: bytes, policy: Policy, means: Means) -> Sent:
+async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, means: Means) -> Sent:
     """Try one way once."""
     if way.via == (LOCAL,):
         return Sent(await _deliver_locally(way, claim, content, means), begun=True)
@@ -114,7 +115,18 @@ async def attempt(way: Way, claim: Claim, content: bytes, policy: Policy, means:
     if isinstance(found, Outcome):
         return Sent(dict.fromkeys(way.forward_paths, found), begun=True)
     patience = Patience.of(policy.site.relay.attempt_timeout_seconds)
-    transaction = Transaction(claim.reverse_path, way.forward_paths, content, claim.smtputf8, claim.body_8bit)
+    transaction = Transaction(
+        claim.reverse_path,
+        way.forward_paths,
+        content,
+        claim.smtputf8,
+        claim.body_8bit,
+        claim.binary,
+        claim.requiretls,
+        claim.ret,
+        claim.envid,
+        {due.forward_path: due.options for due in claim.recipients},
+    )
     return await _try_in_order(transaction, found, means, patience)
 
 
@@ -127,7 +139,7 @@ async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: 
     return sent
 
 
-async def _deliver_locally(way: Way, claim: Claim, content: bytes, means: Means) -> Mapping[str, Outcome]:
+async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Means) -> Mapping[str, Outcome]:
     local = means.local
     if local is None:
         return dict.fromkeys(way.forward_paths, transient("4.3.5", "there are no local mailboxes here"))

@@ -49,6 +49,9 @@ class Destinations:
         destination = self._known.get(key)
         return None if destination is None or destination.resting_until <= now else destination.resting_until
 
+    def resting(self, now: float) -> set[str]:
+        return {key for key, destination in self._known.items() if destination.resting_until > now}
+
     def wake_all(self) -> None:
         """Somebody wants another try at once."""
         for destination in self._known.values():
@@ -61,25 +64,3 @@ class Destinations:
             for key, destination in self._known.items()
             if destination.users or destination.resting_until > now
         }
-
-
-class Octets:
-    """How much content may be in memory at once; one message that is larger than all of it goes alone."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._free = total
-        self._changed = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def held(self, size_octets: int) -> AsyncIterator[None]:
-        wanted = min(size_octets, self._total)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= wanted)
-            self._free -= wanted
-        try:
-            yield
-        finally:
-            self._free += wanted
-            async with self._changed:
-                self._changed.notify_all()

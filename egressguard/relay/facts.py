@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from egressguard.mail.envelope import Envelope
-from egressguard.mail.header import decode_words, fields, header_section
+from egressguard.mail.header import decode_words, fields
 from egressguard.observe.clock import local_moment
 from egressguard.policy.facts import Excess, MailFacts, ScanReport
 from egressguard.smtp.hooks import SessionFacts
@@ -20,10 +20,10 @@ FIELDS = 1000
 VALUE_OCTETS = 8192
 
 
-def header_facts(content: bytes) -> Mapping[str, tuple[str, ...]]:
-    """Lower-case field names -> their values, unfolded and decoded, in their order."""
+def header_facts(section: bytes) -> Mapping[str, tuple[str, ...]]:
+    """A header section as lower-case field names -> their values, unfolded and decoded, in their order."""
     found: dict[str, list[str]] = {}
-    for number, field in enumerate(fields(header_section(content))):
+    for number, field in enumerate(fields(section)):
         if number >= FIELDS:
             break
         text = field.value[:VALUE_OCTETS].decode("utf-8", "replace")
@@ -51,7 +51,7 @@ def recipient_facts(
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentFacts:
     """What is known of a message's octets: the same for all its recipients."""
 
     size_octets: int

@@ -19,9 +19,9 @@ from egressguard.net.flow import IPAddress
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import Excess
 from egressguard.policy.limits import Amounts
-from egressguard.policy.mail import decide_envelope, decide_mail, strictest
+from egressguard.policy.mail import contains_hosts, decide_envelope, decide_mail, strictest
 from egressguard.policy.model import Policy
-from egressguard.relay.facts import Content, recipient_facts
+from egressguard.relay.facts import ContentFacts, recipient_facts
 from egressguard.smtp.hooks import SessionFacts
 
 CONTAINED = "(contained)"
@@ -72,7 +72,7 @@ def judge_recipient(
     policy: Policy, limits: Limits, session: SessionFacts, reverse_path: str, forward_path: str, size: int, now: float
 ) -> MailDecision | None:
     """The refusal of one recipient, or None: go on. Raises OSError."""
-    if (shut := _contained(limits, session, now)) is not None:
+    if (shut := _contained(policy, limits, session, now)) is not None:
         return shut
     if not policy.limits:
         return decide_envelope(policy, recipient_facts(session, reverse_path, forward_path, now, {}))
@@ -86,10 +86,10 @@ def judge_recipient(
 
 
 def judge_message(
-    policy: Policy, limits: Limits, session: SessionFacts, envelope: Envelope, content: Content, now: float
+    policy: Policy, limits: Limits, session: SessionFacts, envelope: Envelope, content: ContentFacts, now: float
 ) -> Judgement:
     """The decision on a whole message, its limits charged. Raises OSError."""
-    if (shut := _contained(limits, session, now)) is not None:
+    if (shut := _contained(policy, limits, session, now)) is not None:
         return Judgement(shut, {})
     if not policy.limits:
         return _decide(policy, session, envelope, content, now, {})
@@ -107,7 +107,7 @@ def _decide(
     policy: Policy,
     session: SessionFacts,
     envelope: Envelope,
-    content: Content,
+    content: ContentFacts,
     now: float,
     exceeded: Mapping[str, Excess],
 ) -> Judgement:
@@ -135,7 +135,9 @@ def _charge(
         limits.contain(str(session.client), now + decision.contain_seconds, decision.limit)
 
 
-def _contained(limits: Limits, session: SessionFacts, now: float) -> MailDecision | None:
+def _contained(policy: Policy, limits: Limits, session: SessionFacts, now: float) -> MailDecision | None:
+    if not contains_hosts(policy):
+        return None
     found = limits.contained(str(session.client), now)
     if found is None:
         return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from egressguard.mail.envelope import NULL_REVERSE_PATH, Envelope
 from egressguard.mail.trace import date_time
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage
 
 PAUSE_SECONDS = 60.0
@@ -59,7 +60,7 @@ def rule_notice(
         lines += ["", f"{left_out} further messages matched since the last notice."]
     text = "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
     envelope = Envelope(NULL_REVERSE_PATH, (address,), body_8bit=not text.isascii())
-    return NewMessage(notice_id, envelope, text, now, rule=f"notify:{rule}")
+    return NewMessage(notice_id, envelope, Content.of(text), now, rule=f"notify:{rule}")
 
 
 def _shown(value: object) -> str:

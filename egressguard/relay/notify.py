@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from egressguard.mail.dsn import Failure, render_failure
 from egressguard.mail.envelope import NULL_REVERSE_PATH, Envelope
 from egressguard.mail.outcome import Outcome
+from egressguard.store.content import Content
 from egressguard.store.interface import Claim, NewMessage
 
 
@@ -48,7 +49,7 @@ def failure_notice(
     )
     # One notice per message and set of recipients, whatever crashes in between.
     source_id = f"dsn:{claim.queue_id}:{_digest(*sorted(failed))}"
-    return NewMessage(notice_id, envelope, text, now, rule="dsn", source_id=source_id)
+    return NewMessage(notice_id, envelope, Content.of(text), now, rule="dsn", source_id=source_id)
 
 
 def _digest(*texts: str) -> str:

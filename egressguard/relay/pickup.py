@@ -22,6 +22,7 @@ from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.mail.submission import qualified
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.store.content import Content
 from egressguard.store.drop import BadDrop, Dropped, read, remove, set_aside, waiting
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Acceptor(Protocol):
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply: ...
 
-    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply: ...
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply: ...
 
 
 class Pickup:
@@ -117,7 +118,7 @@ class Pickup:
                 return reply
         utf8 = not all(text.isascii() for text in (sender, *paths))
         envelope = Envelope(sender, tuple(paths), smtputf8=utf8, body_8bit=not dropped.content.isascii())
-        return await self._acceptor.on_message(session, envelope, dropped.content)
+        return await self._acceptor.on_message(session, envelope, Content.of(dropped.content))
 
     def _aside(self, name: str, why: str, more: Mapping[str, object]) -> None:
         try:

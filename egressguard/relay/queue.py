@@ -1,8 +1,9 @@
 """The queue manager: claims what is due, has it attempted, settles it; nothing is ever only in memory.
 
 Contract
-    Bounded: claimed recipients, attempts at one destination and in all, content in memory.
-    One slow destination holds up nobody else: it fills its own places, and its domain is left out of claims.
+    Bounded: claimed recipients, attempts at one destination and in all; large content is never in memory whole.
+    What is put here and can be tried at once is claimed in the transaction that stores it.
+    One slow destination holds up nobody else: it fills its own places, and is left out of claims.
     Each way of a message is settled by itself as soon as it has ended: a slow way keeps no other recipient.
     A bug in an attempt is transient for that message. Broken storage ends `run` with SpoolBroken: the process must
     start anew. Full storage never loses an outcome: it is written when there is room again.
@@ -14,19 +15,21 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from egressguard.mail.envelope import NO_OPTIONS
 from egressguard.mail.outcome import Outcome, Result, transient
 from egressguard.policy.model import Policy
 from egressguard.policy.site import Retry
 from egressguard.relay.attempt import Means, Way, attempt, ways_of
-from egressguard.relay.destination import Destinations, Octets
+from egressguard.relay.destination import Destinations
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.notify import failure_notice
 from egressguard.relay.schedule import lease_until, retry_at
 from egressguard.smtp.client import Sent
-from egressguard.store.interface import Claim, Settlement, Spool, SpoolFull
+from egressguard.store.content import Content
+from egressguard.store.interface import Claim, Due, NewMessage, Settlement, Spool, SpoolFull
 from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
@@ -36,28 +39,34 @@ FULL_DISK_SECONDS = 1.0
 LONGEST_SLEEP_SECONDS = 5.0
 """The clock may jump and a wake-up may be lost: look again at least this often."""
 
+SHORTEST_SLEEP_SECONDS = 0.05
+"""What is due and was not claimed waits for somebody else's end; looking for it all the time would help nobody."""
+RETURNED_OCTETS = 64 * 1024
+
 Record = Callable[[str, Mapping[str, object]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`recipients` claimed at once, `ways` in hand for one domain, attempts, content in memory, rest of the silent."""
+    """`recipients` claimed at once, ways in hand for one destination, attempts, rest of the silent."""
 
     recipients: int = 2000
-    ways_of_domain: int = 100
+    ways_of_destination: int = 100
     attempts: int = 50
-    attempts_at_destination: int = 10
-    octets: int = 128 * 1024 * 1024
+    attempts_at_destination: int = 20  # as Postfix's default_destination_concurrency_limit
     rest_seconds: float = 30.0
 
 
 @dataclass(eq=False, slots=True)
 class _Parcel:
-    """One way of one claimed message. `dialled`: it counts as an attempt from here on."""
+    """One way of one claimed message. `dialled`: it counts as an attempt from here on.
+
+    `content` is what was put just now and need not be read again."""
 
     claim: Claim
     way: Way
     policy: Policy
+    content: Content | None = None
     dialled: bool = False
 
 
@@ -83,14 +92,59 @@ class Queue:
         self._clock = clock
         self._bounds = bounds
         self._destinations = Destinations(limit=bounds.attempts_at_destination, total=bounds.attempts)
-        self._octets = Octets(bounds.octets)
         self._active: dict[asyncio.Task[None], _Parcel] = {}
+        self._in_hand = 0  # recipients
+        self._ways_at: Counter[str] = Counter()
+        self._passed_over = False  # something was due and not claimed: look again when there is room
         self._awake = asyncio.Event()
         self._stopping = False
         self._loop_ended = asyncio.Event()
         self._loop_ended.set()
         self._fatal: BaseException | None = None
         self._measure_at = 0.0
+
+    def has_room(self, size_octets: int) -> bool:
+        return self._spool.has_room(size_octets)
+
+    async def put(self, message: NewMessage) -> str:
+        """Store a message, and try it at once where there is a place. Raises SpoolFull, SpoolBroken."""
+        policy, now = self.policy, self._clock()
+        claim = _claim_of(message)
+        ways = ways_of(policy, claim)
+        destinations = {path: way.key for way in ways for path in way.forward_paths}
+        if not self._can_try(message, ways, now):
+            queue_id = await self._spool.put(replace(message, destinations=destinations))
+            self._awake.set()
+            return queue_id
+        self._count(ways, 1)  # before the wait for the disk: many at once must not take the same place
+        lease = lease_until(policy.site.relay.retry, message.received_at, now, 1)
+        try:
+            queue_id = await self._spool.put(replace(message, destinations=destinations, leased_until=lease))
+        finally:
+            self._count(ways, -1)
+        if queue_id == message.queue_id:
+            content = message.content if message.content.file is None else None  # the spool has moved the file
+            for way in ways:
+                self._start(_Parcel(claim, way, policy, content))
+        return queue_id
+
+    def _can_try(self, message: NewMessage, ways: Sequence[Way], now: float) -> bool:
+        if self._stopping or message.held:
+            return False
+        if self._in_hand + len(message.envelope.forward_paths) > self._bounds.recipients:
+            return False
+        return not any(self._is_busy(way.key, now) for way in ways)
+
+    def _is_busy(self, key: str, now: float) -> bool:
+        full = self._ways_at[key] >= self._bounds.ways_of_destination
+        return full or self._destinations.resting_until(key, now) is not None
+
+    def _count(self, ways: Sequence[Way], change: int) -> None:
+        for way in ways:
+            self._in_hand += change * len(way.forward_paths)
+            self._ways_at[way.key] += change
+            if not self._ways_at[way.key]:
+                del self._ways_at[way.key]
 
     def wake(self) -> None:
         """Something became due: a new message, a release."""
@@ -149,13 +203,15 @@ class Queue:
 
     async def _claim_due(self) -> bool:
         """Take what is due, as far as there is room; True when something was taken."""
-        in_hand = sum(len(parcel.way.forward_paths) for parcel in self._active.values())
-        room = self._bounds.recipients - in_hand
+        room = self._bounds.recipients - self._in_hand
+        now, retry = self._clock(), self.policy.site.relay.retry
+        busy = self._busy(now)
+        self._passed_over = room <= 0 or bool(busy)
         if room <= 0:
             return False
-        now, retry = self._clock(), self.policy.site.relay.retry
+        each = self._bounds.ways_of_destination
         try:
-            claims = await self._spool.claim(now, room, _next_attempt(retry, now), self._busy_domains())
+            claims = await self._spool.claim(now, room, _next_attempt(retry, now), busy, each)
         except SpoolFull as wrong:
             log.error("nothing is delivered: a claim cannot be written", extra={"fields": {"why": str(wrong)}})
             await asyncio.sleep(FULL_DISK_SECONDS)
@@ -165,26 +221,31 @@ class Queue:
         self._destinations.forget_idle(now)
         return bool(claims)
 
-    def _busy_domains(self) -> frozenset[str]:
-        count = Counter(parcel.way.domain for parcel in self._active.values() if parcel.way.domain)
-        return frozenset(domain for domain, ways in count.items() if ways >= self._bounds.ways_of_domain)
+    def _busy(self, now: float) -> frozenset[str]:
+        """Destinations for which nothing is to be claimed now."""
+        full = {key for key, ways in self._ways_at.items() if ways >= self._bounds.ways_of_destination}
+        return frozenset(full | self._destinations.resting(now))
 
     def _start(self, parcel: _Parcel) -> None:
         task = asyncio.create_task(self._carry(parcel))
         self._active[task] = parcel
+        self._count((parcel.way,), 1)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._active.pop(task, None)
-        self._awake.set()
+        self._count((self._active.pop(task).way,), -1)
         if not task.cancelled() and (wrong := task.exception()) is not None:
             self._fatal = self._fatal or wrong
+            self._awake.set()
+        if self._passed_over:
+            self._awake.set()
 
     async def _sleep(self) -> None:
-        due = await self._spool.next_due()
+        now = self._clock()
+        due = await self._spool.next_due(self._busy(now))
         wait = LONGEST_SLEEP_SECONDS
-        if due is not None and due > (now := self._clock()):
-            wait = min(due - now, wait)
+        if due is not None and self._in_hand < self._bounds.recipients:
+            wait = min(max(due - now, SHORTEST_SLEEP_SECONDS), wait)
         try:
             await asyncio.wait_for(self._awake.wait(), wait)
         except TimeoutError:
@@ -193,22 +254,19 @@ class Queue:
     async def _carry(self, parcel: _Parcel) -> None:
         """From a claim to its settlement."""
         claim, way = parcel.claim, parcel.way
-        async with self._destinations.place(way.key), self._octets.held(claim.size_octets):
+        async with self._destinations.place(way.key):
             until = self._destinations.resting_until(way.key, self._clock())
             if until is not None:
                 return await self._unclaim(parcel, until)
             parcel.dialled = True
             try:
-                content = await self._spool.content(claim.queue_id)
+                content = parcel.content or await self._spool.content(claim.queue_id)
             except KeyError:
                 return None  # deleted by hand meanwhile
-            except OSError as wrong:
-                content, outcomes = b"", self._ours(way, f"the content cannot be read: {wrong.strerror}")
-            else:
-                outcomes = await self._attempt(parcel, content)
+            outcomes = await self._attempt(parcel, content)
             await self._settle(parcel, outcomes, content)
 
-    async def _attempt(self, parcel: _Parcel, content: bytes) -> Mapping[str, Outcome]:
+    async def _attempt(self, parcel: _Parcel, content: Content) -> Mapping[str, Outcome]:
         started = time.monotonic()
         try:
             sent = await attempt(parcel.way, parcel.claim, content, parcel.policy, self._means)
@@ -223,7 +281,7 @@ class Queue:
     def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
         return dict.fromkeys(way.forward_paths, transient("4.3.0", words))
 
-    async def _settle(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], content: bytes) -> None:
+    async def _settle(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], content: Content) -> None:
         now, claim = self._clock(), parcel.claim
         retry = parcel.policy.site.relay.retry
         waiting: dict[str, float] = {}
@@ -238,13 +296,13 @@ class Queue:
         notice = failure_notice(
             claim,
             failed,
-            content,
+            await _returned(content) if failed else b"",
             hostname=self._means.hostname,
             now=now,
             notice_id=random_queue_id(now),
             given_up=frozenset(expired),
         )
-        await self._write(Settlement(claim.queue_id, outcomes, waiting, notice))
+        await self._write(Settlement(claim.queue_id, outcomes, waiting, notice, parcel.way.key))
         if failed:
             refused = len(failed) - len(expired)
             self._metrics.bounced(refused=refused, expired=len(expired), told=notice is not None)
@@ -262,7 +320,7 @@ class Queue:
 
     async def _unclaim(self, parcel: _Parcel, due: float) -> None:
         try:
-            await self._spool.unclaim(parcel.claim.queue_id, parcel.way.forward_paths, due)
+            await self._spool.unclaim(parcel.claim.queue_id, parcel.way.forward_paths, due, parcel.way.key)
         except SpoolFull as wrong:  # the claim wrote down when it is due again: later, but not lost
             log.error("a claim cannot be given back", extra={"fields": {"why": str(wrong)}})
 
@@ -291,6 +349,37 @@ class Queue:
         self._metrics.measured(await self._spool.depth(), self._clock())
         took = time.monotonic() - started
         self._measure_at = time.monotonic() + max(1.0, 50 * took)
+
+
+def _claim_of(message: NewMessage) -> Claim:
+    """What claiming a message would give that was put just now."""
+    envelope = message.envelope
+    return Claim(
+        message.queue_id,
+        envelope.reverse_path,
+        message.received_at,
+        message.content.size_octets,
+        envelope.smtputf8,
+        envelope.body_8bit,
+        tuple(
+            Due(path, 1, tuple(message.via.get(path, ())), envelope.recipients.get(path, NO_OPTIONS))
+            for path in envelope.forward_paths
+        ),
+        message.tags,
+        envelope.ret,
+        envelope.envid,
+        envelope.requiretls,
+        envelope.binary,
+    )
+
+
+async def _returned(content: Content) -> bytes:
+    """What a notice may bring back of the message; nothing when it cannot be read."""
+    try:
+        return await asyncio.to_thread(content.head, RETURNED_OCTETS)
+    except OSError as wrong:
+        log.error("a notice goes without its message", extra={"fields": {"why": str(wrong)}})
+        return b""
 
 
 def _next_attempt(retry: Retry, now: float) -> Callable[[float, int], float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from egressguard.mail.envelope import Envelope
-from egressguard.mail.header import find_fields, split_header_section
+from egressguard.mail.header import find_fields
 from egressguard.mail.trace import date_time, received_field
 from egressguard.smtp.hooks import SessionFacts
 
@@ -23,10 +23,10 @@ class Stamp:
     queue_id: str
     at: float
 
-    def in_front(self, session: SessionFacts, envelope: Envelope, content: bytes) -> bytes:
-        """The fields to put before `content`, each with its CRLF."""
+    def in_front(self, session: SessionFacts, envelope: Envelope, header_section: bytes) -> bytes:
+        """The fields to put before the message that has `header_section`, each with its CRLF."""
         received = self._received(session, envelope)
-        return received if session.kind == "smtp" else received + self._missing(content)
+        return received if session.kind == "smtp" else received + self._missing(header_section)
 
     def _received(self, session: SessionFacts, envelope: Envelope) -> bytes:
         paths = envelope.forward_paths
@@ -43,8 +43,7 @@ class Stamp:
             forward_path=paths[0] if len(paths) == 1 else "",
         )
 
-    def _missing(self, content: bytes) -> bytes:
-        header_section, _ = split_header_section(content)
+    def _missing(self, header_section: bytes) -> bytes:
         added = b""
         if not find_fields(header_section, "Date", limit=1):
             added += f"Date: {date_time(self.at)}\r\n".encode()

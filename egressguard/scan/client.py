@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from egressguard.policy.facts import ScanReport
 from egressguard.scan.protocol import REPORT_OCTETS, decode_report, send_message
+from egressguard.store.content import Content
 
 RESULTS = ("clean", "infected", "denied", "unknown")
 
@@ -40,7 +41,7 @@ class ScanClient:
         for result in RESULTS:
             self._results.labels(result)
 
-    async def scan(self, content: bytes) -> ScanReport:
+    async def scan(self, content: Content) -> ScanReport:
         started = time.monotonic()
         async with self._places:
             report = await asyncio.to_thread(self._scan, content)
@@ -49,7 +50,7 @@ class ScanClient:
         self._up.set(report.verdict is not None)
         return report
 
-    def _scan(self, content: bytes) -> ScanReport:
+    def _scan(self, content: Content) -> ScanReport:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.settimeout(self.timeout_seconds)

@@ -7,22 +7,36 @@ import os
 import socket
 
 from egressguard.policy.facts import Attachment, ScanReport, Verdict
+from egressguard.store.content import Content
 
 REQUEST = b"scan\n"
 REPORT_OCTETS = 4 * 1024 * 1024
 MAX_ATTACHMENTS = 2000
 
 
-def send_message(sock: socket.socket, content: bytes) -> None:
-    """Hand `content` over in an anonymous file: the worker needs no right to any path."""
-    fd = os.memfd_create("message", os.MFD_CLOEXEC)
+def send_message(sock: socket.socket, content: Content) -> None:
+    """Hand `content` over as a file descriptor: the worker needs no right to any path. Raises OSError."""
+    fd = _descriptor(content)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
         socket.send_fds(sock, [REQUEST], [fd])
     finally:
         os.close(fd)
+
+
+def _descriptor(content: Content) -> int:
+    """An anonymous copy of what lies in memory; a message that has become a file is not copied."""
+    if content.file is not None and not content.front and not content.rest:
+        return os.open(content.file, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("message", os.MFD_CLOEXEC)
+    try:
+        for piece in content.pieces():
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def receive_message(sock: socket.socket, max_octets: int) -> bytes:

@@ -34,11 +34,7 @@ class Budget:
     def __init__(self) -> None:
         self.taken_octets = 0
 
-    def take(self, octets: int, limit_octets: int) -> bool:
-        if self.taken_octets + octets > limit_octets:
-            return False
+    def change(self, octets: int, limit_octets: int) -> bool:
+        """Hold so many more (or less); False: there is more held than there may be."""
         self.taken_octets += octets
-        return True
-
-    def give_back(self, octets: int) -> None:
-        self.taken_octets -= octets
+        return octets <= 0 or self.taken_octets <= limit_octets

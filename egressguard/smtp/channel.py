@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol
 
 from egressguard.mail.reply import Reply
+from egressguard.smtp.chunked import ChunkedData
+from egressguard.smtp.intake import Intake
 
 
 class Channel(Protocol):
@@ -21,8 +23,14 @@ class Channel(Protocol):
         """Send and wait for one line of an AUTH exchange."""
         ...
 
-    async def receive_message(self) -> bytes | Reply:
-        """Read to the final dot: the content, or the refusal of it."""
+    def new_intake(self) -> Intake: ...
+
+    async def receive_data(self, intake: Intake) -> None:
+        """Read to the final dot; `intake.refusal` says what is wrong with it."""
+        ...
+
+    async def receive_chunk(self, size_octets: int, data: ChunkedData | None, intake: Intake | None) -> None:
+        """Read exactly so many octets; None = drop them."""
         ...
 
     async def start_tls(self) -> None:
@@ -33,8 +41,8 @@ class Channel(Protocol):
         """Within its time limit."""
         ...
 
-    async def commit(self, question: Coroutine[Any, Any, Reply]) -> Reply:
-        """Run to the end whatever becomes of the client."""
+    async def commit(self, question: Coroutine[Any, Any, Reply], intake: Intake) -> Reply:
+        """Run to the end whatever becomes of the client, and close the intake then."""
         ...
 
     async def pause(self, seconds: float) -> None: ...

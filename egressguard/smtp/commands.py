@@ -57,6 +57,7 @@ class Mail:
     size_octets: int | None = None
     body_8bit: bool = False
     smtputf8: bool = False
+    binary: bool = False
 
 
 def parse_command(line: bytes) -> Command:

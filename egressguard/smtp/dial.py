@@ -1,4 +1,4 @@
-"""From an address to a greeted, EHLO'd and, where it is asked for, encrypted connection.
+"""From an address to a host that is greeted, EHLO'd, encrypted and logged in to, where these are asked for.
 
 Contract
     Whatever goes wrong before a transaction is ConnectionFailed with a transient outcome: a host that does not want
@@ -20,6 +20,7 @@ from typing import Literal
 import aiosmtplib
 
 from egressguard.mail.outcome import Outcome, transient
+from egressguard.smtp.host_wire import HostWire
 
 TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
 
@@ -52,42 +53,31 @@ class TlsFailed(ConnectionFailed):
     """The host answers, but TLS with it does not work."""
 
 
-class Connection:
-    """What a transaction may do with a connection. Raises aiosmtplib.SMTPException when it is lost or silent."""
+class Host:
+    """A host that is ready for transactions: what it offers, and the wire to it."""
 
-    def __init__(self, client: aiosmtplib.SMTP, address: str, *, encrypted: bool) -> None:
-        self._client = client
+    def __init__(self, client: aiosmtplib.SMTP, address: str, *, encrypted: bool, verified: bool) -> None:
+        assert isinstance(client.transport, asyncio.Transport)
         self.address = address
         self.encrypted = encrypted
+        self.verified = verified
+        self.transactions = 0
+        self.greeted_at = asyncio.get_running_loop().time()
+        self._extensions = {name.lower(): str(value or "").strip() for name, value in client.esmtp_extensions.items()}
+        self.wire = HostWire(client.transport)  # aiosmtplib has done its part
 
     def offers(self, extension: str) -> bool:
-        return self._client.supports_extension(extension)
+        return extension in self._extensions
 
     def parameter(self, extension: str) -> str:
         """What the host said behind an extension's keyword, or ""."""
-        return str(self._client.esmtp_extensions.get(extension) or "").strip()
-
-    async def command(self, line: bytes, timeout_seconds: float) -> tuple[int, str]:
-        """Send one line. aiosmtplib's mail() and rcpt() would parse the address anew and drop parts of it."""
-        reply = await self._client.execute_command(line, timeout=timeout_seconds)
-        return reply.code, reply.message
-
-    async def data(self, content: bytes, timeout_seconds: float) -> tuple[int, str]:
-        """Raises SMTPDataError for any reply but 354 and 250."""
-        reply = await self._client.data(content, timeout=timeout_seconds)
-        return reply.code, reply.message
-
-    async def log_in(self, user: str, password: str, timeout_seconds: float) -> None:
-        await self._client.login(user.encode(), password.encode(), timeout=timeout_seconds)
-
-    def close(self) -> None:
-        self._client.close()
+        return self._extensions.get(extension, "")
 
 
 async def open_connection(
     peer: Peer, address: str, ehlo_name: str, connect_seconds: float, command_seconds: float, *, encrypt: bool
-) -> Connection:
-    """Dial `address`, read the greeting, say EHLO, start TLS. Raises ConnectionFailed, TlsFailed."""
+) -> Host:
+    """Dial `address`, read the greeting, say EHLO, start TLS, log in. Raises ConnectionFailed, TlsFailed."""
     context = _tls_context(peer) if encrypt else None
     implicit = peer.tls == "implicit"
     sock = await _dial(peer, address, connect_seconds)
@@ -102,12 +92,13 @@ async def open_connection(
     )
     try:
         encrypted = await _set_up(client, peer, context)
+        await _log_in(client, peer, address, command_seconds, encrypted=encrypted)
+        return Host(client, address, encrypted=encrypted, verified=encrypted and peer.tls != "opportunistic")
     except BaseException as wrong:
         client.close()
         if isinstance(wrong, aiosmtplib.SMTPException | OSError):
             raise _explained(wrong, peer, address) from wrong
         raise
-    return Connection(client, address, encrypted=encrypted)
 
 
 async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext | None) -> bool:
@@ -126,6 +117,26 @@ async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext |
     except (aiosmtplib.SMTPException, OSError) as wrong:
         raise TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name)) from wrong
     return True
+
+
+async def _log_in(
+    client: aiosmtplib.SMTP, peer: Peer, address: str, timeout_seconds: float, *, encrypted: bool
+) -> None:
+    """Where the rules have a user. What goes wrong here is ours to mend, so it is transient."""
+    if peer.user is None or peer.password is None:
+        return
+    if not encrypted and not (peer.tls == "none" and is_loopback(address)):
+        words = "the connection has no TLS, so the password was not sent"
+        raise ConnectionFailed(transient("4.7.0", words, peer.name))
+    try:
+        await client.login(peer.user.encode(), peer.password.encode(), timeout=timeout_seconds)
+    except aiosmtplib.SMTPAuthenticationError as refused:
+        words = " ".join(f"the login was refused: {refused.code} {refused.message}".split())[:400]
+        raise ConnectionFailed(transient("4.7.8", words, peer.name)) from refused
+    except aiosmtplib.SMTPServerDisconnected:
+        raise
+    except aiosmtplib.SMTPException as wrong:
+        raise ConnectionFailed(transient("4.7.0", f"no way to log in: {wrong}", peer.name)) from wrong
 
 
 async def _greet(client: aiosmtplib.SMTP) -> None:

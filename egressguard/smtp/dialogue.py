@@ -10,6 +10,7 @@ Contract
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -18,20 +19,33 @@ from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
 from egressguard.smtp.auth import EXCHANGES, Authenticator, Credentials, ExchangeFailed
 from egressguard.smtp.channel import Channel
+from egressguard.smtp.chunked import ChunkedData
 from egressguard.smtp.commands import Command, Mail, Refusal, parse_command, parse_helo, parse_mail, parse_rcpt
 from egressguard.smtp.hooks import SessionFacts, SessionHooks, Stage
+from egressguard.smtp.intake import Intake
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.store.content import Content
 
 
 @dataclass(slots=True)
 class Transaction:
     mail: Mail
     forward_paths: dict[str, None] = field(default_factory=dict)  # each once, in their order
+    chunks: Chunks | None = None
 
-    def envelope(self, content: bytes) -> Envelope:
-        body_8bit = self.mail.body_8bit or not content.isascii()
+    def envelope(self, content: Content) -> Envelope:
+        body_8bit = self.mail.body_8bit or not content.is_ascii
         return Envelope(self.mail.reverse_path, tuple(self.forward_paths), self.mail.smtputf8, body_8bit)
+
+
+class Chunks:
+    """A message that comes in BDAT chunks, between the first and the last."""
+
+    def __init__(self, transaction: Transaction, intake: Intake, limit_octets: int) -> None:
+        self.intake = intake
+        self.data = ChunkedData(limit_octets, binary=transaction.mail.binary)
+        intake.judged_by(self.data)
 
 
 _STAGE_OF: dict[str, Stage] = {
@@ -42,7 +56,9 @@ _STAGE_OF: dict[str, Stage] = {
     "MAIL": "mail",
     "RCPT": "rcpt",
     "DATA": "data",
+    "BDAT": "data",
 }
+_BDAT = re.compile(r"([0-9]{1,15})(?: (LAST))?", re.IGNORECASE)
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS"})
 """A browser talked into talking to us: nothing it says further may be taken for SMTP."""
 _IDLE = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO", "MAIL"})
@@ -82,6 +98,7 @@ class Dialogue:
             "MAIL": self._mail,
             "RCPT": self._rcpt,
             "DATA": self._data,
+            "BDAT": self._bdat,
             "RSET": self._rset,
             "NOOP": _always(replies.OK),
             "HELP": _always(replies.HELP),
@@ -89,6 +106,10 @@ class Dialogue:
             "EXPN": _always(replies.NOT_IMPLEMENTED),
             "QUIT": self._quit,
         }
+
+    def close(self) -> None:
+        """The session is over: nothing of an unfinished message stays."""
+        self._forget_transaction()
 
     @property
     def greeting(self) -> Reply:
@@ -155,11 +176,11 @@ class Dialogue:
 
     async def _ehlo(self, argument: str) -> Reply:
         self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=True)
-        self._transaction = None
+        self._forget_transaction()
         return Reply(250, "", "\n".join([self._settings.hostname, *self._extensions()]))
 
     def _extensions(self) -> list[str]:
-        lines = [f"SIZE {self._settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING"]
+        lines = [f"SIZE {self._settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING", "CHUNKING"]
         lines.append("ENHANCEDSTATUSCODES")
         if self._offers_starttls and not self.facts.tls:
             lines.append("STARTTLS")
@@ -169,7 +190,7 @@ class Dialogue:
 
     async def _helo(self, argument: str) -> Reply:
         self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=False)
-        self._transaction = None
+        self._forget_transaction()
         return Reply(250, "", self._settings.hostname)
 
     async def _starttls(self, argument: str) -> Reply | None:
@@ -183,7 +204,7 @@ class Dialogue:
             self.closing = True
             raise Refusal(replies.EARLY_INPUT)
         await self._channel.start_tls()
-        self._transaction = None
+        self._forget_transaction()
         self.facts = dataclasses.replace(self.facts, helo="", esmtp=False, tls=True, user=None)
         return None
 
@@ -236,6 +257,8 @@ class Dialogue:
         mail = parse_mail(argument, extended=self.facts.esmtp, offers_auth=self._offers_auth)
         if mail.size_octets is not None and mail.size_octets > self._settings.max_message_octets:
             raise Refusal(replies.TOO_BIG)
+        if not self._hooks.has_room(mail.size_octets or 0):
+            raise Refusal(replies.NO_ROOM)
         self._transaction = Transaction(mail)
         return replies.OK
 
@@ -251,6 +274,8 @@ class Dialogue:
         transaction = self._transaction
         if transaction is None:
             raise Refusal(replies.MAIL_FIRST)
+        if transaction.chunks is not None:
+            raise Refusal(replies.CHUNKS_ONLY)
         path = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
         if path in transaction.forward_paths:
             return replies.OK
@@ -274,19 +299,61 @@ class Dialogue:
             raise Refusal(replies.MAIL_FIRST)
         if not transaction.forward_paths:
             raise Refusal(replies.NO_RECIPIENTS)
+        if transaction.chunks is not None or transaction.mail.binary:
+            raise Refusal(replies.CHUNKS_ONLY)
         await self._channel.send(replies.START_DATA)
         self._transaction = None
-        content = await self._channel.receive_message()
+        intake = self._channel.new_intake()
+        try:
+            await self._channel.receive_data(intake)
+        except BaseException:
+            intake.close()
+            raise
+        return await self._take(transaction, intake)
+
+    async def _bdat(self, argument: str) -> Reply:
+        match = _BDAT.fullmatch(argument)
+        limit = self._settings.max_message_octets
+        if match is None or int(match[1]) > 2 * limit + 1024 * 1024:
+            self.closing = True  # where the next command begins cannot be known, or is too far away
+            raise Refusal(replies.BAD_BDAT if match is None else replies.TOO_BIG)
+        size, transaction = int(match[1]), self._transaction
+        if transaction is None or not transaction.forward_paths:
+            await self._channel.receive_chunk(size, None, None)
+            raise Refusal(replies.MAIL_FIRST if transaction is None else replies.NO_RECIPIENTS)
+        chunks = transaction.chunks
+        if chunks is None:
+            chunks = transaction.chunks = Chunks(transaction, self._channel.new_intake(), limit)
+        await self._channel.receive_chunk(size, chunks.data, chunks.intake)
+        if match[2]:
+            chunks.data.end()
+            self._transaction = None
+            return await self._take(transaction, chunks.intake)
+        if (refusal := chunks.intake.refusal) is not None:
+            self._forget_transaction()
+            return self.refuse("data", refusal, transaction.mail.reverse_path)
+        return Reply(250, "2.0.0", f"{size} octets received")
+
+    async def _take(self, transaction: Transaction, intake: Intake) -> Reply:
+        """The message is here; whatever it comes to, the intake is closed."""
+        content = await intake.content()
         if isinstance(content, Reply):
+            intake.close()
             return self.refuse("data", content, transaction.mail.reverse_path)
-        self._metrics.size.observe(len(content))
+        self._metrics.size.observe(content.size_octets)
         self._idle_commands = 0
-        return await self._channel.commit(self._hooks.on_message(self.facts, transaction.envelope(content), content))
+        question = self._hooks.on_message(self.facts, transaction.envelope(content), content)
+        return await self._channel.commit(question, intake)
+
+    def _forget_transaction(self) -> None:
+        if self._transaction is not None and self._transaction.chunks is not None:
+            self._transaction.chunks.intake.close()
+        self._transaction = None
 
     async def _rset(self, argument: str) -> Reply:
         if argument:
             raise Refusal(replies.NO_ARGUMENT)
-        self._transaction = None
+        self._forget_transaction()
         return replies.OK
 
     async def _quit(self, argument: str) -> Reply:

@@ -4,62 +4,61 @@ Contract
     Pure; the result is the same however the octets are cut into chunks.
     The end is CRLF "." CRLF and nothing else. A bare CR, a bare LF or a NUL anywhere before it is a fault of the
     whole message (SMTP smuggling): it is read to its end, so that no part of it is ever taken for commands.
-    After a fault or an overrun no content is kept.
+    After a fault or an overrun no content comes out.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 _END = b"\r\n.\r\n"
 
 
+class Fed(NamedTuple):
+    """`content` is a part of the message without dot-stuffing; `rest` what stands behind its end, None: no end yet."""
+
+    content: bytes
+    rest: bytes | None
+
+
 class DottedData:
-    """Feed chunks until `feed` returns the octets behind the end. Then `content`, `malformed`, `too_big` hold."""
+    """Feed chunks until there is a `rest`. Then `malformed`, `too_big` hold."""
 
     def __init__(self, limit_octets: int) -> None:
         self._limit_octets = limit_octets
         self._undecided = b"\r\n"  # the line before the first one: an end may stand right at the start
         self._at_start = True
-        self._dropped = False
-        self.content = bytearray()
         self.malformed = False
         self.too_big = False
         self.received_octets = 0
+        self.content_octets = 0
 
-    def drop(self) -> None:
-        """Keep nothing of it from here on; the end is still looked for."""
-        self._dropped = True
-        self.content.clear()
-
-    def feed(self, chunk: bytes) -> bytes | None:
-        """None: the end has not come; else what stood behind it."""
+    def feed(self, chunk: bytes) -> Fed:
         octets = self._undecided + chunk
         end = octets.find(_END)
         if end >= 0:
             rest = octets[end + len(_END) :]
             self.received_octets += len(chunk) - len(rest)
-            self._keep(octets[: end + 2])
-            return rest
+            return Fed(self._checked(octets[: end + 2]), rest)
         self.received_octets += len(chunk)
         cut = _safe_cut(octets)
-        self._keep(octets[:cut])
         self._undecided = octets[cut:]
-        return None
+        return Fed(self._checked(octets[:cut]), None)
 
-    def _keep(self, octets: bytes) -> None:
+    def _checked(self, octets: bytes) -> bytes:
+        """What of it is content."""
         if not octets:
-            return
-        if not self.malformed and _is_malformed(octets):
+            return b""
+        if not self.malformed and is_malformed(octets):
             self.malformed = True
         lines = octets.replace(b"\r\n.", b"\r\n")
         if self._at_start:
             lines = lines[2:]
             self._at_start = False
-        if len(self.content) + len(lines) > self._limit_octets:
+        self.content_octets += len(lines)
+        if self.content_octets > self._limit_octets:
             self.too_big = True
-        if self.malformed or self.too_big or self._dropped:
-            self.content.clear()
-        else:
-            self.content += lines
+        return b"" if self.malformed or self.too_big else lines
 
 
 def _safe_cut(octets: bytes) -> int:
@@ -72,6 +71,7 @@ def _safe_cut(octets: bytes) -> int:
     return cut
 
 
-def _is_malformed(octets: bytes) -> bool:
+def is_malformed(octets: bytes) -> bool:
+    """Whether whole lines hold a bare CR, a bare LF or a NUL."""
     pairs = octets.count(b"\r\n")
     return octets.count(b"\r") != pairs or octets.count(b"\n") != pairs or b"\0" in octets

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import socket
 import ssl
@@ -23,18 +24,22 @@ from aiosmtpd.smtp import SMTP
 from egressguard.mail.reply import Reply
 from egressguard.net.flow import plain_address
 from egressguard.smtp import replies
+from egressguard.smtp.chunked import ChunkedData
 from egressguard.smtp.commands import AUTH_OCTETS
 from egressguard.smtp.dialogue import Dialogue
 from egressguard.smtp.dotted import DottedData
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.house import Entrance, House
+from egressguard.smtp.intake import Intake
 from egressguard.smtp.origin import original_destination
 from egressguard.smtp.replies import render_reply
-from egressguard.smtp.wire import CHUNK_OCTETS, BadLine, LineTooLong, Wire
+from egressguard.smtp.wire import BadLine, LineTooLong, Wire
 
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 1
+REPLIES_OCTETS = 16 * 1024
+"""So much of the replies to a pipelined group waits for the rest of it."""
 
 
 class SessionOver(Exception):
@@ -46,11 +51,10 @@ class SessionOver(Exception):
 
 
 class Engine(SMTP):
-    """aiosmtpd's SMTP gives the stream, the transport and their life cycle; commands never reach its methods."""
-
-    line_length_limit = CHUNK_OCTETS  # of the stream: it stops reading the socket at twice this
+    """aiosmtpd's SMTP gives session, task, output and their life cycle; commands never reach its methods."""
 
     def __init__(self, house: House, entrance: Entrance) -> None:
+        """One that serves nobody: `copied` makes one for each connection."""
         settings = house.settings
         super().__init__(None, hostname=settings.hostname, ident="ESMTP", loop=asyncio.get_running_loop())
         self.command_size_limits = {}  # aiosmtpd's is shared by all sessions of the process
@@ -59,7 +63,18 @@ class Engine(SMTP):
         self._settings = settings
         self._facts: SessionFacts | None = None  # set while admitted
         self._over_tls = False
-        self._held_octets = 0
+        self._unsent: list[bytes] = []
+        self._unsent_octets = 0
+
+    def copied(self) -> Engine:
+        """For a new connection. (aiosmtpd's __init__ looks through all its methods: half a millisecond each time.)"""
+        engine = copy.copy(self)
+        engine._settings = self._house.settings
+        engine._unsent = []
+        asyncio.StreamReaderProtocol.__init__(
+            engine, asyncio.StreamReader(loop=self.loop), engine._cb_client_connected, loop=self.loop
+        )
+        return engine
 
     # The connection's life, as asyncio tells it.
 
@@ -76,8 +91,8 @@ class Engine(SMTP):
             return
         self._facts = facts
         _send_at_once(transport)
+        self._wire = Wire(self._pause_reading)
         super().connection_made(transport)  # starts _handle_client
-        self._wire = Wire(self._reader)
         assert self._handler_coroutine is not None
         self._house.joined(self, self._handler_coroutine)
 
@@ -92,23 +107,34 @@ class Engine(SMTP):
 
     def data_received(self, data: bytes) -> None:
         if self._facts is not None:
-            super().data_received(data)
+            self._wire.feed(data)
 
     def eof_received(self) -> bool:
         """The client has said all it will say. What it said is still answered; aiosmtpd would cancel everything."""
         if self._facts is None:
             return False
-        self._reader.feed_eof()
+        self._wire.feed_eof()
         return not self._over_tls
 
     def connection_lost(self, error: Exception | None) -> None:
         """The session's task is not cancelled: it notices when it next reads or writes."""
         if self._facts is not None:
             asyncio.StreamReaderProtocol.connection_lost(self, error)
+            self._wire.lose(error)
             self.transport = None
+
+    def _pause_reading(self, pause: bool) -> None:
+        transport = self.transport
+        if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+            transport.pause_reading() if pause else transport.resume_reading()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """aiosmtpd's one timer for everything is not used: each wait has its own."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left; its commit may still be under way."""
+        return self._wire.is_ended
 
     def stop_soon(self) -> None:
         self._wire.hurry()
@@ -127,7 +153,7 @@ class Engine(SMTP):
             log.exception("a session failed")
             await self._say_last(replies.TROUBLE)
         finally:
-            self._release_octets()
+            self._wire.close()
             self._writer.close()
             self._house.left(self, self._facts.client)
 
@@ -136,6 +162,12 @@ class Engine(SMTP):
             await self._upgrade()
             facts = replace(facts, tls=True)
         dialogue = self._new_dialogue(facts)
+        try:
+            await self._converse(dialogue)
+        finally:
+            dialogue.close()
+
+    async def _converse(self, dialogue: Dialogue) -> None:
         reply: Reply | None = dialogue.greeting
         await self.send(dialogue.greeting)
         ends_at = self.loop.time() + self._settings.session_seconds
@@ -146,7 +178,10 @@ class Engine(SMTP):
                 raise SessionOver(replies.TIMED_OUT)
             reply = await dialogue.answer(await self._line())
             if reply is not None:
-                await self.send(reply)
+                self._write(reply)
+                if not self._wire.has_line():
+                    await self._flush()
+        await self._flush()
         if reply is not None and reply.code != 221:
             await self._linger()
 
@@ -187,7 +222,7 @@ class Engine(SMTP):
         self._writer.write_eof()
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while await self._wire.chunk(LINGER_SECONDS) is not None:
+                while await self._wire.piece(LINGER_SECONDS) is not None:
                     pass
 
     # What the dialogue asks of the wire (dialogue.Channel).
@@ -196,9 +231,28 @@ class Engine(SMTP):
         return self._wire.has_input()
 
     async def send(self, reply: Reply) -> None:
-        self._writer.write(render_reply(reply))
-        async with asyncio.timeout(self._settings.command_seconds):
-            await self._writer.drain()
+        self._write(reply)
+        await self._flush()
+
+    def _write(self, reply: Reply) -> None:
+        """The replies to a pipelined group travel together (RFC 2920 s3.2)."""
+        octets = render_reply(reply)
+        self._unsent.append(octets)
+        self._unsent_octets += len(octets)
+        if self._unsent_octets > REPLIES_OCTETS:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._unsent:
+            self._writer.write(b"".join(self._unsent))
+            self._unsent.clear()
+            self._unsent_octets = 0
+
+    async def _flush(self) -> None:
+        self._hand_over()
+        if self._paused:  # type: ignore[attr-defined]  # asyncio's FlowControlMixin: the client does not read
+            async with asyncio.timeout(self._settings.command_seconds):
+                await self._writer.drain()
 
     async def ask(self, reply: Reply) -> bytes:
         await self.send(reply)
@@ -239,10 +293,12 @@ class Engine(SMTP):
             log.error("a recipient could not be judged in time")
             return replies.TROUBLE
 
-    async def commit(self, question: Coroutine[Any, Any, Reply]) -> Reply:
-        octets, self._held_octets = self._held_octets, 0
+    def new_intake(self) -> Intake:
+        return Intake(self._house.new_draft, self._house.buffered, self._settings.max_buffered_octets)
+
+    async def commit(self, question: Coroutine[Any, Any, Reply], intake: Intake) -> Reply:
         task = self._house.own(question)
-        task.add_done_callback(lambda _: self._house.buffered.give_back(octets))
+        task.add_done_callback(lambda _: intake.close())
         try:
             async with asyncio.timeout(self._settings.message_hook_seconds):
                 return await asyncio.shield(task)
@@ -250,52 +306,44 @@ class Engine(SMTP):
             log.error("a message could not be taken in time; it may still be")
             return replies.TROUBLE
 
-    async def receive_message(self) -> bytes | Reply:
+    async def receive_data(self, intake: Intake) -> None:
         data = DottedData(self._settings.max_message_octets)
+        intake.judged_by(data)
         try:
             async with asyncio.timeout(self._settings.data_seconds):
-                has_room = await self._receive(data)
+                await self._receive(data, intake)
         except TimeoutError:
             raise SessionOver(replies.TIMED_OUT) from None
-        refusal = _refusal_of(data, has_room=has_room)
-        if refusal is None:
-            return bytes(data.content)
-        self._release_octets()
-        return refusal
 
-    async def _receive(self, data: DottedData) -> bool:
-        """Read to the end; False = there was no memory for it and the content is gone."""
-        has_room = True
+    async def _receive(self, data: DottedData, intake: Intake) -> None:
+        """Read to the end, wherever it is: what does not end is cut."""
         rest: bytes | None = None
         while rest is None:
-            chunk = await self._wire.chunk(self._settings.data_chunk_seconds)
-            if chunk is None:  # cut before the final dot: there is no message
-                raise SessionOver
-            has_room = has_room and self._hold_octets(len(chunk))
-            rest = data.feed(chunk)
-            if not has_room:
-                data.drop()
+            content, rest = data.feed(await self._piece(None))
+            await intake.add(content)
             if data.received_octets > 2 * self._settings.max_message_octets + 1024 * 1024:
-                raise SessionOver(replies.TOO_BIG)  # it does not end
-        self._wire.unread(rest)
-        return has_room
+                raise SessionOver(replies.TOO_BIG)
+        if rest:
+            self._wire.unread(rest)
 
-    def _hold_octets(self, octets: int) -> bool:
-        held = self._house.buffered.take(octets, self._settings.max_buffered_octets)
-        self._held_octets += octets if held else 0
-        return held
+    async def receive_chunk(self, size_octets: int, data: ChunkedData | None, intake: Intake | None) -> None:
+        try:
+            async with asyncio.timeout(self._settings.data_seconds):
+                while size_octets:
+                    piece = await self._piece(size_octets)
+                    size_octets -= len(piece)
+                    if data is not None and intake is not None:
+                        await intake.add(data.feed(piece))
+        except TimeoutError:
+            raise SessionOver(replies.TIMED_OUT) from None
 
-    def _release_octets(self) -> None:
-        self._house.buffered.give_back(self._held_octets)
-        self._held_octets = 0
-
-
-def _refusal_of(data: DottedData, *, has_room: bool) -> Reply | None:
-    if data.malformed:
-        return replies.BAD_DATA
-    if data.too_big:
-        return replies.TOO_BIG
-    return None if has_room else replies.NO_ROOM
+    async def _piece(self, limit_octets: int | None) -> bytes:
+        if not self._wire.has_input():
+            await self._flush()
+        piece = await self._wire.piece(self._settings.data_chunk_seconds, limit_octets)
+        if piece is None:  # cut before the end: there is no message
+            raise SessionOver
+        return piece
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.net.flow import IPAddress
+from egressguard.store.content import Content
 
 Kind = Literal["smtp", "submission", "submissions"]
 Stage = Literal["connect", "helo", "tls", "auth", "mail", "rcpt", "data", "other"]
@@ -45,14 +46,20 @@ class SessionFacts:
 
 
 class SessionHooks(Protocol):
+    def has_room(self, size_octets: int) -> bool:
+        """MAIL: whether there is room for a message of this declared size (0 = none was)."""
+        ...
+
     async def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply:
         """RCPT: a positive reply takes the recipient. `size_octets` is what MAIL declared."""
         ...
 
-    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
-        """The final dot: `content` has CRLF line ends and no dot-stuffing."""
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply:
+        """The end of a message: `content` has no dot-stuffing, and CRLF line ends unless it is binary.
+
+        Its file, if it has one, is gone when this returns, unless it was moved away."""
         ...
 
     def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:

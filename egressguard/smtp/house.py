@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.hooks import Kind, SessionHooks
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.store.draft import Draft
 
 
 class Session(Protocol):
@@ -32,6 +33,7 @@ class House(Protocol):
     tls_context: ssl.SSLContext | None
     authenticator: Authenticator | None
     buffered: Budget
+    new_draft: Callable[[], Draft]
     stopping: bool
 
     def admit(self, client: IPAddress) -> bool:

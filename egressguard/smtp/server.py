@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from egressguard.smtp.house import Entrance, Session
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import server_context
+from egressguard.store.draft import Draft
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,10 @@ class SmtpServer:
         tls_context: ssl.SSLContext | None,
         authenticator: Authenticator | None,
         registry: CollectorRegistry,
+        new_draft: Callable[[], Draft],
     ) -> None:
         self.hooks = hooks
+        self.new_draft = new_draft
         self.settings = settings
         self.tls_context = tls_context
         self.authenticator = authenticator
@@ -67,9 +70,10 @@ class SmtpServer:
         entrance = Entrance(listener_name, listener.kind)
         self.metrics.listening(listener_name)
         loop = asyncio.get_running_loop()
+        engine = Engine(self, entrance)
         for sock in sockets:
             sock.setblocking(False)
-            self._servers.append(await loop.create_server(lambda: Engine(self, entrance), sock=sock, backlog=BACKLOG))
+            self._servers.append(await loop.create_server(engine.copied, sock=sock, backlog=BACKLOG))
 
     def reload_certificate(self, certificate: Path, private_key: Path) -> None:
         """New handshakes use the new pair. Raises OSError (ssl.SSLError among them): then the old one stays."""

@@ -1,16 +1,19 @@
-"""Lines and chunks from a stream, with CRLF meant strictly and every wait bounded.
+"""What a client sends, as lines and pieces: CRLF meant strictly, every wait bounded, little in memory.
 
 Contract
     A line ends with CRLF. A bare CR, a bare LF or a NUL in it is BadLine: what follows cannot be trusted any more.
-    A line has one deadline, however slowly its octets drip; a chunk of data has its own each time.
+    A line has one deadline, however slowly its octets drip; a piece of data has its own each time.
     None means the client has closed its side; a line it left unfinished is dropped.
+    Above HIGH_WATER_OCTETS the socket is not read: what a client sends too fast waits in its own machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-CHUNK_OCTETS = 64 * 1024
+HIGH_WATER_OCTETS = 256 * 1024
+"""The more is taken at once, the less a large message costs; so much a client may make us hold."""
 
 
 class BadLine(Exception):
@@ -22,66 +25,145 @@ class LineTooLong(Exception):
 
 
 class Wire:
-    """Reads from an asyncio.StreamReader; keeps what it read too far."""
+    """The protocol feeds it; the session's task takes from it. `pause` stops (True) or resumes reading the socket."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
+    def __init__(self, pause: Callable[[bool], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pause = pause
+        self._paused = False
         self._buffer = bytearray()
-        self._wait: asyncio.Timeout | None = None
+        self._ended = False
+        self._lost: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_line = False
+
+    # From the protocol.
+
+    def feed(self, octets: bytes) -> None:
+        self._buffer += octets
+        if len(self._buffer) > HIGH_WATER_OCTETS and not self._paused:
+            self._paused = True
+            self._pause(True)
+        self._wake()
+
+    def feed_eof(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def lose(self, error: Exception | None) -> None:
+        """The connection is gone. What was read before is still answered."""
+        self._lost = error
+        self.feed_eof()
+
+    def hurry(self) -> None:
+        """End the wait for a line now, with TimeoutError."""
+        if self._in_line and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
+
+    # From the session.
+
+    @property
+    def is_ended(self) -> bool:
+        return self._ended
 
     def has_input(self) -> bool:
-        # StreamReader has no public way to ask this.
-        return bool(self._buffer or self._reader._buffer)  # type: ignore[attr-defined]
+        return bool(self._buffer)
+
+    def has_line(self) -> bool:
+        """Whether `line` would answer at once."""
+        return b"\n" in self._buffer
 
     async def line(self, limit_octets: int, seconds: float) -> bytes | None:
         """One line without CRLF. Raises BadLine, LineTooLong, TimeoutError, ConnectionError."""
+        if (end := self._buffer.find(b"\n")) >= 0:
+            return self._line(end + 1, limit_octets, too_long=False)
+        deadline = self._loop.time() + seconds
+        too_long = False
+        self._in_line = True
         try:
-            async with asyncio.timeout(seconds) as wait:
-                self._wait = wait
-                return await self._line(limit_octets)
+            while True:
+                if len(self._buffer) > limit_octets:
+                    too_long = True
+                    self._take(len(self._buffer))
+                if b"\0" in self._buffer or b"\r" in self._buffer[:-1]:
+                    raise BadLine
+                if not await self._more(deadline):
+                    return None
+                if (end := self._buffer.find(b"\n")) >= 0:
+                    return self._line(end + 1, limit_octets, too_long=too_long)
         finally:
-            self._wait = None
+            self._in_line = False
 
-    async def chunk(self, seconds: float) -> bytes | None:
-        """Whatever is there, at most CHUNK_OCTETS or what was read too far. Raises TimeoutError, ConnectionError."""
-        if self._buffer:
-            octets = bytes(self._buffer)
-            self._buffer.clear()
-            return octets
-        async with asyncio.timeout(seconds):
-            return await self._reader.read(CHUNK_OCTETS) or None
+    async def piece(self, seconds: float, limit_octets: int | None = None) -> bytes | None:
+        """Whatever is there, at most `limit_octets`. Raises TimeoutError, ConnectionError."""
+        if not self._buffer and not await self._more(self._loop.time() + seconds):
+            return None
+        return self._take(len(self._buffer) if limit_octets is None else limit_octets)
 
     def unread(self, octets: bytes) -> None:
         self._buffer[:0] = octets
 
-    def hurry(self) -> None:
-        """End the wait for a line now, with TimeoutError."""
-        if self._wait is not None and not self._wait.expired():
-            self._wait.reschedule(asyncio.get_running_loop().time())
-
-    async def _line(self, limit_octets: int) -> bytes | None:
-        too_long = False
-        while True:
-            end = self._buffer.find(b"\n")
-            if end >= 0:
-                line = self._take(end + 1)
-                if too_long or len(line) > limit_octets:
-                    raise LineTooLong
-                return _without_crlf(line)
-            if len(self._buffer) > limit_octets:
-                too_long = True
-                self._buffer.clear()
-            if b"\0" in self._buffer or b"\r" in self._buffer[:-1]:
-                raise BadLine
-            octets = await self._reader.read(CHUNK_OCTETS)
-            if not octets:
-                return None
-            self._buffer += octets
+    def _line(self, octets: int, limit_octets: int, *, too_long: bool) -> bytes:
+        line = self._take(octets)
+        if too_long or len(line) > limit_octets:
+            raise LineTooLong
+        return _without_crlf(line)
 
     def _take(self, octets: int) -> bytes:
-        line = bytes(self._buffer[:octets])
-        del self._buffer[:octets]
-        return line
+        if octets >= len(self._buffer):
+            taken = bytes(self._buffer)
+            self._buffer = bytearray()  # a large one is given back
+        else:
+            taken = bytes(self._buffer[:octets])
+            del self._buffer[:octets]
+        if self._paused and len(self._buffer) < HIGH_WATER_OCTETS // 2:
+            self._paused = False
+            self._pause(False)
+        return taken
+
+    # Waiting. One timer serves all waits of a connection: it is moved only when it fires too early.
+
+    async def _more(self, deadline: float) -> bool:
+        """Wait for more input than there is; False: there will be none."""
+        if self._lost is not None:
+            raise ConnectionResetError(str(self._lost))
+        if self._ended:
+            return False
+        self._waiter = self._loop.create_future()
+        self._deadline = deadline
+        if self._timer is None or self._timer.when() > deadline:
+            self._set_timer()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        return bool(self._buffer) or not self._ended
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self._waiter.set_exception(TimeoutError())
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _without_crlf(line: bytes) -> bytes:

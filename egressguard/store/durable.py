@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -24,7 +25,12 @@ class Disk:
 
 
 def put(
-    path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o600, disk: type[Disk] = Disk
+    path: Path,
+    content: bytes | Iterable[bytes],
+    *,
+    temporary: Path | None = None,
+    mode: int = 0o600,
+    disk: type[Disk] = Disk,
 ) -> None:
     """Write `content` to `path` durably. `temporary` (same file system) defaults to a hidden neighbour."""
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -37,14 +43,26 @@ def put(
     sync_directory(path.parent, disk)
 
 
-def write_new(path: Path, content: bytes, *, mode: int = 0o600, disk: type[Disk] = Disk) -> None:
-    """Create `path` with `content`, fsynced; on an error nothing stays behind."""
+def keep(temporary: Path, path: Path, *, disk: type[Disk] = Disk) -> None:
+    """Make a file that was written before durable, under its name."""
+    fd = disk.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(temporary, path)
+    sync_directory(path.parent, disk)
+
+
+def write_new(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o600, disk: type[Disk] = Disk) -> None:
+    """Create `path` with `content` (whole or in pieces), fsynced; on an error nothing stays behind."""
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
-            view = memoryview(content)
-            while view:
-                view = view[disk.write(fd, view) :]
+            for piece in (content,) if isinstance(content, bytes) else content:
+                view = memoryview(piece)
+                while view:
+                    view = view[disk.write(fd, view) :]
             disk.fsync(fd)
         finally:
             disk.close(fd)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from egressguard.mail.envelope import Envelope
+from egressguard.mail.envelope import NO_OPTIONS, Envelope, RecipientOptions
 from egressguard.mail.outcome import Outcome
+from egressguard.store.content import Content
 
 
 class SpoolFull(Exception):
@@ -31,11 +32,14 @@ class SpoolBroken(Exception):
 class NewMessage:
     """`content` is header section and body as they leave; `received_at` is seconds since the epoch.
 
-    `via` has the way out of recipients whose rule names one; `held`: nobody tries it until it is released."""
+    `via` has the way out of recipients whose rule names one; `held`: nobody tries it until it is released.
+    `destinations` says for each recipient where it will go, as far as that is known ("" = not yet): a hint by which
+    `claim` passes over those that wait. `leased_until`: its recipients are claimed by whoever puts it, this being the
+    time of their next try should nothing be heard of the first."""
 
     queue_id: str
     envelope: Envelope
-    content: bytes
+    content: Content
     received_at: float
     client: str = ""
     listener: str = ""
@@ -46,6 +50,8 @@ class NewMessage:
     tags: tuple[str, ...] = ()
     via: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     held: bool = False
+    destinations: Mapping[str, str] = field(default_factory=dict)
+    leased_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Due:
     forward_path: str
     attempts: int
     via: tuple[str, ...] = ()
+    options: RecipientOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +76,25 @@ class Claim:
     body_8bit: bool
     recipients: tuple[Due, ...]
     tags: tuple[str, ...] = ()
+    ret: str | None = None
+    envid: str | None = None
+    requiretls: bool = False
+    binary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What an attempt came to. Recipients in `retry_at` wait until then; all others in `outcomes` are finished.
 
-    `notice` is a DSN that is stored in the same transaction, if any of the finished was still there.
+    `notice` is a DSN that is stored in the same transaction, if any of the finished was still there. `destination`
+    is where those in `retry_at` were to go.
     """
 
     queue_id: str
     outcomes: Mapping[str, Outcome]
     retry_at: Mapping[str, float] = field(default_factory=dict)
     notice: NewMessage | None = None
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,30 +115,43 @@ NextAttempt = Callable[[float, int], float]
 
 
 class Spool(Protocol):
+    def has_room(self, size_octets: int) -> bool:
+        """Whether a message of this size would be taken now."""
+        ...
+
     async def put(self, message: NewMessage) -> str:
         """Store; return the queue id (the first one, for a known source_id). Raises SpoolFull, SpoolBroken."""
         ...
 
     async def claim(
-        self, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str] = ()
+        self,
+        now: float,
+        limit: int,
+        next_attempt: NextAttempt,
+        skip: Collection[str] = (),
+        limit_each: int = 1000,
     ) -> Sequence[Claim]:
-        """Take at most `limit` recipients that are due, grouped by message, the longest due first."""
+        """Take at most `limit` recipients that are due, `limit_each` of one destination, grouped by message.
+
+        Those whose destination is in `skip` are passed over."""
         ...
 
-    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float) -> None:
-        """Give back what was claimed and never tried: due again at `now`, and not counted as an attempt."""
+    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float, destination: str = "") -> None:
+        """Give back what was claimed and never tried: due again at `now`, and not counted as an attempt.
+
+        `destination`: where it goes, as we know it now."""
         ...
 
     async def settle(self, settlement: Settlement) -> None:
         """Write down what became of an attempt. Recipients that are gone (deleted meanwhile) are left out."""
         ...
 
-    async def content(self, queue_id: str) -> bytes:
+    async def content(self, queue_id: str) -> Content:
         """The message's octets. Raises KeyError when it is not there any more."""
         ...
 
-    async def next_due(self) -> float | None:
-        """When the first waiting recipient is due, or None."""
+    async def next_due(self, skip: Collection[str] = ()) -> float | None:
+        """When the first waiting recipient is due that `claim` would take, or None."""
         ...
 
     async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:

@@ -61,6 +61,63 @@ MIGRATIONS: Sequence[str] = (
     ALTER TABLE recipient_with_via RENAME TO recipient;
     CREATE INDEX recipient_due ON recipient (state, next_at);
     """,
+    """
+    -- Bodies apart: what asks about messages need not wade through their octets.
+    CREATE TABLE message_with_number (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        reverse_path TEXT NOT NULL,
+        smtputf8 INTEGER NOT NULL,
+        body_8bit INTEGER NOT NULL,
+        binary INTEGER NOT NULL,
+        requiretls INTEGER NOT NULL,
+        ret TEXT,  -- RFC 3461: FULL, HDRS or nothing said
+        envid TEXT,  -- RFC 3461: xtext as it came
+        size_octets INTEGER NOT NULL,
+        received_at REAL NOT NULL,
+        client TEXT NOT NULL,
+        listener TEXT NOT NULL,
+        user TEXT,
+        rule TEXT NOT NULL,
+        policy_revision TEXT NOT NULL,
+        tags TEXT NOT NULL,
+        is_ascii INTEGER NOT NULL,
+        front BLOB  -- what stands before the file body/<last two of id>/<id>; NULL: the octets are in body
+    );
+    INSERT INTO message_with_number
+        SELECT rowid, id, reverse_path, smtputf8, body_8bit, 0, 0, NULL, NULL, size_octets, received_at, client,
+            listener, user, rule, policy_revision, tags, 0, CASE WHEN body IS NULL THEN x'' END FROM message;
+    CREATE TABLE body (
+        number INTEGER PRIMARY KEY,  -- the message's
+        octets BLOB NOT NULL
+    );
+    INSERT INTO body SELECT rowid, body FROM message WHERE body IS NOT NULL;
+    CREATE TABLE recipient_with_options (
+        message_id TEXT NOT NULL REFERENCES message_with_number (id) ON DELETE CASCADE,
+        forward_path TEXT NOT NULL,
+        destination TEXT NOT NULL,  -- where it was to go when it was last looked at (relay.attempt.Way.key)
+        state TEXT NOT NULL CHECK (state IN ('queued', 'trying', 'held')),
+        attempts INTEGER NOT NULL,
+        next_at REAL NOT NULL,
+        last_status TEXT NOT NULL,
+        last_reply TEXT NOT NULL,
+        via TEXT NOT NULL,  -- names of smart hosts or mx, '' = by the routes
+        notify TEXT,  -- RFC 3461: words, NULL = nothing said
+        orcpt TEXT,  -- RFC 3461: addr-type;xtext
+        PRIMARY KEY (message_id, forward_path)
+    ) WITHOUT ROWID;
+    INSERT INTO recipient_with_options
+        SELECT message_id, forward_path, 'mx:' || domain, state, attempts, next_at, last_status, last_reply, via,
+            NULL, NULL FROM recipient;
+    DROP TABLE recipient;
+    DROP TABLE message;
+    ALTER TABLE message_with_number RENAME TO message;
+    ALTER TABLE recipient_with_options RENAME TO recipient;
+    CREATE INDEX message_received ON message (received_at);
+    CREATE INDEX message_in_file ON message (id) WHERE front IS NOT NULL;
+    -- From one destination to the next, however much waits for each.
+    CREATE INDEX recipient_due ON recipient (state, destination, next_at);
+    """,
 )
 """Step N brings version N to N + 1. A step that was released is never changed; add another."""
 
@@ -72,22 +129,29 @@ class SchemaTooNew(Exception):
 def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
     """Open (or make) the spool's file, durable at every commit, and migrate it. Raises SchemaTooNew, sqlite3.Error.
 
-    The lock is exclusive: a second relay on the same spool would deliver everything twice. Checkpoints are the
-    caller's: the automatic ones swallow errors of fsync.
+    Whoever opens it holds the spool's lock. Checkpoints are the caller's: the automatic ones swallow errors of fsync.
     """
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA foreign_keys = OFF")  # a migration that drops a table must not empty those that refer to it
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted body once more
         migrate(db, path, migrations)
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA busy_timeout = 0")  # a reader must not hold up a checkpoint: there will be another
     except BaseException:
         db.close()
         raise
+    return db
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A second connection: looking at a long queue keeps nobody from writing."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
+    db.execute("PRAGMA query_only = ON")
     return db
 
 

@@ -12,15 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import json
 import logging
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from egressguard.store import durable, statements
+from egressguard.store.content import Content
+from egressguard.store.draft import INLINE_OCTETS, Draft
 from egressguard.store.interface import (
     Claim,
     Depth,
@@ -31,19 +36,17 @@ from egressguard.store.interface import (
     SpoolFull,
 )
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
-from egressguard.store.schema import give_back_free_pages, open_database
+from egressguard.store.reader import Reader
+from egressguard.store.schema import give_back_free_pages, open_database, open_for_reading
 from egressguard.store.writer import Writer
 
 __all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
 
 log = logging.getLogger(__name__)
 
-INLINE_OCTETS = 64 * 1024
-"""Larger bodies are files: measured, SQLite BLOBs win below and files above."""
+RETRY_ROWS = 10_000
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-T = TypeVar("T")
 
 
 class SqliteSpool:
@@ -60,23 +63,41 @@ class SqliteSpool:
         for folder in (self._bodies, self._temporary, self._aside):
             folder.mkdir(parents=True, exist_ok=True)
         self._puts: set[asyncio.Task[str]] = set()
-        db = open_database(directory / "spool.sqlite")
+        self._lock = _lock(directory)
         try:
-            durable.sync_directory(directory, disk)
-            self._sweep(db)
+            db = open_database(directory / "spool.sqlite")
+            try:
+                durable.sync_directory(directory, disk)
+                self._sweep(db)
+                self._reader = Reader(open_for_reading(directory / "spool.sqlite"))
+            except BaseException:
+                db.close()
+                raise
         except BaseException:
-            db.close()
+            os.close(self._lock)
             raise
         self._writer = Writer(db)
 
     def close(self) -> None:
         """Commit what waits and end the writer; what is asked later raises SpoolBroken."""
+        self._reader.close()
         self._writer.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     @property
     def broken(self) -> str | None:
         """Why nothing is written any more, or None."""
         return self._writer.broken
+
+    def new_draft(self) -> Draft:
+        """For a message that arrives: what becomes a file lies where `put` can take it over."""
+        return Draft(self._temporary)
+
+    def has_room(self, size_octets: int) -> bool:
+        """Whether a message of that size would be taken now."""
+        return shutil.disk_usage(self._directory).free >= self._reserve_octets + size_octets
 
     async def put(self, message: NewMessage) -> str:
         """Store one message; return its queue id (the first one of its source_id).
@@ -85,7 +106,13 @@ class SqliteSpool:
         """
         if not is_queue_id(message.queue_id) or not message.envelope.forward_paths:
             raise ValueError("a message needs a queue id and at least one recipient")
-        putting = asyncio.create_task(self._put(message))
+        self._writer.refuse_if_broken()
+        if not self.has_room(message.content.size_octets):
+            await self._writer.tidy()
+            raise SpoolFull(f"less than {self._reserve_octets} octets would stay free")
+        if message.content.file is None and message.content.size_octets <= INLINE_OCTETS:
+            return await self._insert(message, message.content.whole())
+        putting = asyncio.create_task(self._put_file(message))
         self._puts.add(putting)
         putting.add_done_callback(self._put_ended)
         return await asyncio.shield(putting)
@@ -95,15 +122,11 @@ class SqliteSpool:
         if not putting.cancelled():
             putting.exception()  # whoever asked may be gone; nobody else wants to know
 
-    async def _put(self, message: NewMessage) -> str:
-        self._writer.refuse_if_broken()
-        await self._refuse_if_full(len(message.content))
-        if len(message.content) <= INLINE_OCTETS:
-            return await self._insert(message, message.content)
+    async def _put_file(self, message: NewMessage) -> str:
         path = self._body_path(message.queue_id)
-        await asyncio.to_thread(self._write_body, path, message)
+        content = await asyncio.to_thread(self._write_body, path, message)
         try:
-            stored = await self._insert(message, None)
+            stored = await self._insert(replace(message, content=content), None)
         except SpoolBroken:
             raise  # whether the row reached the disk is unknown: the sweep at the next start decides
         except BaseException:
@@ -118,34 +141,47 @@ class SqliteSpool:
         return await self._writer.submit(lambda db: statements.insert_message(db, message, body), size)
 
     async def claim(
-        self, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str] = ()
+        self,
+        now: float,
+        limit: int,
+        next_attempt: NextAttempt,
+        skip: Collection[str] = (),
+        limit_each: int = 1000,
     ) -> Sequence[Claim]:
-        return await self._writer.submit(lambda db: statements.claim_due(db, now, limit, next_attempt, skip_domains))
+        first = await self._reader.ask(lambda db: statements.first_due(db, skip, limit))
+        places = [name for name, due in first if due <= now]
+        if not places:
+            return []
+        return await self._writer.submit(
+            lambda db: statements.claim_due(db, now, limit, next_attempt, places, limit_each)
+        )
 
-    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float) -> None:
-        await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now))
+    async def unclaim(self, queue_id: str, forward_paths: Collection[str], now: float, destination: str = "") -> None:
+        await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now, destination))
 
     async def settle(self, settlement: Settlement) -> None:
         if await self._writer.submit(lambda db: statements.settle(db, settlement)):
-            await asyncio.to_thread(self._body_path(settlement.queue_id).unlink, missing_ok=True)
+            await self._remove_body(settlement.queue_id)
 
-    async def content(self, queue_id: str) -> bytes:
-        """The message's octets. Raises KeyError when it is not there, OSError when it cannot be read."""
-        query = "SELECT body FROM message WHERE id = ?"
-        row = await self._read(lambda db: db.execute(query, (queue_id,)).fetchone())
-        if row is None:
+    async def content(self, queue_id: str) -> Content:
+        """The message's octets. Raises KeyError when it is not there."""
+        path = self._body_path(queue_id)
+        content = await self._reader.ask(lambda db: statements.content_of(db, queue_id, path))
+        if content is None:
             raise KeyError(queue_id)
-        if row[0] is not None:
-            return bytes(row[0])
-        return await asyncio.to_thread(self._body_path(queue_id).read_bytes)
+        return content
 
-    async def next_due(self) -> float | None:
-        return await self._read(statements.next_due)
+    async def next_due(self, skip: Collection[str] = ()) -> float | None:
+        first = await self._reader.ask(lambda db: statements.first_due(db, skip, 1))
+        return first[0][1] if first else None
 
     async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:
-        return await self._read(lambda db: statements.list_rows(db, limit, queue_id))
+        return await self._reader.ask(lambda db: statements.list_rows(db, limit, queue_id))
 
     async def retry_now(self, queue_id: str | None, now: float) -> int:
+        if queue_id is None:
+            while await self._writer.submit(lambda db: statements.make_due(db, now, RETRY_ROWS)):
+                pass  # a step at a time: what else is written need not wait for a million rows
         return await self._writer.submit(lambda db: statements.retry_now(db, queue_id, now))
 
     async def hold(self, queue_id: str) -> int:
@@ -157,37 +193,42 @@ class SqliteSpool:
     async def delete(self, queue_id: str) -> bool:
         deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id))
         if deleted:
-            await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
+            await self._remove_body(queue_id)
         return deleted
 
     async def depth(self) -> Depth:
-        return await self._read(statements.depth)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._writer.submit(work, writes=False)
+        return await self._reader.ask(statements.depth)
 
     def _body_path(self, queue_id: str) -> Path:
         return self._bodies / queue_id[-2:] / queue_id
 
-    def _write_body(self, path: Path, message: NewMessage) -> None:
-        """The file whole and under its name, before any row speaks of it."""
+    async def _remove_body(self, queue_id: str) -> None:
+        """Its file, if it had one: nothing there is the usual case, and quick to see."""
+        path = self._body_path(queue_id)
+        if path.exists():
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _write_body(self, path: Path, message: NewMessage) -> Content:
+        """The file whole, durable and under its name, before any row speaks of it; return what the row will say."""
         try:
             if not path.parent.exists():
                 path.parent.mkdir(exist_ok=True)
                 durable.sync_directory(self._bodies, self._disk)
-            temporary = self._temporary / message.queue_id
-            durable.put(path, message.content, temporary=temporary, disk=self._disk)
+            return self._take_over(path, message)
         except OSError as wrong:
+            with contextlib.suppress(OSError):  # the sweep at the next start gets what this does not
+                path.unlink(missing_ok=True)
             if wrong.errno in _NO_ROOM:
-                with contextlib.suppress(OSError):  # the sweep at the next start gets what this does not
-                    path.unlink(missing_ok=True)
                 raise SpoolFull(str(wrong)) from wrong
             raise self._writer.give_up(wrong) from wrong
 
-    async def _refuse_if_full(self, size_octets: int) -> None:
-        if shutil.disk_usage(self._directory).free < self._reserve_octets + size_octets:
-            await self._writer.tidy()
-            raise SpoolFull(f"less than {self._reserve_octets} octets would stay free")
+    def _take_over(self, path: Path, message: NewMessage) -> Content:
+        content = message.content
+        if content.file is not None and content.file.parent == self._temporary:
+            durable.keep(content.file, path, disk=self._disk)
+            return replace(content, front=content.front + content.rest, rest=b"", file=path)
+        durable.put(path, content.pieces(), temporary=self._temporary / message.queue_id, disk=self._disk)
+        return Content(file=path, file_octets=content.size_octets, is_ascii=content.is_ascii)
 
     # At start, before anybody else can ask.
 
@@ -197,7 +238,7 @@ class SqliteSpool:
             log.warning("attempts were cut off", extra={"fields": {"recipients": interrupted}})
         for leftover in self._temporary.iterdir():
             leftover.unlink(missing_ok=True)
-        expected = {str(row[0]) for row in db.execute("SELECT id FROM message WHERE body IS NULL")}
+        expected = {str(row[0]) for row in db.execute("SELECT id FROM message WHERE front IS NOT NULL")}
         found = {path.name for path in self._bodies.glob("*/*") if self._is_body(path, expected)}
         for lost in sorted(expected - found):
             self._set_aside(db, lost)
@@ -215,3 +256,14 @@ class SqliteSpool:
         known = json.dumps(statements.list_rows(db, 1, queue_id), indent=1)
         durable.put(self._aside / f"{queue_id}.json", known.encode(), disk=self._disk)
         statements.delete_message(db, queue_id)
+
+
+def _lock(directory: Path) -> int:
+    """A second relay on the same spool would deliver everything twice. Raises BlockingIOError (an OSError)."""
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -6,94 +6,176 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from egressguard.mail.address import domain_of
+from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome
+from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement
 
 REPLY_CHARACTERS = 500
 
-_MESSAGE_COLUMNS = (
-    "id, reverse_path, smtputf8, body_8bit, size_octets, received_at, client, listener, user, rule,"
-    " policy_revision, body, tags"
+_INSERT_MESSAGE = (
+    "INSERT INTO message (id, reverse_path, smtputf8, body_8bit, binary, requiretls, ret, envid, size_octets,"
+    " received_at, client, listener, user, rule, policy_revision, tags, is_ascii, front)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_INSERT_RECIPIENT = (
+    "INSERT OR IGNORE INTO recipient (message_id, forward_path, destination, state, attempts, next_at, last_status,"
+    " last_reply, via, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, '', '', ?, ?, ?)"
 )
 
 
 def insert_message(db: sqlite3.Connection, message: NewMessage, body: bytes | None) -> str:
-    """Store a message with all its recipients due now; return the queue id of its source_id's first put."""
+    """Store a message with all its recipients due now; return the queue id of its source_id's first put.
+
+    `body` None: the content lies in its file."""
     if message.source_id is not None:
         row = db.execute("SELECT message_id FROM source WHERE source_id = ?", (message.source_id,)).fetchone()
         if row is not None:
             return str(row[0])
         db.execute("INSERT INTO source VALUES (?, ?)", (message.source_id, message.queue_id))
-    db.execute(f"INSERT INTO message ({_MESSAGE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", _values(message, body))  # noqa: S608
-    db.executemany(
-        "INSERT OR IGNORE INTO recipient VALUES (?, ?, ?, ?, 0, ?, '', '', ?)",
-        [_recipient(message, path) for path in message.envelope.forward_paths],
-    )
+    number = db.execute(
+        _INSERT_MESSAGE, _values(message, None if body is not None else message.content.front)
+    ).lastrowid
+    if body is not None:
+        db.execute("INSERT INTO body VALUES (?, ?)", (number, body))
+    paths = message.envelope.forward_paths
+    if len(paths) == 1:
+        db.execute(_INSERT_RECIPIENT, _recipient(message, paths[0]))
+    else:
+        db.executemany(_INSERT_RECIPIENT, [_recipient(message, path) for path in paths])
     return message.queue_id
 
 
 def _recipient(message: NewMessage, path: str) -> tuple[Any, ...]:
-    state = "held" if message.held else "queued"
-    return message.queue_id, path, domain_of(path), state, message.received_at, " ".join(message.via.get(path, ()))
-
-
-def _values(message: NewMessage, body: bytes | None) -> tuple[Any, ...]:
+    leased = message.leased_until is not None
+    options = message.envelope.recipients.get(path)
     return (
         message.queue_id,
-        message.envelope.reverse_path,
-        message.envelope.smtputf8,
-        message.envelope.body_8bit,
-        len(message.content),
+        path,
+        message.destinations.get(path, ""),
+        "held" if message.held else "trying" if leased else "queued",
+        1 if leased else 0,
+        message.leased_until if leased else message.received_at,
+        " ".join(message.via.get(path, ())),
+        " ".join(options.notify) if options and options.notify is not None else None,
+        options.orcpt if options else None,
+    )
+
+
+def _values(message: NewMessage, front: bytes | None) -> tuple[Any, ...]:
+    envelope = message.envelope
+    return (
+        message.queue_id,
+        envelope.reverse_path,
+        envelope.smtputf8,
+        envelope.body_8bit,
+        envelope.binary,
+        envelope.requiretls,
+        envelope.ret,
+        envelope.envid,
+        message.content.size_octets,
         message.received_at,
         message.client,
         message.listener,
         message.user,
         message.rule,
         message.policy_revision,
-        body,
         " ".join(message.tags),
+        message.content.is_ascii,
+        front,
     )
+
+
+_FIRST_DUE = """
+    WITH RECURSIVE place (name) AS (
+        SELECT MIN(destination) FROM recipient WHERE state = 'queued'
+        UNION ALL
+        SELECT (SELECT MIN(destination) FROM recipient WHERE state = 'queued' AND destination > name) FROM place
+        WHERE name IS NOT NULL)
+    SELECT name, (SELECT MIN(next_at) FROM recipient WHERE state = 'queued' AND destination = name) AS first FROM place
+    WHERE name IS NOT NULL AND name NOT IN (SELECT value FROM json_each(?)) ORDER BY first LIMIT ?"""
+
+
+def first_due(db: sqlite3.Connection, skip: Collection[str], limit: int) -> list[tuple[str, float]]:
+    """(destination, when the first that waits for it is due), the longest due first, but those in `skip`.
+
+    One step of the index for each destination, however many messages wait."""
+    return list(db.execute(_FIRST_DUE, (json.dumps(list(skip)), limit)))
 
 
 def claim_due(
-    db: sqlite3.Connection, now: float, limit: int, next_attempt: NextAttempt, skip_domains: Collection[str]
+    db: sqlite3.Connection, now: float, limit: int, next_attempt: NextAttempt, places: Sequence[str], limit_each: int
 ) -> list[Claim]:
-    """queued -> trying for at most `limit` due recipients: attempt counted, next try written."""
-    rows = db.execute(
-        "SELECT message_id, forward_path, attempts + 1, received_at, via FROM recipient"
-        " JOIN message ON message.id = message_id"
-        " WHERE state = 'queued' AND next_at <= ? AND domain NOT IN (SELECT value FROM json_each(?))"
-        " ORDER BY next_at, message_id LIMIT ?",
-        (now, json.dumps(list(skip_domains)), limit),
-    ).fetchall()
+    """queued -> trying for at most `limit` recipients that are due at `places`: attempt counted, next try written."""
+    rows: list[tuple[Any, ...]] = []
+    for place in places:
+        if len(rows) >= limit:
+            break
+        rows += db.execute(
+            "SELECT message_id, forward_path, attempts + 1, received_at, via, notify, orcpt FROM recipient"
+            " JOIN message ON message.id = message_id"
+            " WHERE state = 'queued' AND destination = ? AND next_at <= ? ORDER BY next_at LIMIT ?",
+            (place, now, min(limit - len(rows), limit_each)),
+        ).fetchall()
     db.executemany(
         "UPDATE recipient SET state = 'trying', attempts = ?, next_at = ? WHERE message_id = ? AND forward_path = ?",
-        [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at, _ in rows],
+        [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at, *_ in rows],
     )
     by_message: dict[str, list[Due]] = {}
-    for queue_id, path, attempts, _, via in rows:
-        by_message.setdefault(queue_id, []).append(Due(path, attempts, tuple(via.split())))
+    for queue_id, path, attempts, _, via, notify, orcpt in rows:
+        options = RecipientOptions(None if notify is None else tuple(notify.split()), orcpt)
+        by_message.setdefault(queue_id, []).append(Due(path, attempts, tuple(via.split()), options))
     return [_claim(db, queue_id, due) for queue_id, due in by_message.items()]
 
 
 def _claim(db: sqlite3.Connection, queue_id: str, due: list[Due]) -> Claim:
-    reverse_path, received_at, size_octets, smtputf8, body_8bit, tags = db.execute(
-        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags FROM message WHERE id = ?",
+    row = db.execute(
+        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, binary"
+        " FROM message WHERE id = ?",
         (queue_id,),
     ).fetchone()
-    flags = bool(smtputf8), bool(body_8bit)
-    return Claim(queue_id, reverse_path, received_at, size_octets, *flags, tuple(due), tuple(tags.split()))
+    reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, binary = row
+    return Claim(
+        queue_id,
+        reverse_path,
+        received_at,
+        size_octets,
+        bool(smtputf8),
+        bool(body_8bit),
+        tuple(due),
+        tuple(tags.split()),
+        ret,
+        envid,
+        bool(requiretls),
+        bool(binary),
+    )
 
 
-def unclaim(db: sqlite3.Connection, queue_id: str, forward_paths: Collection[str], now: float) -> None:
+def content_of(db: sqlite3.Connection, queue_id: str, file: Path) -> Content | None:
+    """The message's octets, `file` being the place where they lie if they do not lie here."""
+    row = db.execute(
+        "SELECT octets, front, size_octets, is_ascii FROM message LEFT JOIN body USING (number) WHERE id = ?",
+        (queue_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    octets, front, size_octets, is_ascii = row
+    if front is None:
+        return Content.of(bytes(octets))
+    return Content(bytes(front), b"", file, size_octets - len(front), bool(is_ascii))
+
+
+def unclaim(
+    db: sqlite3.Connection, queue_id: str, forward_paths: Collection[str], now: float, destination: str
+) -> None:
     """trying -> queued for what was never tried: the attempt does not count."""
     db.executemany(
-        "UPDATE recipient SET state = 'queued', attempts = attempts - 1, next_at = ?"
+        "UPDATE recipient SET state = 'queued', attempts = attempts - 1, next_at = ?, destination = ?"
         " WHERE message_id = ? AND forward_path = ? AND state = 'trying'",
-        [(now, queue_id, path) for path in forward_paths],
+        [(now, destination, queue_id, path) for path in forward_paths],
     )
 
 
@@ -104,14 +186,14 @@ def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
         key = (settlement.queue_id, path)
         if path in settlement.retry_at:
             db.execute(
-                "UPDATE recipient SET state = 'queued', next_at = ?, last_status = ?, last_reply = ?"
+                "UPDATE recipient SET state = 'queued', next_at = ?, destination = ?, last_status = ?, last_reply = ?"
                 " WHERE message_id = ? AND forward_path = ?",
-                (settlement.retry_at[path], outcome.status, _said(outcome), *key),
+                (settlement.retry_at[path], settlement.destination, outcome.status, _said(outcome), *key),
             )
         else:
             finished += db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", key).rowcount
     if settlement.notice is not None and finished:
-        insert_message(db, settlement.notice, settlement.notice.content)
+        insert_message(db, settlement.notice, settlement.notice.content.whole())
     return _delete_if_done(db, settlement.queue_id)
 
 
@@ -131,9 +213,13 @@ def release_leases(db: sqlite3.Connection) -> int:
     return db.execute("UPDATE recipient SET state = 'queued' WHERE state = 'trying'").rowcount
 
 
-def next_due(db: sqlite3.Connection) -> float | None:
-    row = db.execute("SELECT MIN(next_at) FROM recipient WHERE state = 'queued'").fetchone()
-    return None if row[0] is None else float(row[0])
+def make_due(db: sqlite3.Connection, now: float, limit: int) -> int:
+    """Some of all that waits for later becomes due; return how many."""
+    query = (
+        "UPDATE recipient SET next_at = ?1 WHERE (message_id, forward_path) IN"
+        " (SELECT message_id, forward_path FROM recipient WHERE state = 'queued' AND next_at > ?1 LIMIT ?2)"
+    )
+    return db.execute(query, (now, limit)).rowcount
 
 
 def retry_now(db: sqlite3.Connection, queue_id: str | None, now: float) -> int:
@@ -159,16 +245,20 @@ def release(db: sqlite3.Connection, queue_id: str, now: float) -> int:
 
 
 def delete_message(db: sqlite3.Connection, queue_id: str) -> bool:
-    return db.execute("DELETE FROM message WHERE id = ?", (queue_id,)).rowcount > 0
+    row = db.execute("DELETE FROM message WHERE id = ? RETURNING number", (queue_id,)).fetchone()
+    if row is None:
+        return False
+    db.execute("DELETE FROM body WHERE number = ?", row)
+    return True
 
 
 def depth(db: sqlite3.Connection) -> Depth:
     size, oldest = db.execute("SELECT COALESCE(SUM(size_octets), 0), MIN(received_at) FROM message").fetchone()
     incoming, deferred, active, held = db.execute(
-        "SELECT COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts = 0 THEN message_id END),"
-        " COUNT(DISTINCT CASE WHEN state = 'queued' AND attempts > 0 THEN message_id END),"
-        " COUNT(DISTINCT CASE WHEN state = 'trying' THEN message_id END),"
-        " COUNT(DISTINCT CASE WHEN state = 'held' THEN message_id END) FROM recipient"
+        "SELECT COALESCE(SUM(incoming), 0), COALESCE(SUM(deferred), 0), COALESCE(SUM(active), 0),"
+        " COALESCE(SUM(held), 0) FROM (SELECT MAX(state = 'queued' AND attempts = 0) AS incoming,"
+        " MAX(state = 'queued' AND attempts > 0) AS deferred, MAX(state = 'trying') AS active,"
+        " MAX(state = 'held') AS held FROM recipient GROUP BY message_id)"
     ).fetchone()
     return Depth(incoming, deferred, active, size, oldest, held)
 

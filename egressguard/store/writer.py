@@ -1,10 +1,13 @@
-"""Group commit: the one thread that writes the spool's database.
+"""Group commit: all that waits becomes one transaction, and one wait for the disk.
 
 Contract
-    Everything that waits goes into one transaction (at most BATCH_MESSAGES jobs or BATCH_OCTETS), then all are
+    Everything that waits goes into one transaction (at most BATCH_JOBS jobs or BATCH_OCTETS), then all are
     answered. No artificial delay: batches form by themselves while the disk is busy.
     When the transaction fails nobody in it is told that it worked. A job that fails alone harms no other.
     Full storage refuses the batch and ends by itself; any other trouble with storage ends all writing.
+
+A job's statements run on the event loop: they touch memory, and take less time than a change of threads. What waits
+for the disk (COMMIT, checkpoints) runs on a thread, and the loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import sqlite3
-import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,9 +27,9 @@ from egressguard.store.schema import give_back_free_pages
 
 log = logging.getLogger(__name__)
 
-BATCH_MESSAGES = 256
+BATCH_JOBS = 256
 BATCH_OCTETS = 8 * 1024 * 1024
-CHECKPOINT_OCTETS = 1024 * 1024
+CHECKPOINT_OCTETS = 4 * 1024 * 1024
 """While the WAL is moved its contents exist twice: on a small flash disk that has to stay little."""
 _JOB_OCTETS = 8 * 1024
 """What a job writes into the WAL beside the body, roughly."""
@@ -35,64 +38,69 @@ SPARE_PAGES = 2000
 _OWN_FAULT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
 """What sqlite3 raises for a statement or its values; the rest of sqlite3.Error is about storage."""
 
-Work = Callable[[sqlite3.Connection], Any]
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Job:
-    """`future` lives on `loop`; the writer's thread answers through it."""
-
-    work: Work
-    writes: bool
+    work: Callable[[sqlite3.Connection], Any]
     size_octets: int
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     answer: Any = None
     wrong: BaseException | None = None
 
     def reply(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this answer any more
-            self.loop.call_soon_threadsafe(self._resolve)
-
-    def _resolve(self) -> None:
-        if self.future.done():
+        if self.future.done():  # whoever asked is gone
             return
-        if self.wrong is not None:
-            self.future.set_exception(self.wrong)
-        else:
-            self.future.set_result(self.answer)
+        with contextlib.suppress(RuntimeError):  # so is their event loop
+            if self.wrong is not None:
+                self.future.set_exception(self.wrong)
+            else:
+                self.future.set_result(self.answer)
 
 
 class Writer:
-    """Owns the connection from now on. `broken` says why nothing is written any more."""
+    """Owns the connection from now on, for one event loop at a time. `broken` says why nothing is written any more."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: deque[_Job] = deque()
+        self._batch: list[_Job] = []
+        self._disk = ThreadPoolExecutor(1, "spool-writer")
+        self._committing: Future[Exception | None] | None = None
+        self._pumping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._since_checkpoint_octets = 0
         self.broken: str | None = None
-        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
-        self._thread.start()
 
-    async def submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0, *, writes: bool = True) -> T:
+    async def submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0) -> T:
         """Run `work` in the next transaction; return its answer once that is on the disk."""
         if self._closed:
             raise SpoolBroken("closed")
-        if writes:
-            self.refuse_if_broken()
+        self.refuse_if_broken()
         loop = asyncio.get_running_loop()
-        job = _Job(work, writes, size_octets, loop, loop.create_future())
-        self._jobs.put(job)
+        if loop is not self._loop:
+            self._serve(loop)
+        job = _Job(work, size_octets, loop.create_future())
+        self._jobs.append(job)
+        if not self._pumping and self._committing is None:
+            self._pumping = True
+            loop.call_soon(self._pump, loop)  # what else this turn of the loop brings comes along
         result: T = await job.future
         return result
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
-            self._thread.join()
+        """Commit what waits. Blocks; to be called where the event loop runs, or when it has ended."""
+        if self._closed:
+            return
+        self._closed = True
+        self._disk.shutdown()
+        self._committed()
+        while self._jobs:
+            self._take_batch()
+            self._finish(self._run() or self._to_disk())
+        self._db.close()
 
     def refuse_if_broken(self) -> None:
         if self.broken is not None:
@@ -112,62 +120,62 @@ class Writer:
         """Give space back to the file system, as far as that goes; soon, not yet when this returns."""
         await self.submit(lambda _db: None, CHECKPOINT_OCTETS)
 
-    # The writer's thread.
+    # On the event loop.
 
-    def _run(self) -> None:
-        ending = False
-        while not ending:
-            batch, ending = self._next_batch()
-            self._do(batch)
-            for job in batch:
-                job.reply()
-            self._checkpoint_if_due()
-        self._db.close()
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One transaction for all that waits, up to the COMMIT."""
+        self._pumping = False
+        if self._committing is not None or not self._jobs or self._closed:
+            return
+        self._take_batch()
+        wrong = self._run()
+        if wrong is not None and not isinstance(wrong, SpoolFull):
+            self._finish(wrong)
+            return
+        self._committing = self._disk.submit(self._to_disk, wrong)
+        self._committing.add_done_callback(lambda _: self._call_back(loop))
 
-    def _next_batch(self) -> tuple[list[_Job], bool]:
-        batch: list[_Job] = []
+    def _call_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for these answers any more
+            loop.call_soon_threadsafe(self._committed_on, loop)
+
+    def _committed_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._committed()
+        self._pump(loop)
+
+    def _committed(self) -> None:
+        if self._committing is not None:
+            wrong = self._committing.result()
+            self._committing = None
+            self._finish(wrong)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Another loop than before: the last one may have ended with a commit under way."""
+        self._committed()
+        self._pumping = False
+        self._loop = loop
+
+    def _take_batch(self) -> None:
         size = 0
-        job = self._jobs.get()
-        while job is not None:
-            batch.append(job)
+        while self._jobs and len(self._batch) < BATCH_JOBS and size < BATCH_OCTETS:
+            job = self._jobs.popleft()
+            self._batch.append(job)
             size += job.size_octets
-            if len(batch) >= BATCH_MESSAGES or size >= BATCH_OCTETS:
-                return batch, False
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
 
-    def _do(self, batch: list[_Job]) -> None:
-        """One transaction for the whole batch."""
+    def _run(self) -> Exception | None:
+        """Every job's statements; the transaction stays open. Return why there is none."""
         if self.broken is not None:
-            for job in batch:
-                if job.writes:
-                    job.wrong = SpoolBroken(self.broken)
-            batch = [job for job in batch if not job.writes]
-        wrong = self._transact(batch)
-        if isinstance(wrong, SpoolFull):  # the WAL itself may be what fills the disk
-            self._checkpoint_now()
-            wrong = self._transact(batch)
-        if wrong is not None:
-            for job in batch:
-                job.wrong = job.wrong or wrong
-        self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in batch if job.writes)
-
-    def _transact(self, batch: list[_Job]) -> Exception | None:
-        """Everything or nothing; return why it was nothing."""
+            return SpoolBroken(self.broken)
         try:
-            self._db.execute("BEGIN IMMEDIATE" if any(job.writes for job in batch) else "BEGIN")
-            for job in batch:
-                self._do_one(job)
-            self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            for job in self._batch:
+                self._run_one(job)
         except sqlite3.Error as wrong:
             self._roll_back()
             return self._explain(wrong)
         return None
 
-    def _do_one(self, job: _Job) -> None:
+    def _run_one(self, job: _Job) -> None:
         """A job that breaks a constraint, or is wrong, is undone alone; trouble with storage goes up."""
         job.wrong = None
         self._db.execute("SAVEPOINT job")
@@ -185,6 +193,33 @@ class Writer:
         job.wrong = wrong
         self._db.execute("ROLLBACK TO job")
 
+    def _finish(self, wrong: Exception | None) -> None:
+        batch, self._batch = self._batch, []
+        for job in batch:
+            job.wrong = job.wrong or wrong
+            job.reply()
+
+    # On the writer's thread; the loop keeps its hands off the connection meanwhile.
+
+    def _to_disk(self, refused: Exception | None = None) -> Exception | None:
+        """Commit and see to the WAL; return what went wrong with the batch. `refused`: it had no room as it stood."""
+        wrong = refused or self._commit()
+        if isinstance(wrong, SpoolFull):  # the WAL itself may be what fills the disk
+            self._checkpoint_now()
+            wrong = self._run() or self._commit()
+        self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in self._batch)
+        if self._since_checkpoint_octets >= CHECKPOINT_OCTETS and self.broken is None:
+            self._checkpoint_now()
+        return wrong
+
+    def _commit(self) -> Exception | None:
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error as wrong:
+            self._roll_back()
+            return self._explain(wrong)
+        return None
+
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # there may be no transaction left to undo
             self._db.execute("ROLLBACK")
@@ -194,10 +229,6 @@ class Writer:
         if code & 0xFF == sqlite3.SQLITE_FULL:
             return SpoolFull(str(wrong))
         return self.give_up(wrong)
-
-    def _checkpoint_if_due(self) -> None:
-        if self._since_checkpoint_octets >= CHECKPOINT_OCTETS and self.broken is None:
-            self._checkpoint_now()
 
     def _checkpoint_now(self) -> None:
         """Move the WAL into the database, and see its errors (SQLite's own checkpoints hide them)."""

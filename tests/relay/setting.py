@@ -8,6 +8,7 @@ from typing import Any
 from egressguard.mail.envelope import Envelope
 from egressguard.policy.model import Policy
 from egressguard.relay.route import AddressAnswer, Answer, MxAnswer
+from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage
 from egressguard.store.queue_id import new_queue_id
 
@@ -27,7 +28,7 @@ def claim_of(*paths: str, reverse_path: str = "a@example.org", attempts: int = 1
 
 def message_to(*paths: str, number: int = 1, reverse_path: str = "a@example.org", at: float = 1000.0) -> NewMessage:
     content = b"Subject: x\r\n\r\nhello\r\n"
-    return NewMessage(new_queue_id(at, number), Envelope(reverse_path, paths), content, at)
+    return NewMessage(new_queue_id(at, number), Envelope(reverse_path, paths), Content.of(content), at)
 
 
 class Table:

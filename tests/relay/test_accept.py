@@ -24,6 +24,8 @@ from egressguard.relay.accept import Acceptance
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.store.content import Content
+from egressguard.store.draft import Draft
 from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore
 from egressguard.store.spool import SqliteSpool
@@ -60,7 +62,7 @@ class Scanner:
     report: ScanReport = CLEAN
     error: Exception | None = None
 
-    async def scan(self, content: bytes) -> ScanReport:
+    async def scan(self, content: Content) -> ScanReport:
         if self.error is not None:
             raise self.error
         return self.report
@@ -71,6 +73,9 @@ class Failing:
     """A spool and a quarantine that cannot store."""
 
     error: Exception
+
+    def has_room(self, size_octets: int) -> bool:
+        return True
 
     async def put(self, message: NewMessage) -> str:
         raise self.error
@@ -90,7 +95,7 @@ class Desk:
     woken: int = 0
 
     async def stored(self) -> list[bytes]:
-        return [await self.spool.content(row["queue_id"]) for row in await self.spool.rows(10)]
+        return [(await self.spool.content(row["queue_id"])).whole() for row in await self.spool.rows(10)]
 
     def counted(self, decision: str, listener: str = "submission") -> float | None:
         labels = {"listener": listener, "decision": decision}
@@ -278,7 +283,7 @@ def test_a_loop_ends(desk: Desk) -> None:
 
 def test_one_policy_judges_a_message_though_another_comes_meanwhile(desk: Desk) -> None:
     class Reloading:
-        async def scan(self, content: bytes) -> ScanReport:
+        async def scan(self, content: Content) -> ScanReport:
             desk.acceptance.policy = policy_of([{"name": "no", "match": {}, "action": "reject"}])
             return CLEAN
 
@@ -294,10 +299,10 @@ def test_what_the_server_refused_is_journaled(desk: Desk) -> None:
     assert desk.journal[0][1]["about"] == "root"
 
 
-def test_over_the_wire_what_the_rules_take_is_stored_and_the_rest_is_not(desk: Desk) -> None:
+def test_over_the_wire_what_the_rules_take_is_stored_and_the_rest_is_not(desk: Desk, tmp_path: Path) -> None:
     async def dialog() -> bytes:
         settings = SmtpSettings(hostname="gateway.example.org")
-        server = SmtpServer(desk.acceptance, settings, None, None, desk.registry)
+        server = SmtpServer(desk.acceptance, settings, None, None, desk.registry, lambda: Draft(tmp_path))
         sock = socket.create_server(("127.0.0.1", 0))
         await server.start("lan", Listener(kind="smtp", port=0), [sock])
         reader, writer = await asyncio.open_connection(*sock.getsockname())

@@ -22,6 +22,8 @@ from egressguard.smtp.hooks import Kind, SessionFacts, Stage
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import ensure_certificate, server_context
+from egressguard.store.content import Content
+from egressguard.store.draft import Draft
 from egressguard.store.passwd import PasswdEntry, PasswdFile, hash_password, render_passwd_line
 
 PATIENCE_SECONDS = 20
@@ -44,6 +46,7 @@ class Remembering:
     refused: list[tuple[Stage, Reply, str]] = field(default_factory=list)
     before_message: Callable[[], Awaitable[None]] | None = None
     message_reply: Reply = Reply(250, "2.0.0", "Taken")
+    no_room_for_octets: int = -1
 
     async def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
@@ -57,10 +60,13 @@ class Remembering:
             raise RuntimeError("/secret/path is broken")
         return Reply(250, "2.1.5", "OK")
 
-    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
+    def has_room(self, size_octets: int) -> bool:
+        return size_octets != self.no_room_for_octets
+
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply:
         if self.before_message is not None:
             await self.before_message()
-        self.messages.append((session, envelope, content))
+        self.messages.append((session, envelope, content.whole()))
         return self.message_reply
 
     def on_refused(self, session: SessionFacts, stage: Stage, reply: Reply, about: str) -> None:
@@ -139,7 +145,16 @@ class Stand:
         certificate, key = ensure_certificate(self.directory / "tls", settings.hostname, datetime.now(UTC))
         hooks, registry = Remembering(), CollectorRegistry()
         settings = replace(settings, **changes)  # type: ignore[arg-type]
-        server = SmtpServer(hooks, settings, server_context(certificate, key), Authenticator(self.accounts), registry)
+        drafts = self.directory / "drafts"
+        drafts.mkdir(exist_ok=True)
+        server = SmtpServer(
+            hooks,
+            settings,
+            server_context(certificate, key),
+            Authenticator(self.accounts),
+            registry,
+            lambda: Draft(drafts),
+        )
         places: dict[Kind, tuple[str, int]] = {}
         kinds: tuple[Kind, ...] = ("smtp", "submission", "submissions")
         for kind in kinds:

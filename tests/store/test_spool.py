@@ -13,6 +13,7 @@ import pytest
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import delivered, permanent, transient
+from egressguard.store.content import Content
 from egressguard.store.durable import Disk
 from egressguard.store.interface import Claim, NewMessage, Settlement, SpoolBroken, SpoolFull
 from egressguard.store.schema import MIGRATIONS, SchemaTooNew, open_database
@@ -24,7 +25,7 @@ LARGE = b"x" * (INLINE_OCTETS + 1)
 def message(number: int = 1, content: bytes = b"Subject: x\r\n\r\nhello\r\n", **more: object) -> NewMessage:
     paths = more.pop("forward_paths", ("b@one.example",))
     envelope = Envelope("a@example.org", paths)  # type: ignore[arg-type]
-    return NewMessage(new_queue_id(1000.0, number), envelope, content, 1000.0, **more)  # type: ignore[arg-type]
+    return NewMessage(new_queue_id(1000.0, number), envelope, Content.of(content), 1000.0, **more)  # type: ignore[arg-type]
 
 
 def in_an_hour(received_at: float, attempts: int) -> float:

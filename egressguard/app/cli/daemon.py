@@ -76,9 +76,12 @@ def role_command(name: str, places: Places, high_ports: bool) -> None:
     Example:
       egressguard role relay --rules /etc/egressguard/rules
     """
+    import uvloop
+
     set_up_logging(name)
     module = importlib.import_module(f"egressguard.app.roles.{name}")
-    asyncio.run(module.run(places, high_ports=high_ports))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(module.run(places, high_ports=high_ports))
 
 
 @click.command("status")

@@ -198,11 +198,12 @@ def message_command(
       egressguard explain message mail.eml --from 192.168.1.50 --user anna --rules rules/
     Exit codes: 0 told, 1 faults in the rules, 2 wrong usage, 5 no such file.
     """
+    from egressguard.mail.header import header_section
     from egressguard.relay.facts import header_facts
     from egressguard.scan.examine import examine
 
     content = _read(file)
-    headers = header_facts(content)
+    headers = header_facts(header_section(content))
     report = ScanReport(Verdict(verdict), (), ()) if verdict else examine(content, policy.site.scan)
     paths = recipient or tuple(_addresses(headers, "to", "cc"))
     if not paths:

@@ -108,7 +108,7 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
         finally:
             await tarpit.stop()
     finally:
-        await asyncio.to_thread(spool.close)
+        spool.close()
 
 
 def _commands(relay: Relay) -> Commands:
@@ -132,7 +132,7 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
     scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
     acceptance = Acceptance(
         policy,
-        spool=spool,
+        spool=queue,
         scanner=scanner,
         holder=quarantine,
         limits=limits,
@@ -140,7 +140,6 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
         record=frame.record,
         registry=registry,
         hostname=hostname,
-        accepted=queue.wake,
     )
     certificate = await asyncio.to_thread(certificate_of, policy, places)
     server = SmtpServer(
@@ -149,6 +148,7 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
         server_context(*certificate),
         Authenticator(PasswdFile(places.accounts)),
         registry,
+        spool.new_draft,
     )
     return Relay(spool, queue, quarantine, server, acceptance, scanner, delivery, limits)
 

@@ -1,0 +1,121 @@
+"""Our side of a connection to a host, once it is greeted, encrypted and logged in: octets out, replies in.
+
+Contract
+    Replies come in the order of the commands, however many were sent at once (RFC 2920).
+    A reply is at most REPLY_OCTETS long and REPLIES wait at most; a host that says more is not listened to any more.
+    Whatever goes wrong is HostLost or TimeoutError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+
+REPLY_OCTETS = 64 * 1024
+REPLIES = 2000
+_LINE = re.compile(rb"([0-9]{3})(?:([ -])(.*))?")
+
+
+class HostLost(Exception):
+    """The connection is gone, or what comes from it is no SMTP."""
+
+
+class HostWire(asyncio.Protocol):
+    """Takes the place of aiosmtplib's protocol on `transport`."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._lines_octets = 0
+        self._replies: deque[tuple[int, str]] = deque()
+        self._lost: str | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        transport.set_protocol(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Still there, and nothing was said unasked: the 421 of a host that is tired of waiting."""
+        return self._lost is None and not self._replies and not self._buffer and not self._transport.is_closing()
+
+    def write(self, octets: bytes) -> None:
+        if self._lost is not None:
+            raise HostLost(self._lost)
+        self._transport.write(octets)
+
+    async def drain(self) -> None:
+        """Wait until the host has taken most of what was written."""
+        if self._lost is not None:
+            raise HostLost(self._lost)
+        if self._writable is not None:
+            await self._writable
+
+    async def reply(self, seconds: float) -> tuple[int, str]:
+        """The next reply: its code, and its lines joined by line feeds."""
+        if not self._replies:
+            if self._lost is not None:
+                raise HostLost(self._lost)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._waiter
+            finally:
+                self._waiter = None
+        return self._replies.popleft()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # From the event loop.
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while self._lost is None and (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            self._take(line)
+        if len(self._buffer) > REPLY_OCTETS or len(self._replies) > REPLIES:
+            self._lose("the host talks without end")
+        if self._replies:
+            self._wake()
+
+    def _take(self, line: bytes) -> None:
+        match = _LINE.fullmatch(line)
+        self._lines_octets += len(line)
+        if match is None or self._lines_octets > REPLY_OCTETS:
+            words = line[:100].decode("ascii", "replace")
+            self._lose("its reply does not end" if match else f"that is no reply: {words}")
+            return
+        self._lines.append((match[3] or b"").decode("utf-8", "replace").strip())
+        if match[2] != b"-":
+            self._replies.append((int(match[1]), "\n".join(self._lines)))
+            self._lines, self._lines_octets = [], 0
+
+    def eof_received(self) -> bool:
+        self._lose("the host closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(str(exc) if exc else "the host closed the connection")
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def _lose(self, why: str) -> None:
+        if self._lost is None:
+            self._lost = why
+            self._transport.close()
+        for waiter in (self._waiter, self._writable):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(HostLost(self._lost))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,296 @@
+"""One transaction with a host: MAIL, RCPT, DATA or BDAT, and what its replies mean for each recipient.
+
+Contract
+    Commands that may be sent together are (RFC 2920): a message takes two round trips.
+    Content goes out as it is or not at all: what the host cannot take, or what could be taken for two messages, is
+    a permanent outcome here, before anything is offered.
+    `outcomes` grows as the host answers; whoever runs it gives the rest theirs with `end`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from egressguard.mail.envelope import RecipientOptions
+from egressguard.mail.outcome import Outcome, Result, permanent, transient
+from egressguard.mail.reply import Reply
+from egressguard.smtp.dial import Host
+from egressguard.smtp.stuffing import BadOctets, Stuffing
+from egressguard.store.content import Content
+
+SLOWEST_OCTETS_PER_SECOND = 16 * 1024
+"""A large message gets more time than a small one, as long as it moves at least this fast."""
+REPLY_CHARACTERS = 500
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What goes in one MAIL/RCPT/DATA. Paths are without brackets, the null reverse-path is ""; the rest as in
+    mail.envelope.Envelope."""
+
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    content: Content
+    smtputf8: bool = False
+    body_8bit: bool = False
+    binary: bool = False
+    requiretls: bool = False
+    ret: str | None = None
+    envid: str | None = None
+    options: Mapping[str, RecipientOptions] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds. RFC 5321 s4.5.3.2 asks for 300 a command and 600 for the final dot."""
+
+    connect_seconds: float = 30
+    command_seconds: float = 300
+    data_seconds: float = 600
+    whole_seconds: float = 3600
+
+    @staticmethod
+    def of(attempt_timeout_seconds: float) -> Patience:
+        """From the one number the rules have: the time for a command."""
+        seconds = attempt_timeout_seconds
+        return Patience(min(30, seconds), seconds, 2 * seconds, 12 * seconds)
+
+    def for_data(self, size_octets: int) -> float:
+        return self.data_seconds + size_octets / SLOWEST_OCTETS_PER_SECOND
+
+    def whole(self, size_octets: int) -> float:
+        return self.whole_seconds + size_octets / SLOWEST_OCTETS_PER_SECOND
+
+
+class Transfer:
+    """`begun`: the host answered MAIL; `answered`: it said anything at all; `concluded`: the transaction has come to
+    its end in order, and the next one may follow on the same connection."""
+
+    def __init__(self, transaction: Transaction, host_name: str, patience: Patience) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.begun = False
+        self.answered = False
+        self.concluded = False
+        self.tells_delivery = False
+        self._transaction = transaction
+        self._name = host_name
+        self._patience = patience
+
+    def end(self, outcome: Outcome) -> None:
+        """Whoever has no outcome yet gets this one."""
+        for path in self._transaction.forward_paths:
+            self.outcomes.setdefault(path, outcome)
+
+    async def run(self, host: Host) -> None:
+        """Raises HostLost, TimeoutError; OSError when our own content cannot be read."""
+        host.transactions += 1
+        if (unfit := self._unfit(host)) is not None:
+            self.begun = self.answered = True
+            return self.end(unfit)
+        if self._transaction.binary:
+            return await self._run_chunked(host)
+        mail, paths = self._mail(host), self._deliverable()
+        lines = [mail, *(self._rcpt(path) for path in paths)]
+        if host.offers("pipelining"):
+            host.wire.write(b"".join(lines) + b"DATA\r\n")
+            taken = await self._hear_envelope(host, paths)
+            await self._hear_data(host, taken)
+        else:
+            await self._one_by_one(host, lines, paths)
+
+    # What the host can take.
+
+    def _unfit(self, host: Host) -> Outcome | None:
+        transaction = self._transaction
+        content, requiretls = transaction.content, transaction.requiretls
+        if _CONTROL.search(transaction.reverse_path):
+            return permanent("5.1.7", "the sender's address has control characters")
+        if _needs_utf8(transaction) and not host.offers("smtputf8"):
+            return permanent("5.6.7", "the next host cannot take internationalized mail", self._name)
+        if transaction.binary and not (host.offers("binarymime") and host.offers("chunking")):
+            return permanent("5.6.3", "the next host cannot take binary content", self._name)
+        if not content.is_ascii and not transaction.binary and not host.offers("8bitmime"):
+            return permanent("5.6.3", "the next host cannot take 8-bit content", self._name)
+        if requiretls and not (host.verified and host.offers("requiretls")):  # RFC 8689 s4.2.1
+            return permanent("5.7.30", "the next host does not support REQUIRETLS", self._name)
+        limit = host.parameter("size")
+        if limit.isdigit() and 0 < int(limit) < content.size_octets:  # RFC 1870 s4: 0 = no fixed limit
+            return permanent("5.3.4", f"the next host takes {limit} octets at most", self._name)
+        self.tells_delivery = host.offers("dsn")
+        return None
+
+    def _deliverable(self) -> list[str]:
+        paths = []
+        for path in self._transaction.forward_paths:
+            if _CONTROL.search(path):
+                self.outcomes[path] = permanent("5.1.3", "the address has control characters")
+            else:
+                paths.append(path)
+        return paths
+
+    # The commands.
+
+    def _mail(self, host: Host) -> bytes:
+        transaction = self._transaction
+        line = f"MAIL FROM:<{transaction.reverse_path}>"
+        if host.offers("size"):
+            line += f" SIZE={transaction.content.size_octets}"
+        if transaction.binary:
+            line += " BODY=BINARYMIME"
+        elif not transaction.content.is_ascii:
+            line += " BODY=8BITMIME"
+        if _needs_utf8(transaction):
+            line += " SMTPUTF8"
+        if transaction.requiretls:
+            line += " REQUIRETLS"
+        if self.tells_delivery:
+            line += f" RET={transaction.ret}" if transaction.ret else ""
+            line += f" ENVID={transaction.envid}" if transaction.envid else ""
+        return line.encode() + b"\r\n"
+
+    def _rcpt(self, path: str) -> bytes:
+        line = f"RCPT TO:<{path}>"
+        options = self._transaction.options.get(path)
+        if options is not None and self.tells_delivery:
+            line += f" NOTIFY={','.join(options.notify)}" if options.notify else ""
+            line += f" ORCPT={options.orcpt}" if options.orcpt else ""
+        return line.encode() + b"\r\n"
+
+    async def _one_by_one(self, host: Host, lines: list[bytes], paths: list[str]) -> None:
+        host.wire.write(lines[0])
+        refused = await self._hear(host)
+        self.begun = True
+        if refused.result is not Result.DELIVERED:
+            return self.end(refused)
+        taken = []
+        for path, line in zip(paths, lines[1:], strict=True):
+            host.wire.write(line)
+            if await self._heard_recipient(host, path):
+                taken.append(path)
+        if taken:
+            host.wire.write(b"DATA\r\n")
+            await self._hear_data(host, taken)
+
+    async def _hear_envelope(self, host: Host, paths: list[str]) -> list[str]:
+        """The replies to a group that began with MAIL: who was taken."""
+        refused = await self._hear(host)
+        self.begun = True
+        taken = [path for path in paths if await self._heard_recipient(host, path)]
+        if refused.result is not Result.DELIVERED:
+            self.outcomes.update(dict.fromkeys(paths, refused))
+            return []
+        return taken
+
+    async def _heard_recipient(self, host: Host, path: str) -> bool:
+        reply = await self._hear(host)
+        if reply.result is Result.DELIVERED:
+            return True
+        self.outcomes[path] = reply
+        return False
+
+    async def _hear(self, host: Host) -> Outcome:
+        code, text = await host.wire.reply(self._patience.command_seconds)
+        self.answered = True
+        return of_reply(code, text, self._name)
+
+    # The content.
+
+    async def _hear_data(self, host: Host, taken: list[str]) -> None:
+        code, text = await host.wire.reply(self._patience.command_seconds)
+        self.answered = True
+        if code == 354 and not taken:  # RFC 2920 s3.1: it wants a message for nobody, and gets an empty one
+            host.wire.write(b".\r\n")
+            await host.wire.reply(self._patience.command_seconds)
+            self.concluded = True
+            return
+        if code != 354:
+            outcome = of_reply(code, text, self._name)
+            if outcome.result is Result.DELIVERED:  # 2yz where 354 belongs: nothing was handed over
+                outcome = transient("4.5.0", f"unexpected reply {code} to DATA", self._name)
+            self.outcomes.update(dict.fromkeys(taken, outcome))
+            return
+        try:
+            await self._send_dotted(host)
+        except BadOctets:
+            host.wire.close()  # before the final dot: the host has no message
+            bad = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
+            self.outcomes.update(dict.fromkeys(taken, bad))
+            return
+        await self._hear_end(host, taken)
+
+    async def _hear_end(self, host: Host, taken: list[str]) -> None:
+        seconds = self._patience.for_data(self._transaction.content.size_octets)
+        code, text = await host.wire.reply(seconds)
+        self.outcomes.update(dict.fromkeys(taken, of_reply(code, text, self._name)))
+        self.concluded = code != 421
+
+    async def _send_dotted(self, host: Host) -> None:
+        content, stuffing = self._transaction.content, Stuffing()
+        if content.file is None:
+            host.wire.write(stuffing.add(content.whole()) + stuffing.end())
+            return
+        async for piece in _pieces(content):
+            host.wire.write(stuffing.add(piece))
+            await self._drain(host)
+        host.wire.write(stuffing.end())
+
+    async def _run_chunked(self, host: Host) -> None:
+        """Binary content, by BDAT (RFC 3030): each piece is a chunk, an empty one is the last."""
+        paths = self._deliverable()
+        host.wire.write(b"".join([self._mail(host), *(self._rcpt(path) for path in paths)]))
+        taken = await self._hear_envelope(host, paths)
+        if not taken:
+            return
+        async for piece in _pieces(self._transaction.content):
+            host.wire.write(b"BDAT %d\r\n" % len(piece) + piece)
+            await self._drain(host)
+            refused = await self._hear(host)
+            if refused.result is not Result.DELIVERED:
+                self.outcomes.update(dict.fromkeys(taken, refused))
+                return
+        host.wire.write(b"BDAT 0 LAST\r\n")
+        await self._hear_end(host, taken)
+
+    async def _drain(self, host: Host) -> None:
+        async with asyncio.timeout(self._patience.for_data(0)):
+            await host.wire.drain()
+
+
+def _needs_utf8(transaction: Transaction) -> bool:
+    """RFC 6531 s3.4: paths or header section beyond ASCII; the client's word SMTPUTF8 alone does not count."""
+    if not all(path.isascii() for path in (transaction.reverse_path, *transaction.forward_paths)):
+        return True
+    content = transaction.content
+    return transaction.smtputf8 and not content.is_ascii and not content.header_section().isascii()
+
+
+async def _pieces(content: Content) -> AsyncIterator[bytes]:
+    """The content's pieces, read from its file in a thread."""
+    pieces = content.pieces()
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
+
+
+def of_reply(code: int, message: str, said_by: str) -> Outcome:
+    """The outcome that a reply means; codes that RFC 5321 does not know mean "try again"."""
+    text = one_line(message)
+    if not (200 <= code <= 299 or 400 <= code <= 599):
+        return transient("4.5.0", f"unexpected reply {code} {text}", said_by)
+    found = _ENHANCED.match(text)
+    status = found[1] if found and found[1][0] == str(code)[0] else ""
+    words = text[found.end() :] if found and status else text
+    return Outcome.of_reply(Reply(code, status, words), said_by)
+
+
+def one_line(text: str) -> str:
+    """Visible characters on one line, cut to a length that fits a log line and a DSN."""
+    if text.isascii() and text.isprintable() and len(text) <= REPLY_CHARACTERS:
+        return " ".join(text.split())
+    visible = "".join(c if c.isprintable() else " " for c in text[: 4 * REPLY_CHARACTERS])
+    return " ".join(visible.split())[:REPLY_CHARACTERS]
