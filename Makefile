@@ -21,7 +21,7 @@ bench: ## measure beside the real peers (root); the last line of each is JSON
 	scripts/test --peers --install-only
 	.venv/bin/python -m benchmarks.policy
 	.venv/bin/python -m benchmarks.packets
-	.venv/bin/python -m benchmarks.inbound
+	.venv/bin/python -m benchmarks.relay
 
 reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
 	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json

@@ -12,18 +12,17 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.relay_usage import cpu_seconds, family, memory_octets
-from benchmarks.relay_world import LOOPBACK, Relay, postfix_program
+from benchmarks.relay_world import LOOPBACK, POLL_SECONDS, Relay, postfix_program
 
 CONNECTIONS = 20
-SENDER, RECIPIENT = "load@client.example", "bob@sink.example"
-POLL_SECONDS = 0.005
+CLIENT, SENDER, RECIPIENT = "client.example", "load@client.example", "bob@sink.example"
 MEMORY_SECONDS = 0.25
 LOAD_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`reuse`: one connection for many messages; else one for each."""
+    """`reuse`: each connection carries many messages; else each message opens one."""
 
     count: int
     size_octets: int = 4096
@@ -43,40 +42,54 @@ class Measured:
     sink_connections: int
 
 
+class Memory:
+    """The most memory that a relay's processes had, as far as `look` saw it."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._pid = relay.pid
+        self._next = 0.0
+        self.peak_octets = 0
+
+    def look(self) -> None:
+        """At most every MEMORY_SECONDS: looking takes the processor from the relay."""
+        if time.monotonic() >= self._next:
+            self.peak_octets = max(self.peak_octets, memory_octets(family(self._pid)))
+            self._next = time.monotonic() + MEMORY_SECONDS
+
+
 def send(relay: Relay, load: Load) -> Measured:
     before, sessions, cpu = relay.sink.count(), relay.sink.count("sess"), cpu_seconds(relay.pid)
+    memory = Memory(relay)
     started = time.monotonic()
-    accepted, peak = _offer(relay, load, started)
-    ended = relay.delivered(before + load.count)
+    accepted = _offer(relay, load, memory)
+    delivered = relay.delivered(before + load.count, memory.look) - started
     relay.rest(before + load.count)
     return Measured(
         accepted=load.count / accepted,
-        delivered=load.count / (ended - started),
+        delivered=load.count / delivered,
         cpu_seconds_per_1000=(cpu_seconds(relay.pid) - cpu) * 1000 / load.count,
-        peak_octets=max(peak, memory_octets(family(relay.pid))),
+        peak_octets=memory.peak_octets,
         sink_connections=relay.sink.count("sess") - sessions,
     )
 
 
-def _offer(relay: Relay, load: Load, started: float) -> tuple[float, int]:
-    """Seconds until the last 250, and the most memory seen until then."""
+def _offer(relay: Relay, load: Load, memory: Memory) -> float:
+    """Seconds until smtp-source ended, which it does with the last 250."""
     words = ["-s", str(load.connections), "-m", str(load.count), "-l", str(load.size_octets)]
-    words += ["-r", str(load.recipients), "-f", SENDER, "-t", RECIPIENT, "-M", "client.example"]
+    words += ["-r", str(load.recipients), "-f", SENDER, "-t", RECIPIENT, "-M", CLIENT]
     words += [*(["-d"] if load.reuse else []), f"{LOOPBACK}:{relay.port}"]
-    peak, look = 0, started + MEMORY_SECONDS
+    started = time.monotonic()
     with subprocess.Popen(postfix_program("smtp-source", *words), stderr=subprocess.PIPE, text=True) as source:
         try:
             while source.poll() is None:
+                if time.monotonic() > started + LOAD_SECONDS:
+                    raise RuntimeError(f"{relay.name} took no more mail:\n{relay.words()}")
+                memory.look()
                 time.sleep(POLL_SECONDS)
-                now = time.monotonic()
-                if now > started + LOAD_SECONDS:
-                    raise RuntimeError(f"{relay.folder.name} took no more mail:\n{relay.words()}")
-                if now > look:
-                    peak = max(peak, memory_octets(family(relay.pid)))
-                    look = time.monotonic() + MEMORY_SECONDS
             took = time.monotonic() - started
         finally:
             source.kill()
-        if source.returncode or (source.stderr and (said := source.stderr.read())):
-            raise RuntimeError(f"smtp-source to {relay.folder.name}: {said[-500:]}\n{relay.words()}")
-    return took, peak
+        said = source.stderr.read() if source.stderr else ""
+        if source.returncode or said:
+            raise RuntimeError(f"smtp-source to {relay.name}: {said[-500:]}\n{relay.words()}")
+    return took
