@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-
 from tests.lab.gateway import CODE, write_accounts
 from tests.lab.internet import ROOT
 
@@ -39,8 +38,8 @@ exec "$@"
 def enter(folder: Path, *words: str) -> int:
     """Run `words` in namespaces of their own, with the roles' users there; the exit status."""
     write_accounts(folder)
-    spaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    command = [*spaces, "sh", "-c", _ENTER, "sh", str(folder), str(ROOT), CODE, *words]
+    spaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork"]
+    command = [*spaces, "--mount-proc", "--kill-child", "sh", "-c", _ENTER, "sh", str(folder), str(ROOT), CODE, *words]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL) as process:
         try:
             return process.wait()
