@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from egressguard.mail.header import find_fields
 
@@ -57,7 +58,12 @@ def count_hops(header_section: bytes) -> int:
 
 def date_time(at: float) -> str:
     """RFC 5322 date-time in UTC."""
-    return format_datetime(datetime.fromtimestamp(int(at), UTC))
+    return _date_time(int(at))
+
+
+@lru_cache(16)
+def _date_time(at: int) -> str:
+    return format_datetime(datetime.fromtimestamp(at, UTC))
 
 
 def _safe(text: str) -> str:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from egressguard.policy.facts import Moment
 
 
 def local_moment(now: float) -> Moment:
+    return _local_moment(int(now))
+
+
+@lru_cache(4)
+def _local_moment(now: int) -> Moment:
     local = time.localtime(now)
     return Moment(local.tm_wday, local.tm_hour * 60 + local.tm_min)
 

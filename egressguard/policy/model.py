@@ -307,7 +307,10 @@ class Policy(Strict):
     @property
     def revision(self) -> str:
         """A short digest of the rule files' octets."""
-        return self._revision
+        private = self.__pydantic_private__  # asked for every message; `self._revision` takes pydantic a microsecond
+        assert private is not None
+        revision: str = private["_revision"]
+        return revision
 
     def replace(self, **parts: object) -> Policy:
         """The same policy with other parts, none of which is checked again."""

@@ -152,7 +152,7 @@ class Acceptance:
     def has_room(self, size_octets: int) -> bool:
         return self._spool.has_room(size_octets)
 
-    async def on_recipient(
+    def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply:
         """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""

@@ -212,7 +212,7 @@ async def _smart_peer(name: str, host: SmartHost, means: Means) -> Peer | Outcom
     if not answer.addresses:
         return transient("4.4.3", f"the smart host {host.host} has no address ({answer.answer.value})")
     try:
-        password = await asyncio.to_thread(_read_secret, host, means.secrets)
+        password = await asyncio.to_thread(_read_secret, host, means.secrets) if host.auth else None
     except (OSError, ValueError) as wrong:
         return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
     user = host.auth.user if host.auth else None

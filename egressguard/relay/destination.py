@@ -10,8 +10,6 @@ Contract
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 
@@ -22,6 +20,35 @@ class _Destination:
     resting_until: float = 0.0
 
 
+class _Place:
+    """One attempt's place, at its destination and among all."""
+
+    __slots__ = ("_all", "_destination")
+
+    def __init__(self, destination: _Destination, every: asyncio.Semaphore) -> None:
+        self._destination = destination
+        self._all = every
+
+    async def __aenter__(self) -> None:
+        destination = self._destination
+        destination.users += 1
+        try:
+            await destination.places.acquire()
+            try:
+                await self._all.acquire()
+            except BaseException:
+                destination.places.release()
+                raise
+        except BaseException:
+            destination.users -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._all.release()
+        self._destination.places.release()
+        self._destination.users -= 1
+
+
 class Destinations:
     """Keys are relay.attempt.Way.key. Times are the caller's clock, in seconds."""
 
@@ -30,16 +57,12 @@ class Destinations:
         self._places = asyncio.Semaphore(total)
         self._known: dict[str, _Destination] = {}
 
-    @contextlib.asynccontextmanager
-    async def place(self, key: str) -> AsyncIterator[None]:
-        """Wait for a place at the destination, then for one of all."""
-        destination = self._known.setdefault(key, _Destination(asyncio.Semaphore(self._limit)))
-        destination.users += 1
-        try:
-            async with destination.places, self._places:
-                yield
-        finally:
-            destination.users -= 1
+    def place(self, key: str) -> _Place:
+        """Wait for a place at the destination, then for one of all: `async with`."""
+        destination = self._known.get(key)
+        if destination is None:
+            destination = self._known[key] = _Destination(asyncio.Semaphore(self._limit))
+        return _Place(destination, self._places)
 
     def rest(self, key: str, until: float) -> None:
         if (destination := self._known.get(key)) is not None:

@@ -36,7 +36,7 @@ NOBODY = Reply(550, "5.1.3", "no recipient that is an address")
 class Acceptor(Protocol):
     """relay.accept.Acceptance, as far as it is used here."""
 
-    async def on_recipient(
+    def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply: ...
 
@@ -113,7 +113,7 @@ class Pickup:
         except AddressError:
             return NOBODY
         for path in paths:
-            reply = await self._acceptor.on_recipient(session, sender, path, len(dropped.content))
+            reply = self._acceptor.on_recipient(session, sender, path, len(dropped.content))
             if not reply.is_positive:
                 return reply
         utf8 = not all(text.isascii() for text in (sender, *paths))

@@ -293,15 +293,17 @@ class Queue:
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
         failed = {p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired}
-        notice = failure_notice(
-            claim,
-            failed,
-            await _returned(content) if failed else b"",
-            hostname=self._means.hostname,
-            now=now,
-            notice_id=random_queue_id(now),
-            given_up=frozenset(expired),
-        )
+        notice = None
+        if failed:
+            notice = failure_notice(
+                claim,
+                failed,
+                await _returned(content),
+                hostname=self._means.hostname,
+                now=now,
+                notice_id=random_queue_id(now),
+                given_up=frozenset(expired),
+            )
         await self._write(Settlement(claim.queue_id, outcomes, waiting, notice, parcel.way.key))
         if failed:
             refused = len(failed) - len(expired)

@@ -87,8 +87,7 @@ class SmtpClient:
         """One transaction over `host`, which is kept afterwards if it is still of use."""
         transfer, listens = Transfer(transaction, peer.name, patience), True
         try:
-            async with asyncio.timeout(patience.whole(transaction.content.size_octets)):
-                await transfer.run(host)
+            await transfer.run(host)
         except TimeoutError:
             transfer.answered, listens = True, False  # by its silence: another connection would meet the same
             transfer.end(transient("4.4.2", "the host did not answer in the time allowed", peer.name))

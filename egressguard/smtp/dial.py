@@ -15,7 +15,7 @@ import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import aiosmtplib
 
@@ -57,14 +57,13 @@ class Host:
     """A host that is ready for transactions: what it offers, and the wire to it."""
 
     def __init__(self, client: aiosmtplib.SMTP, address: str, *, encrypted: bool, verified: bool) -> None:
-        assert isinstance(client.transport, asyncio.Transport)
         self.address = address
         self.encrypted = encrypted
         self.verified = verified
         self.transactions = 0
         self.greeted_at = asyncio.get_running_loop().time()
         self._extensions = {name.lower(): str(value or "").strip() for name, value in client.esmtp_extensions.items()}
-        self.wire = HostWire(client.transport)  # aiosmtplib has done its part
+        self.wire = HostWire(cast(asyncio.Transport, client.transport))  # aiosmtplib has done its part
 
     def offers(self, extension: str) -> bool:
         return extension in self._extensions

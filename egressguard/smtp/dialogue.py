@@ -282,8 +282,8 @@ class Dialogue:
         if len(transaction.forward_paths) >= self._settings.max_recipients:
             raise Refusal(replies.TOO_MANY_RECIPIENTS)
         mail = transaction.mail
-        question = self._hooks.on_recipient(self.facts, mail.reverse_path, path, mail.size_octets)
-        reply = await self._channel.ask_about_recipient(question)
+        answer = self._hooks.on_recipient(self.facts, mail.reverse_path, path, mail.size_octets)
+        reply = answer if isinstance(answer, Reply) else await self._channel.ask_about_recipient(answer)
         if reply.is_positive:
             transaction.forward_paths[path] = None
         return reply

@@ -17,7 +17,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -78,8 +78,8 @@ class Engine(SMTP):
 
     # The connection's life, as asyncio tells it.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, made)  # uvloop's is one in all but name
         if transport.get_extra_info("peername") is None:  # gone before we looked
             transport.abort()
             return
@@ -124,8 +124,8 @@ class Engine(SMTP):
             self.transport = None
 
     def _pause_reading(self, pause: bool) -> None:
-        transport = self.transport
-        if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+        transport = cast(asyncio.Transport | None, self.transport)
+        if transport is not None and not transport.is_closing():
             transport.pause_reading() if pause else transport.resume_reading()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
@@ -262,14 +262,15 @@ class Engine(SMTP):
         await asyncio.sleep(seconds)
 
     async def start_tls(self) -> None:
-        assert isinstance(self.transport, asyncio.Transport)
-        self.transport.pause_reading()  # from here on it is TLS's, and nothing for the reader of clear text
+        cast(
+            asyncio.Transport, self.transport
+        ).pause_reading()  # from here on it is TLS's, and nothing for the reader of clear text
         await self.send(replies.READY_FOR_TLS)
         await self._upgrade()
 
     async def _upgrade(self) -> None:
         transport, context = self._writer.transport, self._house.tls_context
-        assert isinstance(transport, asyncio.Transport) and context is not None
+        assert context is not None
         seconds = self._settings.tls_handshake_seconds
         try:
             tls = await self.loop.start_tls(
@@ -299,27 +300,22 @@ class Engine(SMTP):
     async def commit(self, question: Coroutine[Any, Any, Reply], intake: Intake) -> Reply:
         task = self._house.own(question)
         task.add_done_callback(lambda _: intake.close())
-        try:
-            async with asyncio.timeout(self._settings.message_hook_seconds):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            log.error("a message could not be taken in time; it may still be")
-            return replies.TROUBLE
+        await asyncio.wait((task,), timeout=self._settings.message_hook_seconds)  # which cancels nothing
+        if task.done():
+            return task.result()
+        log.error("a message could not be taken in time; it may still be")
+        return replies.TROUBLE
 
     async def receive_data(self, intake: Intake) -> None:
         data = DottedData(self._settings.max_message_octets)
         intake.judged_by(data)
-        try:
-            async with asyncio.timeout(self._settings.data_seconds):
-                await self._receive(data, intake)
-        except TimeoutError:
-            raise SessionOver(replies.TIMED_OUT) from None
+        await self._receive(data, intake, self.loop.time() + self._settings.data_seconds)
 
-    async def _receive(self, data: DottedData, intake: Intake) -> None:
+    async def _receive(self, data: DottedData, intake: Intake, ends_at: float) -> None:
         """Read to the end, wherever it is: what does not end is cut."""
         rest: bytes | None = None
         while rest is None:
-            content, rest = data.feed(await self._piece(None))
+            content, rest = data.feed(await self._piece(None, ends_at))
             await intake.add(content)
             if data.received_octets > 2 * self._settings.max_message_octets + 1024 * 1024:
                 raise SessionOver(replies.TOO_BIG)
@@ -327,20 +323,21 @@ class Engine(SMTP):
             self._wire.unread(rest)
 
     async def receive_chunk(self, size_octets: int, data: ChunkedData | None, intake: Intake | None) -> None:
-        try:
-            async with asyncio.timeout(self._settings.data_seconds):
-                while size_octets:
-                    piece = await self._piece(size_octets)
-                    size_octets -= len(piece)
-                    if data is not None and intake is not None:
-                        await intake.add(data.feed(piece))
-        except TimeoutError:
-            raise SessionOver(replies.TIMED_OUT) from None
+        ends_at = self.loop.time() + self._settings.data_seconds
+        while size_octets:
+            piece = await self._piece(size_octets, ends_at)
+            size_octets -= len(piece)
+            if data is not None and intake is not None:
+                await intake.add(data.feed(piece))
 
-    async def _piece(self, limit_octets: int | None) -> bytes:
+    async def _piece(self, limit_octets: int | None, ends_at: float) -> bytes:
         if not self._wire.has_input():
             await self._flush()
-        piece = await self._wire.piece(self._settings.data_chunk_seconds, limit_octets)
+        seconds = min(self._settings.data_chunk_seconds, ends_at - self.loop.time())
+        try:
+            piece = await self._wire.piece(seconds, limit_octets)
+        except TimeoutError:
+            raise SessionOver(replies.TIMED_OUT) from None
         if piece is None:  # cut before the end: there is no message
             raise SessionOver
         return piece

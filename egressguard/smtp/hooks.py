@@ -8,6 +8,7 @@ Contract
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -50,10 +51,12 @@ class SessionHooks(Protocol):
         """MAIL: whether there is room for a message of this declared size (0 = none was)."""
         ...
 
-    async def on_recipient(
+    def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
-    ) -> Reply:
-        """RCPT: a positive reply takes the recipient. `size_octets` is what MAIL declared."""
+    ) -> Reply | Awaitable[Reply]:
+        """RCPT: a positive reply takes the recipient. `size_octets` is what MAIL declared.
+
+        Where nothing has to be waited for, the reply comes at once."""
         ...
 
     async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply:

@@ -12,6 +12,8 @@ import asyncio
 import re
 from collections import deque
 
+from egressguard.smtp.waiting import Waiting
+
 REPLY_OCTETS = 64 * 1024
 REPLIES = 2000
 _LINE = re.compile(rb"([0-9]{3})(?:([ -])(.*))?")
@@ -31,7 +33,8 @@ class HostWire(asyncio.Protocol):
         self._lines_octets = 0
         self._replies: deque[tuple[int, str]] = deque()
         self._lost: str | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._waiting = Waiting()
         self._writable: asyncio.Future[None] | None = None
         transport.set_protocol(self)
 
@@ -57,15 +60,11 @@ class HostWire(asyncio.Protocol):
         if not self._replies:
             if self._lost is not None:
                 raise HostLost(self._lost)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._waiter
-            finally:
-                self._waiter = None
+            await self._waiting.until(self._loop.time() + seconds)
         return self._replies.popleft()
 
     def close(self) -> None:
+        self._waiting.close()
         self._transport.close()
 
     # From the event loop.
@@ -79,7 +78,7 @@ class HostWire(asyncio.Protocol):
         if len(self._buffer) > REPLY_OCTETS or len(self._replies) > REPLIES:
             self._lose("the host talks without end")
         if self._replies:
-            self._wake()
+            self._waiting.wake()
 
     def _take(self, line: bytes) -> None:
         match = _LINE.fullmatch(line)
@@ -112,10 +111,7 @@ class HostWire(asyncio.Protocol):
         if self._lost is None:
             self._lost = why
             self._transport.close()
-        for waiter in (self._waiter, self._writable):
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(HostLost(self._lost))
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if not self._replies:
+            self._waiting.fail(HostLost(self._lost))
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_exception(HostLost(self._lost))

@@ -62,6 +62,8 @@ AUTH_LIMITED = Reply(421, "4.7.0", "Too many failed attempts, try again later")
 
 def render_reply(reply: Reply) -> bytes:
     """The reply's octets. A line feed in the text starts another line of the same reply."""
+    if reply.text.isascii() and reply.text.isprintable() and len(reply.text) < LINE_OCTETS - 20:
+        return f"{reply} \r\n".encode() if not reply.text else f"{reply}\r\n".encode()
     lines = reply.text.split("\n")
     prefix = f"{reply.status} " if reply.status else ""
     rendered = [f"{reply.code}-{prefix}{_printable(line)}" for line in lines[:-1]]

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterable
+from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -95,9 +96,8 @@ class _Held(asyncio.Protocol):
         self._since = 0.0
         self._transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = self._transport = cast(asyncio.Transport, made)
         self._since = asyncio.get_running_loop().time()
         if self._tarpit.enter(self):
             # asyncio begins to read after this call: what is paused here would be resumed.

@@ -81,6 +81,12 @@ class Transfer:
         self._transaction = transaction
         self._name = host_name
         self._patience = patience
+        self._clock = asyncio.get_running_loop().time
+        self._ends_at = 0.0
+
+    def _seconds(self, most: float) -> float:
+        """How long to wait for the next thing: `most`, or what is left of the whole."""
+        return min(most, self._ends_at - self._clock())
 
     def end(self, outcome: Outcome) -> None:
         """Whoever has no outcome yet gets this one."""
@@ -90,6 +96,7 @@ class Transfer:
     async def run(self, host: Host) -> None:
         """Raises HostLost, TimeoutError; OSError when our own content cannot be read."""
         host.transactions += 1
+        self._ends_at = self._clock() + self._patience.whole(self._transaction.content.size_octets)
         if (unfit := self._unfit(host)) is not None:
             self.begun = self.answered = True
             return self.end(unfit)
@@ -195,18 +202,18 @@ class Transfer:
         return False
 
     async def _hear(self, host: Host) -> Outcome:
-        code, text = await host.wire.reply(self._patience.command_seconds)
+        code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
         self.answered = True
         return of_reply(code, text, self._name)
 
     # The content.
 
     async def _hear_data(self, host: Host, taken: list[str]) -> None:
-        code, text = await host.wire.reply(self._patience.command_seconds)
+        code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
         self.answered = True
         if code == 354 and not taken:  # RFC 2920 s3.1: it wants a message for nobody, and gets an empty one
             host.wire.write(b".\r\n")
-            await host.wire.reply(self._patience.command_seconds)
+            await host.wire.reply(self._seconds(self._patience.command_seconds))
             self.concluded = True
             return
         if code != 354:
@@ -226,7 +233,7 @@ class Transfer:
 
     async def _hear_end(self, host: Host, taken: list[str]) -> None:
         seconds = self._patience.for_data(self._transaction.content.size_octets)
-        code, text = await host.wire.reply(seconds)
+        code, text = await host.wire.reply(self._seconds(seconds))
         self.outcomes.update(dict.fromkeys(taken, of_reply(code, text, self._name)))
         self.concluded = code != 421
 
@@ -258,7 +265,7 @@ class Transfer:
         await self._hear_end(host, taken)
 
     async def _drain(self, host: Host) -> None:
-        async with asyncio.timeout(self._patience.for_data(0)):
+        async with asyncio.timeout(self._seconds(self._patience.for_data(0))):
             await host.wire.drain()
 
 

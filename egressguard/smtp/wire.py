@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from egressguard.smtp.waiting import Waiting
+
 HIGH_WATER_OCTETS = 256 * 1024
 """The more is taken at once, the less a large message costs; so much a client may make us hold."""
 
@@ -34,9 +36,7 @@ class Wire:
         self._buffer = bytearray()
         self._ended = False
         self._lost: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting = Waiting()
         self._in_line = False
 
     # From the protocol.
@@ -46,11 +46,11 @@ class Wire:
         if len(self._buffer) > HIGH_WATER_OCTETS and not self._paused:
             self._paused = True
             self._pause(True)
-        self._wake()
+        self._waiting.wake()
 
     def feed_eof(self) -> None:
         self._ended = True
-        self._wake()
+        self._waiting.wake()
 
     def lose(self, error: Exception | None) -> None:
         """The connection is gone. What was read before is still answered."""
@@ -59,8 +59,8 @@ class Wire:
 
     def hurry(self) -> None:
         """End the wait for a line now, with TimeoutError."""
-        if self._in_line and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(TimeoutError())
+        if self._in_line:
+            self._waiting.fail(TimeoutError())
 
     # From the session.
 
@@ -123,47 +123,18 @@ class Wire:
             self._pause(False)
         return taken
 
-    # Waiting. One timer serves all waits of a connection: it is moved only when it fires too early.
-
     async def _more(self, deadline: float) -> bool:
         """Wait for more input than there is; False: there will be none."""
         if self._lost is not None:
             raise ConnectionResetError(str(self._lost))
         if self._ended:
             return False
-        self._waiter = self._loop.create_future()
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._set_timer()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiting.until(deadline)
         return bool(self._buffer) or not self._ended
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._time_is_up)
-
-    def _time_is_up(self) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done():
-            return
-        if self._loop.time() < self._deadline:
-            self._set_timer()
-        else:
-            self._waiter.set_exception(TimeoutError())
 
     def close(self) -> None:
         """Nothing is waited for any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._waiting.close()
 
 
 def _without_crlf(line: bytes) -> bytes:

@@ -17,7 +17,27 @@ def new_queue_id(now: float, chance: int) -> str:
 
 
 def random_queue_id(now: float) -> str:
-    return new_queue_id(now, int.from_bytes(os.urandom(4), "big"))
+    return new_queue_id(now, _chances.next())
+
+
+class _Chances:
+    """Random numbers from the kernel, fetched many at a time."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+
+    def next(self) -> int:
+        if not self._numbers:
+            octets = os.urandom(4 * 256)
+            self._numbers = [int.from_bytes(octets[at : at + 4], "big") for at in range(0, len(octets), 4)]
+        return self._numbers.pop()
+
+    def forget(self) -> None:
+        self._numbers.clear()
+
+
+_chances = _Chances()
+os.register_at_fork(after_in_child=_chances.forget)
 
 
 def is_queue_id(text: str) -> bool:

@@ -15,9 +15,10 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
-import shutil
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from egressguard.store.interface import (
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
 from egressguard.store.reader import Reader
 from egressguard.store.schema import give_back_free_pages, open_database, open_for_reading
+from egressguard.store.statements import Deleted
 from egressguard.store.writer import Writer
 
 __all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
@@ -45,6 +47,8 @@ __all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
 log = logging.getLogger(__name__)
 
 RETRY_ROWS = 10_000
+ROOM_SECONDS = 0.1
+"""The disk is asked for its free space this often at most; the reserve is larger than what comes meanwhile."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -62,6 +66,8 @@ class SqliteSpool:
         self._aside = directory / "aside"
         for folder in (self._bodies, self._temporary, self._aside):
             folder.mkdir(parents=True, exist_ok=True)
+        self._room_at = -math.inf
+        self._room_octets = 0
         self._puts: set[asyncio.Task[str]] = set()
         self._lock = _lock(directory)
         try:
@@ -97,7 +103,12 @@ class SqliteSpool:
 
     def has_room(self, size_octets: int) -> bool:
         """Whether a message of that size would be taken now."""
-        return shutil.disk_usage(self._directory).free >= self._reserve_octets + size_octets
+        now = time.monotonic()
+        if now - self._room_at > ROOM_SECONDS:
+            self._room_at = now
+            found = os.statvfs(self._directory)
+            self._room_octets = found.f_bavail * found.f_frsize
+        return self._room_octets >= self._reserve_octets + size_octets
 
     async def put(self, message: NewMessage) -> str:
         """Store one message; return its queue id (the first one of its source_id).
@@ -161,7 +172,7 @@ class SqliteSpool:
 
     async def settle(self, settlement: Settlement) -> None:
         if await self._writer.submit(lambda db: statements.settle(db, settlement)):
-            await self._remove_body(settlement.queue_id)
+            await self._remove_file(settlement.queue_id)
 
     async def content(self, queue_id: str) -> Content:
         """The message's octets. Raises KeyError when it is not there."""
@@ -192,9 +203,9 @@ class SqliteSpool:
 
     async def delete(self, queue_id: str) -> bool:
         deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id))
-        if deleted:
-            await self._remove_body(queue_id)
-        return deleted
+        if deleted is Deleted.WITH_FILE:
+            await self._remove_file(queue_id)
+        return deleted is not Deleted.NOTHING
 
     async def depth(self) -> Depth:
         return await self._reader.ask(statements.depth)
@@ -202,11 +213,8 @@ class SqliteSpool:
     def _body_path(self, queue_id: str) -> Path:
         return self._bodies / queue_id[-2:] / queue_id
 
-    async def _remove_body(self, queue_id: str) -> None:
-        """Its file, if it had one: nothing there is the usual case, and quick to see."""
-        path = self._body_path(queue_id)
-        if path.exists():
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+    async def _remove_file(self, queue_id: str) -> None:
+        await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
 
     def _write_body(self, path: Path, message: NewMessage) -> Content:
         """The file whole, durable and under its name, before any row speaks of it; return what the row will say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -180,7 +181,7 @@ def unclaim(
 
 
 def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
-    """Write what an attempt came to, and its DSN; True when the message has left the queue."""
+    """Write what an attempt came to, and its DSN; True when the message has left the queue and a file behind."""
     finished = 0
     for path, outcome in settlement.outcomes.items():
         key = (settlement.queue_id, path)
@@ -205,7 +206,7 @@ def _said(outcome: Outcome) -> str:
 def _delete_if_done(db: sqlite3.Connection, queue_id: str) -> bool:
     if db.execute("SELECT 1 FROM recipient WHERE message_id = ? LIMIT 1", (queue_id,)).fetchone():
         return False
-    return delete_message(db, queue_id)
+    return delete_message(db, queue_id) is Deleted.WITH_FILE
 
 
 def release_leases(db: sqlite3.Connection) -> int:
@@ -244,12 +245,23 @@ def release(db: sqlite3.Connection, queue_id: str, now: float) -> int:
     return db.execute(query, (now, queue_id)).rowcount
 
 
-def delete_message(db: sqlite3.Connection, queue_id: str) -> bool:
-    row = db.execute("DELETE FROM message WHERE id = ? RETURNING number", (queue_id,)).fetchone()
+class Deleted(enum.Enum):
+    NOTHING = 0
+    MESSAGE = 1
+    WITH_FILE = 2
+    """Its content lies in a file that has to go now."""
+
+
+def delete_message(db: sqlite3.Connection, queue_id: str) -> Deleted:
+    query = "DELETE FROM message WHERE id = ? RETURNING number, front IS NOT NULL"
+    row = db.execute(query, (queue_id,)).fetchone()
     if row is None:
-        return False
-    db.execute("DELETE FROM body WHERE number = ?", row)
-    return True
+        return Deleted.NOTHING
+    number, in_file = row
+    if in_file:
+        return Deleted.WITH_FILE
+    db.execute("DELETE FROM body WHERE number = ?", (number,))
+    return Deleted.MESSAGE
 
 
 def depth(db: sqlite3.Connection) -> Depth:
