@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 IPAddress = IPv4Address | IPv6Address
@@ -42,6 +43,7 @@ class Flow:
     speaks: str = ""
 
 
+@lru_cache(4096)
 def plain_address(text: str) -> IPAddress:
     """Parse an address; an IPv4-mapped IPv6 address becomes the IPv4 address it stands for (RFC 4291 s2.5.5.2)."""
     address = ip_address(text.partition("%")[0])

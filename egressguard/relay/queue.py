@@ -264,7 +264,7 @@ class Queue:
             except KeyError:
                 return None  # deleted by hand meanwhile
             outcomes = await self._attempt(parcel, content)
-            await self._settle(parcel, outcomes, content)
+        await self._settle(parcel, outcomes, content)
 
     async def _attempt(self, parcel: _Parcel, content: Content) -> Mapping[str, Outcome]:
         started = time.monotonic()

@@ -25,6 +25,7 @@ from egressguard.smtp.dial import ConnectionFailed, Host, Peer, TlsFailed, open_
 from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.pool import Pool
 from egressguard.smtp.transaction import Patience, Transaction, Transfer, of_reply, one_line
+from egressguard.smtp.waiting import Ticker
 
 __all__ = ["Patience", "Peer", "Sent", "SmtpClient", "Transaction", "of_reply", "send"]
 
@@ -55,6 +56,7 @@ class SmtpClient:
     def __init__(self) -> None:
         self._broken_tls: OrderedDict[str, float] = OrderedDict()
         self._pool = Pool()
+        self._ticker = Ticker()
 
     async def close(self) -> None:
         """Say goodbye to every host."""
@@ -117,15 +119,15 @@ class SmtpClient:
     async def _open(self, peer: Peer, address: str, ehlo_name: str, patience: Patience) -> Host:
         seconds = (patience.connect_seconds, patience.command_seconds)
         if peer.tls != "opportunistic":
-            return await open_connection(peer, address, ehlo_name, *seconds, encrypt=peer.tls != "none")
+            return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=peer.tls != "none")
         if not self._is_broken(peer.name):
             try:
-                return await open_connection(peer, address, ehlo_name, *seconds, encrypt=True)
+                return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=True)
             except TlsFailed as failed:
                 self._remember_broken(peer.name)
                 fields = {"host": peer.name, "why": failed.outcome.text}
                 log.info("STARTTLS is offered there but does not work, going plain", extra={"fields": fields})
-        return await open_connection(peer, address, ehlo_name, *seconds, encrypt=False)
+        return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=False)
 
     def _is_broken(self, host: str) -> bool:
         return self._broken_tls.get(host, 0.0) > asyncio.get_running_loop().time()

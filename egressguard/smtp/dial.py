@@ -21,6 +21,7 @@ import aiosmtplib
 
 from egressguard.mail.outcome import Outcome, transient
 from egressguard.smtp.host_wire import HostWire
+from egressguard.smtp.waiting import Ticker
 
 TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
 
@@ -56,14 +57,16 @@ class TlsFailed(ConnectionFailed):
 class Host:
     """A host that is ready for transactions: what it offers, and the wire to it."""
 
-    def __init__(self, client: aiosmtplib.SMTP, address: str, *, encrypted: bool, verified: bool) -> None:
+    def __init__(
+        self, client: aiosmtplib.SMTP, address: str, ticker: Ticker, *, encrypted: bool, verified: bool
+    ) -> None:
         self.address = address
         self.encrypted = encrypted
         self.verified = verified
         self.transactions = 0
         self.greeted_at = asyncio.get_running_loop().time()
         self._extensions = {name.lower(): str(value or "").strip() for name, value in client.esmtp_extensions.items()}
-        self.wire = HostWire(cast(asyncio.Transport, client.transport))  # aiosmtplib has done its part
+        self.wire = HostWire(cast(asyncio.Transport, client.transport), ticker)  # aiosmtplib has done its part
 
     def offers(self, extension: str) -> bool:
         return extension in self._extensions
@@ -74,7 +77,14 @@ class Host:
 
 
 async def open_connection(
-    peer: Peer, address: str, ehlo_name: str, connect_seconds: float, command_seconds: float, *, encrypt: bool
+    peer: Peer,
+    address: str,
+    ehlo_name: str,
+    ticker: Ticker,
+    connect_seconds: float,
+    command_seconds: float,
+    *,
+    encrypt: bool,
 ) -> Host:
     """Dial `address`, read the greeting, say EHLO, start TLS, log in. Raises ConnectionFailed, TlsFailed."""
     context = _tls_context(peer) if encrypt else None
@@ -92,7 +102,7 @@ async def open_connection(
     try:
         encrypted = await _set_up(client, peer, context)
         await _log_in(client, peer, address, command_seconds, encrypted=encrypted)
-        return Host(client, address, encrypted=encrypted, verified=encrypted and peer.tls != "opportunistic")
+        return Host(client, address, ticker, encrypted=encrypted, verified=encrypted and peer.tls != "opportunistic")
     except BaseException as wrong:
         client.close()
         if isinstance(wrong, aiosmtplib.SMTPException | OSError):

@@ -83,15 +83,16 @@ class Engine(SMTP):
         if transport.get_extra_info("peername") is None:  # gone before we looked
             transport.abort()
             return
-        facts = _facts_of(transport, self._entrance)
+        sock = transport.get_extra_info("socket")
+        facts = _facts_of(transport, sock, self._entrance)
         admitted = self._house.admit(facts.client)
         self._house.metrics.connected(self._entrance.name, accepted=admitted)
         if not admitted:
             self._turn_away(transport, facts)
             return
         self._facts = facts
-        _send_at_once(transport)
-        self._wire = Wire(self._pause_reading)
+        _send_at_once(sock)
+        self._wire = Wire(self._house.ticker, self._pause_reading)
         super().connection_made(transport)  # starts _handle_client
         assert self._handler_coroutine is not None
         self._house.joined(self, self._handler_coroutine)
@@ -343,18 +344,18 @@ class Engine(SMTP):
         return piece
 
 
-def _send_at_once(transport: asyncio.Transport) -> None:
+def _send_at_once(sock: socket.socket) -> None:
     """asyncio does this only for sockets made with IPPROTO_TCP; a group of replies would take 40 ms each."""
     with contextlib.suppress(OSError):  # the connection is gone already
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _facts_of(transport: asyncio.Transport, entrance: Entrance) -> SessionFacts:
+def _facts_of(transport: asyncio.Transport, sock: socket.socket, entrance: Entrance) -> SessionFacts:
     address, port = transport.get_extra_info("peername")[:2]
     return SessionFacts(
         client=plain_address(address),
         client_port=port,
         listener=entrance.name,
         kind=entrance.kind,
-        original_destination=original_destination(transport.get_extra_info("socket")),
+        original_destination=original_destination(sock),
     )

@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections import deque
 
-from egressguard.smtp.waiting import Waiting
+from egressguard.smtp.waiting import Ticker, Waiting
 
 REPLY_OCTETS = 64 * 1024
 REPLIES = 2000
@@ -26,7 +26,7 @@ class HostLost(Exception):
 class HostWire(asyncio.Protocol):
     """Takes the place of aiosmtplib's protocol on `transport`."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, ticker: Ticker) -> None:
         self._transport = transport
         self._buffer = bytearray()
         self._lines: list[str] = []
@@ -34,7 +34,7 @@ class HostWire(asyncio.Protocol):
         self._replies: deque[tuple[int, str]] = deque()
         self._lost: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._waiting = Waiting()
+        self._waiting = Waiting(ticker)
         self._writable: asyncio.Future[None] | None = None
         transport.set_protocol(self)
 
@@ -110,7 +110,7 @@ class HostWire(asyncio.Protocol):
     def _lose(self, why: str) -> None:
         if self._lost is None:
             self._lost = why
-            self._transport.close()
+            self.close()
         if not self._replies:
             self._waiting.fail(HostLost(self._lost))
         if self._writable is not None and not self._writable.done():

@@ -15,6 +15,7 @@ from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.hooks import Kind, SessionHooks
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.smtp.waiting import Ticker
 from egressguard.store.draft import Draft
 
 
@@ -34,6 +35,7 @@ class House(Protocol):
     authenticator: Authenticator | None
     buffered: Budget
     new_draft: Callable[[], Draft]
+    ticker: Ticker
     stopping: bool
 
     def admit(self, client: IPAddress) -> bool:

@@ -33,8 +33,7 @@ def original_destination(sock: Socket) -> str | None:
     if len(here) < 2 or not isinstance(here[1], int):  # not an Internet socket
         return None
     ours = (plain_address(str(here[0])), here[1])
-    ask = _ask_ipv4 if ours[0].version == 4 else _ask_ipv6
-    meant = _asked(ask, sock)
+    meant = _asked(_ask_ipv4 if ours[0].version == 4 else _ask_ipv6, sock)
     return None if meant is None or meant == ours else render_endpoint(meant)
 
 

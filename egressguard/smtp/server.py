@@ -30,6 +30,7 @@ from egressguard.smtp.house import Entrance, Session
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tls import server_context
+from egressguard.smtp.waiting import Ticker
 from egressguard.store.draft import Draft
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class SmtpServer:
         self.authenticator = authenticator
         self.metrics = SmtpMetrics(registry)
         self.buffered = Budget()
+        self.ticker = Ticker()
         self.stopping = False
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []

@@ -1,32 +1,67 @@
 """Waiting with a deadline, as cheap as a session needs it: a connection waits four times for each message.
 
 Contract
-    One wait at a time. One timer serves all waits of a connection: it is moved only when it fires too early, so
-    that a wait which ends in time costs no timer at all.
+    One wait at a time for each Waiting. A deadline is kept to TICK_SECONDS: one clock looks at all that wait, and
+    nobody sets a timer for himself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+
+TICK_SECONDS = 0.1
+
+
+class Ticker:
+    """Ends the waits that are over, of all connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._known: set[Waiting] = set()
+        self._next: asyncio.TimerHandle | None = None
+
+    def add(self, waiting: Waiting) -> None:
+        self._known.add(waiting)
+        if self._next is None:
+            self._set()
+
+    def remove(self, waiting: Waiting) -> None:
+        self._known.discard(waiting)
+        if not self._known and self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _set(self) -> None:
+        self._next = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for waiting in [waiting for waiting in self._known if waiting.deadline <= now]:
+            waiting.fail(TimeoutError())
+        self._set()
 
 
 class Waiting:
-    def __init__(self) -> None:
+    """Known to `ticker` from its making to `close`."""
+
+    __slots__ = ("_loop", "_ticker", "_waiter", "deadline")
+
+    def __init__(self, ticker: Ticker) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ticker = ticker
         self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = math.inf
+        ticker.add(self)
 
     async def until(self, deadline: float) -> None:
-        """Wait for `wake`. Raises TimeoutError at `deadline` (the loop's clock), or what `fail` was given."""
+        """Wait for `wake`. Raises TimeoutError after `deadline` (the loop's clock), or what `fail` was given."""
         waiter = self._waiter = self._loop.create_future()
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._set_timer()
+        self.deadline = deadline
         try:
             await waiter
         finally:
             self._waiter = None
+            self.deadline = math.inf
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -38,20 +73,4 @@ class Waiting:
 
     def close(self) -> None:
         """Nothing is waited for any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._time_is_up)
-
-    def _time_is_up(self) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._set_timer()
-        else:
-            self.fail(TimeoutError())
+        self._ticker.remove(self)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from egressguard.smtp.waiting import Waiting
+from egressguard.smtp.waiting import Ticker, Waiting
 
 HIGH_WATER_OCTETS = 256 * 1024
 """The more is taken at once, the less a large message costs; so much a client may make us hold."""
@@ -29,14 +29,14 @@ class LineTooLong(Exception):
 class Wire:
     """The protocol feeds it; the session's task takes from it. `pause` stops (True) or resumes reading the socket."""
 
-    def __init__(self, pause: Callable[[bool], None]) -> None:
+    def __init__(self, ticker: Ticker, pause: Callable[[bool], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._pause = pause
         self._paused = False
         self._buffer = bytearray()
         self._ended = False
         self._lost: Exception | None = None
-        self._waiting = Waiting()
+        self._waiting = Waiting(ticker)
         self._in_line = False
 
     # From the protocol.

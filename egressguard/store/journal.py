@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 WAITING_ROWS = 10_000
 BATCH_ROWS = 500
+GATHER_SECONDS = 0.1
+"""So long the first row of a batch waits for company: a transaction for each row would cost more than the rows."""
 TRIM_EVERY_ROWS = 5_000
 FIELD_CHARACTERS = 8_192
 """Of one event, as JSON. What is longer is cut to its words: the journal is no place for content."""
@@ -41,6 +43,7 @@ class Journal:
         self._trim_every = min(TRIM_EVERY_ROWS, max_rows // 10 + 1)
         self._since_trim = self._trim_every  # what earlier runs left is trimmed with the first rows
         self._complained = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="journal-writer", daemon=True)
         self._thread.start()
 
@@ -53,6 +56,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what waits, and end the writer."""
+        self._closing.set()
         self._waiting.put(None)
         self._thread.join()
 
@@ -76,6 +80,7 @@ class Journal:
     def _next_batch(self) -> tuple[list[_Row], bool]:
         rows: list[_Row] = []
         row = self._waiting.get()
+        self._closing.wait(GATHER_SECONDS)
         while row is not None:
             rows.append(row)
             if len(rows) >= BATCH_ROWS or self._waiting.empty():

@@ -171,7 +171,7 @@ class SqliteSpool:
         await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now, destination))
 
     async def settle(self, settlement: Settlement) -> None:
-        if await self._writer.submit(lambda db: statements.settle(db, settlement)):
+        if await self._writer.submit(lambda db: statements.settle(db, settlement), hurry=False):
             await self._remove_file(settlement.queue_id)
 
     async def content(self, queue_id: str) -> Content:

@@ -195,7 +195,7 @@ def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
             finished += db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", key).rowcount
     if settlement.notice is not None and finished:
         insert_message(db, settlement.notice, settlement.notice.content.whole())
-    return _delete_if_done(db, settlement.queue_id)
+    return finished > 0 and _delete_if_done(db, settlement.queue_id)
 
 
 def _said(outcome: Outcome) -> str:
@@ -204,9 +204,11 @@ def _said(outcome: Outcome) -> str:
 
 
 def _delete_if_done(db: sqlite3.Connection, queue_id: str) -> bool:
-    if db.execute("SELECT 1 FROM recipient WHERE message_id = ? LIMIT 1", (queue_id,)).fetchone():
-        return False
-    return delete_message(db, queue_id) is Deleted.WITH_FILE
+    query = (
+        "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message_id = ?1)"
+        " RETURNING number, front IS NOT NULL"
+    )
+    return _deleted(db, db.execute(query, (queue_id,)).fetchone()) is Deleted.WITH_FILE
 
 
 def release_leases(db: sqlite3.Connection) -> int:
@@ -254,7 +256,10 @@ class Deleted(enum.Enum):
 
 def delete_message(db: sqlite3.Connection, queue_id: str) -> Deleted:
     query = "DELETE FROM message WHERE id = ? RETURNING number, front IS NOT NULL"
-    row = db.execute(query, (queue_id,)).fetchone()
+    return _deleted(db, db.execute(query, (queue_id,)).fetchone())
+
+
+def _deleted(db: sqlite3.Connection, row: tuple[int, bool] | None) -> Deleted:
     if row is None:
         return Deleted.NOTHING
     number, in_file = row

@@ -33,6 +33,7 @@ CHECKPOINT_OCTETS = 4 * 1024 * 1024
 """While the WAL is moved its contents exist twice: on a small flash disk that has to stay little."""
 _JOB_OCTETS = 8 * 1024
 """What a job writes into the WAL beside the body, roughly."""
+PATIENCE_SECONDS = 0.02
 SPARE_PAGES = 2000
 """Free pages the file may keep; more are given back to the file system, which others fill too."""
 _OWN_FAULT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
@@ -69,13 +70,17 @@ class Writer:
         self._disk = ThreadPoolExecutor(1, "spool-writer")
         self._committing: Future[Exception | None] | None = None
         self._pumping = False
+        self._hurried = False
+        self._later: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._since_checkpoint_octets = 0
         self.broken: str | None = None
 
-    async def submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0) -> T:
-        """Run `work` in the next transaction; return its answer once that is on the disk."""
+    async def submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0, *, hurry: bool = True) -> T:
+        """Run `work` in the next transaction; return its answer once that is on the disk.
+
+        What is in no hurry waits for the next that is, PATIENCE_SECONDS at most."""
         if self._closed:
             raise SpoolBroken("closed")
         self.refuse_if_broken()
@@ -84,9 +89,10 @@ class Writer:
             self._serve(loop)
         job = _Job(work, size_octets, loop.create_future())
         self._jobs.append(job)
-        if not self._pumping and self._committing is None:
-            self._pumping = True
-            loop.call_soon(self._pump, loop)  # what else this turn of the loop brings comes along
+        if hurry:
+            self._hurry(loop)
+        elif self._later is None:
+            self._later = loop.call_later(PATIENCE_SECONDS, self._hurry, loop)
         result: T = await job.future
         return result
 
@@ -122,12 +128,23 @@ class Writer:
 
     # On the event loop.
 
+    def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._hurried = True
+        if not self._pumping and self._committing is None:
+            self._pumping = True
+            loop.call_soon(self._pump, loop)  # what else this turn of the loop brings comes along
+
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         """One transaction for all that waits, up to the COMMIT."""
         self._pumping = False
-        if self._committing is not None or not self._jobs or self._closed:
+        if self._committing is not None or not self._jobs or self._closed or not self._hurried:
             return
         self._take_batch()
+        if not self._jobs:
+            self._hurried = False
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
         wrong = self._run()
         if wrong is not None and not isinstance(wrong, SpoolFull):
             self._finish(wrong)
@@ -152,7 +169,8 @@ class Writer:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Another loop than before: the last one may have ended with a commit under way."""
         self._committed()
-        self._pumping = False
+        self._pumping = self._hurried = False
+        self._later = None
         self._loop = loop
 
     def _take_batch(self) -> None:
@@ -168,12 +186,25 @@ class Writer:
             return SpoolBroken(self.broken)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for job in self._batch:
-                self._run_one(job)
+            if not self._run_all():
+                self._roll_back()
+                self._db.execute("BEGIN IMMEDIATE")
+                for job in self._batch:
+                    self._run_one(job)
         except sqlite3.Error as wrong:
             self._roll_back()
             return self._explain(wrong)
         return None
+
+    def _run_all(self) -> bool:
+        """All jobs, as if none could fail; False when one did (or storage: trying them one by one will tell)."""
+        try:
+            for job in self._batch:
+                job.wrong = None
+                job.answer = job.work(self._db)
+        except Exception:  # noqa: BLE001 -- it comes again, and is handed to whoever asked for the job
+            return False
+        return True
 
     def _run_one(self, job: _Job) -> None:
         """A job that breaks a constraint, or is wrong, is undone alone; trouble with storage goes up."""
