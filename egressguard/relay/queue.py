@@ -53,6 +53,7 @@ class Bounds:
     recipients: int = 2000
     ways_of_destination: int = 100
     attempts: int = 50
+    kept_octets: int = 16 * 1024 * 1024  # of contents that lie in memory while they wait for their first attempt
     attempts_at_destination: int = 20  # as Postfix's default_destination_concurrency_limit
     rest_seconds: float = 30.0
 
@@ -68,6 +69,10 @@ class _Parcel:
     policy: Policy
     content: Content | None = None
     dialled: bool = False
+
+    @property
+    def kept_octets(self) -> int:
+        return 0 if self.content is None else self.content.size_octets
 
 
 class Queue:
@@ -95,6 +100,7 @@ class Queue:
         self._active: dict[asyncio.Task[None], _Parcel] = {}
         self._in_hand = 0  # recipients
         self._ways_at: Counter[str] = Counter()
+        self._kept_octets = 0
         self._passed_over = False  # something was due and not claimed: look again when there is room
         self._awake = asyncio.Event()
         self._stopping = False
@@ -123,10 +129,16 @@ class Queue:
         finally:
             self._count(ways, -1)
         if queue_id == message.queue_id:
-            content = message.content if message.content.file is None else None  # the spool has moved the file
+            content = self._kept(message.content)
             for way in ways:
                 self._start(_Parcel(claim, way, policy, content))
         return queue_id
+
+    def _kept(self, content: Content) -> Content | None:
+        """What need not be read again; a file the spool has moved."""
+        if content.file is not None or self._kept_octets + content.size_octets > self._bounds.kept_octets:
+            return None
+        return content
 
     def _can_try(self, message: NewMessage, ways: Sequence[Way], now: float) -> bool:
         if self._stopping or message.held:
@@ -229,11 +241,14 @@ class Queue:
     def _start(self, parcel: _Parcel) -> None:
         task = asyncio.create_task(self._carry(parcel))
         self._active[task] = parcel
+        self._kept_octets += parcel.kept_octets
         self._count((parcel.way,), 1)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._count((self._active.pop(task).way,), -1)
+        parcel = self._active.pop(task)
+        self._kept_octets -= parcel.kept_octets
+        self._count((parcel.way,), -1)
         if not task.cancelled() and (wrong := task.exception()) is not None:
             self._fatal = self._fatal or wrong
             self._awake.set()

@@ -32,7 +32,7 @@ class Stuffing:
             return b""
         if is_malformed(octets):
             raise BadOctets
-        stuffed = octets.replace(b"\n.", b"\n..")
+        stuffed = octets.replace(b"\n.", b"\n..") if b"." in octets else octets
         if self._at_line_start and octets[:1] == b".":
             stuffed = b"." + stuffed
         self._at_line_start = octets.endswith(b"\n")

@@ -1,7 +1,7 @@
 """A message while it arrives: in memory while it is small, in a file of the spool's tmp/ from then on.
 
 Contract
-    Memory is bounded by INLINE_OCTETS and one piece, whatever the size of the message.
+    Memory is bounded by MEMORY_OCTETS, whatever the size of the message.
     Nothing here is durable: the spool syncs the file and gives it its name when the message is taken.
     Whoever has a draft ends with `discard`; a crash leaves a file in tmp/, which the next start sweeps.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from egressguard.store.content import PIECE_OCTETS, Content
 
-INLINE_OCTETS = 64 * 1024
-"""Larger bodies are files: measured, SQLite BLOBs win below and files above."""
+MEMORY_OCTETS = 1024 * 1024
+"""Most messages are smaller, and are written once, when they are taken."""
 
 
 class Draft:
@@ -47,7 +47,7 @@ class Draft:
         self._waiting.append(octets)
         self._waiting_octets += len(octets)
         self._is_ascii = self._is_ascii and octets.isascii()
-        if self._waiting_octets > (INLINE_OCTETS if self._path is None else PIECE_OCTETS):
+        if self._waiting_octets > (MEMORY_OCTETS if self._path is None else PIECE_OCTETS):
             await self.spill()
 
     async def spill(self) -> None:
@@ -60,7 +60,8 @@ class Draft:
         """What was added. Raises OSError."""
         if self._path is None:
             return Content(rest=b"".join(self._waiting), is_ascii=self._is_ascii)
-        await self.spill()
+        if self._waiting:
+            await self.spill()
         return Content(file=self._path, file_octets=self._written_octets, is_ascii=self._is_ascii)
 
     def discard(self) -> None:

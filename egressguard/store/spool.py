@@ -26,7 +26,7 @@ from typing import Any
 
 from egressguard.store import durable, statements
 from egressguard.store.content import Content
-from egressguard.store.draft import INLINE_OCTETS, Draft
+from egressguard.store.draft import Draft
 from egressguard.store.interface import (
     Claim,
     Depth,
@@ -46,6 +46,8 @@ __all__ = ["INLINE_OCTETS", "SqliteSpool", "new_queue_id", "random_queue_id"]
 
 log = logging.getLogger(__name__)
 
+INLINE_OCTETS = 64 * 1024
+"""Larger bodies are files: measured, SQLite BLOBs win below and files above."""
 RETRY_ROWS = 10_000
 ROOM_SECONDS = 0.1
 """The disk is asked for its free space this often at most; the reserve is larger than what comes meanwhile."""
@@ -171,8 +173,11 @@ class SqliteSpool:
         await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now, destination))
 
     async def settle(self, settlement: Settlement) -> None:
-        if await self._writer.submit(lambda db: statements.settle(db, settlement), hurry=False):
-            await self._remove_file(settlement.queue_id)
+        def then(left_file: bool) -> None:
+            if left_file:
+                self._body_path(settlement.queue_id).unlink(missing_ok=True)
+
+        await self._writer.submit(lambda db: statements.settle(db, settlement), hurry=False, then=then)
 
     async def content(self, queue_id: str) -> Content:
         """The message's octets. Raises KeyError when it is not there."""
@@ -202,9 +207,11 @@ class SqliteSpool:
         return await self._writer.submit(lambda db: statements.release(db, queue_id, now))
 
     async def delete(self, queue_id: str) -> bool:
-        deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id))
-        if deleted is Deleted.WITH_FILE:
-            await self._remove_file(queue_id)
+        def then(deleted: Deleted) -> None:
+            if deleted is Deleted.WITH_FILE:
+                self._body_path(queue_id).unlink(missing_ok=True)
+
+        deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id), then=then)
         return deleted is not Deleted.NOTHING
 
     async def depth(self) -> Depth:
@@ -212,9 +219,6 @@ class SqliteSpool:
 
     def _body_path(self, queue_id: str) -> Path:
         return self._bodies / queue_id[-2:] / queue_id
-
-    async def _remove_file(self, queue_id: str) -> None:
-        await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
 
     def _write_body(self, path: Path, message: NewMessage) -> Content:
         """The file whole, durable and under its name, before any row speaks of it; return what the row will say."""

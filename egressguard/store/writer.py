@@ -47,6 +47,7 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     size_octets: int
     future: asyncio.Future[Any]
+    then: Callable[[Any], None] | None = None
     answer: Any = None
     wrong: BaseException | None = None
 
@@ -77,17 +78,25 @@ class Writer:
         self._since_checkpoint_octets = 0
         self.broken: str | None = None
 
-    async def submit(self, work: Callable[[sqlite3.Connection], T], size_octets: int = 0, *, hurry: bool = True) -> T:
+    async def submit(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        size_octets: int = 0,
+        *,
+        hurry: bool = True,
+        then: Callable[[T], None] | None = None,
+    ) -> T:
         """Run `work` in the next transaction; return its answer once that is on the disk.
 
-        What is in no hurry waits for the next that is, PATIENCE_SECONDS at most."""
+        What is in no hurry waits for the next that is, PATIENCE_SECONDS at most. `then` gets the answer on the
+        writer's thread, after the commit; what it raises (OSError) is logged only."""
         if self._closed:
             raise SpoolBroken("closed")
         self.refuse_if_broken()
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._serve(loop)
-        job = _Job(work, size_octets, loop.create_future())
+        job = _Job(work, size_octets, loop.create_future(), then)
         self._jobs.append(job)
         if hurry:
             self._hurry(loop)
@@ -238,10 +247,20 @@ class Writer:
         if isinstance(wrong, SpoolFull):  # the WAL itself may be what fills the disk
             self._checkpoint_now()
             wrong = self._run() or self._commit()
+        if wrong is None:
+            self._afterwards()
         self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in self._batch)
         if self._since_checkpoint_octets >= CHECKPOINT_OCTETS and self.broken is None:
             self._checkpoint_now()
         return wrong
+
+    def _afterwards(self) -> None:
+        for job in self._batch:
+            if job.then is not None and job.wrong is None:
+                try:
+                    job.then(job.answer)
+                except OSError as wrong:  # a file that nobody needs stays: the next start sweeps it
+                    log.warning("a file could not be removed", extra={"fields": {"why": str(wrong)}})
 
     def _commit(self) -> Exception | None:
         try:
