@@ -270,7 +270,8 @@ class Queue:
         """From a claim to its settlement."""
         claim, way = parcel.claim, parcel.way
         async with self._destinations.place(way.key):
-            until = self._destinations.resting_until(way.key, self._clock())
+            now = self._clock()
+            until = now if self._stopping else self._destinations.resting_until(way.key, now)
             if until is not None:
                 return await self._unclaim(parcel, until)
             parcel.dialled = True

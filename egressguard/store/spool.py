@@ -161,6 +161,7 @@ class SqliteSpool:
         skip: Collection[str] = (),
         limit_each: int = 1000,
     ) -> Sequence[Claim]:
+        self._writer.refuse_if_broken()
         first = await self._reader.ask(lambda db: statements.first_due(db, skip, limit))
         places = [name for name, due in first if due <= now]
         if not places:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from egressguard.mail.outcome import Result
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.store.content import Content
 from egressguard.store.durable import Disk
 
 CONTENT = b"From: <x@example.net>\r\nSubject: hello\r\n\r\n8-bit \xff\xfe, a dot line\r\n.\r\nend\r\n"
@@ -42,7 +43,7 @@ def make(root, accounts=None, **more):
 
 
 def deliver(delivery, queue_id="q1", to="anna@example.org", sender="x@example.net", content=CONTENT):
-    return asyncio.run(delivery.deliver(queue_id, to, sender, content))
+    return asyncio.run(delivery.deliver(queue_id, to, sender, Content.of(content)))
 
 
 def messages(root, account="anna"):
@@ -107,7 +108,7 @@ def test_two_paths_of_one_account_at_once_make_one(root):
 
     async def both():
         return await asyncio.gather(
-            *(delivery.deliver("q1", f"anna+{n}@example.org", "x@example.net", CONTENT) for n in range(10))
+            *(delivery.deliver("q1", f"anna+{n}@example.org", "x@example.net", Content.of(CONTENT)) for n in range(10))
         )
 
     assert {outcome.result for outcome in asyncio.run(both())} == {Result.DELIVERED}
@@ -119,7 +120,7 @@ def test_many_at_once_all_arrive(root):
 
     async def many():
         return await asyncio.gather(
-            *(delivery.deliver(f"q{n}", "anna@example.org", "x@example.net", CONTENT) for n in range(50))
+            *(delivery.deliver(f"q{n}", "anna@example.org", "x@example.net", Content.of(CONTENT)) for n in range(50))
         )
 
     asyncio.run(many())

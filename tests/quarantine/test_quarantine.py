@@ -22,6 +22,7 @@ from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.quarantine.hold import NotFound, Quarantine
+from egressguard.store.content import Content
 from egressguard.store.durable import Disk
 from egressguard.store.spool import SqliteSpool
 
@@ -44,7 +45,7 @@ async def hold(where: Quarantine, message_id: str = ID, content: bytes = CONTENT
     await where.hold(
         queue_id=message_id,
         envelope=Envelope("a@x.example", ("b@y.example", "c@y.example"), smtputf8=False, body_8bit=True),
-        content=content,
+        content=Content.of(content),
         decision=DECISION,
         report=REPORT,
         client="192.0.2.7",
@@ -89,7 +90,7 @@ def test_release_sends_the_octets_once_and_a_second_release_finds_nothing(tmp_pa
         await hold(where)
         answer = await where.release(ID, "root")
 
-        assert await spool.content(answer["queue_id"]) == CONTENT
+        assert (await spool.content(answer["queue_id"])).whole() == CONTENT
         assert [r["address"] for r in (await spooled(spool))[0]["recipients"]] == ["b@y.example", "c@y.example"]
         assert await where.rows() == []
         with pytest.raises(NotFound):
@@ -261,6 +262,6 @@ def test_whatever_is_held_comes_out_as_it_went_in(tmp_path_factory: pytest.TempP
         where, _ = quarantine(folder, spool)
         await hold(where, content=content)
         await where.show(ID)
-        return await spool.content((await where.release(ID, "x"))["queue_id"])
+        return (await spool.content((await where.release(ID, "x"))["queue_id"])).whole()
 
     assert with_spool(folder, work) == content

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from egressguard.mail.envelope import Envelope
+from egressguard.mail.header import header_section
 from egressguard.mail.outcome import Outcome
 from egressguard.observe.clock import local_moment
 from egressguard.policy.decision import MailAction
@@ -19,6 +20,7 @@ from egressguard.policy.model import Policy
 from egressguard.relay.attempt import ways_of
 from egressguard.relay.facts import header_facts
 from egressguard.relay.notice import Notices
+from egressguard.store.content import Content
 from egressguard.store.interface import Due
 from tests.relay.test_accept import ANNA, CONTENT, NOW, OUT, STRANGER, Desk, desk  # noqa: F401 -- a fixture
 
@@ -51,7 +53,7 @@ def adds(**effects: Any) -> dict[str, Any]:
 
 
 async def send(desk: Desk, envelope: Envelope = OUT, content: bytes = CONTENT) -> str:  # noqa: F811
-    return str(await desk.acceptance.on_message(ANNA, envelope, content))
+    return str(await desk.acceptance.on_message(ANNA, envelope, Content.of(content)))
 
 
 async def test_header_fields_are_added_in_front_and_nothing_else_changes(desk: Desk) -> None:  # noqa: F811
@@ -167,7 +169,7 @@ LIMIT = {"name": "few", "per": "user", "messages_per_hour": 2}
 async def test_above_a_limit_mail_is_deferred_at_rcpt_and_after_data(desk: Desk) -> None:  # noqa: F811
     desk.acceptance.policy = policy_of(USERS | {"limit": "few"}, limits=[LIMIT])
     assert [(await send(desk))[:3] for _ in range(3)] == ["250", "250", "451"]
-    reply = await desk.acceptance.on_recipient(ANNA, "anna@example.org", "bert@example.net", None)
+    reply = desk.acceptance.on_recipient(ANNA, "anna@example.org", "bert@example.net", None)
     assert str(reply).startswith("451") and "3 messages_per_hour for user anna, 2 are allowed" in reply.text
     hits = desk.registry.get_sample_value("egressguard_relay_limit_hits_total", {"limit": "few", "action": "defer"})
     assert hits == 2
@@ -184,11 +186,11 @@ async def test_what_happens_above_a_limit(desk: Desk, above: str, code: str) -> 
 async def test_a_host_above_the_limit_is_contained(desk: Desk) -> None:  # noqa: F811
     limit = {"name": "few", "per": "host", "refusals_per_hour": 2, "above": "contain", "contain_seconds": 60}
     desk.acceptance.policy = policy_of(adds(limit="few"), limits=[limit])
-    replies = [str(await desk.acceptance.on_recipient(STRANGER, "", "bert@example.net", None)) for _ in range(5)]
+    replies = [str(desk.acceptance.on_recipient(STRANGER, "", "bert@example.net", None)) for _ in range(5)]
     assert [reply[:3] for reply in replies] == ["550", "550", "550", "451", "451"]
     assert "shut out for 60 seconds" in replies[-1]
     other = replace(STRANGER, client=ipaddress.IPv4Address("192.0.2.8"))
-    assert str(await desk.acceptance.on_recipient(other, "", "bert@example.net", None)).startswith("550")
+    assert str(desk.acceptance.on_recipient(other, "", "bert@example.net", None)).startswith("550")
 
 
 async def test_a_staged_limit_stops_nothing(desk: Desk) -> None:  # noqa: F811
@@ -210,13 +212,13 @@ async def test_limits_that_cannot_be_counted_are_our_trouble(desk: Desk) -> None
     desk.acceptance.policy = policy_of(USERS | {"limit": "few"}, limits=[LIMIT])
     desk.acceptance._limits.close()  # type: ignore[attr-defined]
     assert (await send(desk)).startswith("451")
-    reply = await desk.acceptance.on_recipient(ANNA, "anna@example.org", "bert@example.net", None)
+    reply = desk.acceptance.on_recipient(ANNA, "anna@example.org", "bert@example.net", None)
     assert str(reply).startswith("451")
 
 
 def test_header_facts_are_decoded_and_bounded() -> None:
     content = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n folded\r\nX-A: 1\r\nx-a: 2\r\n\r\nX-Body: no\r\n"
-    assert header_facts(content) == {"subject": ("Gr\u00fc\u00dfe folded",), "x-a": ("1", "2")}
+    assert header_facts(header_section(content)) == {"subject": ("Gr\u00fc\u00dfe folded",), "x-a": ("1", "2")}
     assert len(header_facts(b"".join(b"X-%d: y\r\n" % n for n in range(5000)))) == 1000
     assert len(header_facts(b"A: " + b"x" * 100_000 + b"\r\n\r\n")["a"][0]) <= 8192
 

@@ -12,6 +12,7 @@ from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.relay.pickup import RETRY_SECONDS, Pickup
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.store.content import Content
 from egressguard.store.drop import put
 
 OK, LATER, NO = Reply(250, "2.0.0", "ok"), Reply(451, "4.3.0", "later"), Reply(550, "5.7.1", "no")
@@ -22,11 +23,11 @@ class Acceptor:
         self.recipient, self.message = recipient, message
         self.taken: list[tuple[SessionFacts, Envelope, bytes]] = []
 
-    async def on_recipient(self, _session: SessionFacts, _from: str, _to: str, _size: int | None) -> Reply:
+    def on_recipient(self, _session: SessionFacts, _from: str, _to: str, _size: int | None) -> Reply:
         return self.recipient
 
-    async def on_message(self, session: SessionFacts, envelope: Envelope, content: bytes) -> Reply:
-        self.taken.append((session, envelope, content))
+    async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply:
+        self.taken.append((session, envelope, content.whole()))
         return self.message
 
 

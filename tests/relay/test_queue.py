@@ -18,6 +18,7 @@ from egressguard.relay.attempt import Means
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Bounds, Queue
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
+from egressguard.store.content import Content
 from egressguard.store.interface import SpoolBroken, SpoolFull
 from egressguard.store.spool import SqliteSpool
 from tests.relay.setting import Table, message_to, policy_of
@@ -37,8 +38,8 @@ class Mailboxes:
         self.given: list[tuple[str, str, bytes]] = []
         self._outcomes = list(outcomes)
 
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: bytes) -> Outcome:
-        self.given.append((forward_path, reverse_path, content))
+    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome:
+        self.given.append((forward_path, reverse_path, content.whole()))
         return self._outcomes.pop(0) if self._outcomes else delivered("stored")
 
 
@@ -249,7 +250,7 @@ def test_tries_back_off_and_end_with_a_notice(tmp_path: Path) -> None:
 def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender(slow=["mx.one.example"])
-        bounds = Bounds(attempts=4, attempts_at_destination=2, ways_of_domain=3)
+        bounds = Bounds(attempts=4, attempts_at_destination=2, ways_of_destination=3)
         async with house(tmp_path, bounds=bounds, send=sender) as here:
             for number in range(20):
                 await here.put(B, number=number)

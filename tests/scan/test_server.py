@@ -22,6 +22,7 @@ from egressguard.scan.clamd import ask_clamd
 from egressguard.scan.client import ScanClient
 from egressguard.scan.examine import ScannerDown
 from egressguard.scan.server import ScanServer
+from egressguard.store.content import Content
 from tests.scan.samples import EICAR, mail_with
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +48,7 @@ def server(place: Path) -> Iterator[ScanServer]:
 def scan(place: Path, *contents: bytes) -> list[ScanReport]:
     async def run() -> list[ScanReport]:
         client = ScanClient(place, timeout_seconds=10, registry=CollectorRegistry())
-        return await asyncio.gather(*(client.scan(content) for content in contents))
+        return await asyncio.gather(*(client.scan(Content.of(content)) for content in contents))
 
     return asyncio.run(run())
 

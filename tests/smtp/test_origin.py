@@ -30,6 +30,9 @@ table inet t {
 '''
 
 class Hooks:
+    def has_room(self, size_octets):
+        return True
+
     async def on_recipient(self, session, reverse_path, forward_path, size_octets):
         print(json.dumps([str(session.client), session.redirected, session.original_destination]))
         from egressguard.mail.reply import Reply

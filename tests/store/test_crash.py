@@ -19,12 +19,14 @@ import asyncio, sys
 from pathlib import Path
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import delivered
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, Settlement
 from egressguard.store.spool import SqliteSpool, random_queue_id
 
 async def put(spool, number, size):
     queue_id = random_queue_id(number)
-    await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), b"%d." % number * size, number))
+    content = Content.of(b"%d." % number * size)
+    await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), content, number))
     print("put", number, queue_id, flush=True)
 
 async def deliver(spool):
@@ -78,7 +80,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, seed: int) -> Non
         assert set(put) - settling <= there, "acknowledged, and lost"
         assert not settled & there, "settled, and back again"
         for queue_id in there & set(put):
-            assert (await spool.content(queue_id)).startswith(b"%d." % put[queue_id])
+            assert (await spool.content(queue_id)).whole().startswith(b"%d." % put[queue_id])
         spool.close()
 
     asyncio.run(check())
@@ -90,6 +92,7 @@ import asyncio, sys
 from pathlib import Path
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import delivered
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, Settlement, SpoolFull
 from egressguard.store.spool import SqliteSpool, random_queue_id
 
@@ -97,7 +100,8 @@ async def fill(spool, size, stored):
     while True:
         queue_id = random_queue_id(1.0)
         try:
-            await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), b"x" * size, 1.0))
+            content = Content.of(b"x" * size)
+            await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), content, 1.0))
             stored[queue_id] = size
         except SpoolFull:
             return
@@ -127,7 +131,7 @@ async def main():
     again = SqliteSpool(root / "spool")
     assert {row["queue_id"] for row in await again.rows(10_000)} == set(stored)
     for queue_id, size in stored.items():
-        assert len(await again.content(queue_id)) == size
+        assert (await again.content(queue_id)).size_octets == size
     again.close()
     print("whole")
 

@@ -13,12 +13,13 @@ PUTS = """
 import asyncio, sys
 from pathlib import Path
 from egressguard.mail.envelope import Envelope
+from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, SpoolBroken
 from egressguard.store.spool import SqliteSpool, random_queue_id
 
 async def put(spool):
     queue_id = random_queue_id(1.0)
-    await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), b"x" * 100, 1.0))
+    await spool.put(NewMessage(queue_id, Envelope("a@x.example", ("b@y.example",)), Content.of(b"x" * 100), 1.0))
     return queue_id
 
 async def main():
