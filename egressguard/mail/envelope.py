@@ -1,4 +1,8 @@
-"""The envelope of a message: who it is from and for, and what its transport was told about it."""
+"""The SMTP envelope: who to tell when it fails, who it is for, and what was asked for each (RFC 5321 s2.3.1, RFC 3461).
+
+Contract
+    Pure. What a client asked is kept as it asked, so that it can be handed on unchanged; None = it did not ask.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NULL_REVERSE_PATH = ""
+"""`MAIL FROM:<>`. A message that carries it must never cause a DSN (RFC 5321 s4.5.5)."""
+
+NEVER = "NEVER"
+NOTIFY_EVENTS = ("SUCCESS", "FAILURE", "DELAY")
+DEFAULT_NOTIFY = ("FAILURE",)
+"""Of those who did not ask. RFC 3461 s4.1 leaves it to us whether they hear of delays: a device cannot act on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipientOptions:
-    """What RCPT said of one recipient (RFC 3461 s4.1, s4.2). `notify` in upper case, None = nothing was said.
-
-    `orcpt` is "addr-type;xtext" as it came: it is handed on unchanged."""
+    """RCPT's parameters. `notify` is ("NEVER",) or some of NOTIFY_EVENTS in that order; `orcpt` is "type;xtext"."""
 
     notify: tuple[str, ...] | None = None
     orcpt: str | None = None
+
+    def wants(self, event: str) -> bool:
+        """Whether a DSN about one of NOTIFY_EVENTS may be made for this recipient (RFC 3461 s4.1)."""
+        return event in (DEFAULT_NOTIFY if self.notify is None else self.notify)
 
 
 NO_OPTIONS = RecipientOptions()
@@ -23,10 +35,11 @@ NO_OPTIONS = RecipientOptions()
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Paths are without angle brackets; the null reverse-path is "".
+    """Paths without angle brackets; the null reverse-path is the empty string inside, everywhere.
 
-    `ret` is "FULL" or "HDRS", `envid` xtext as it came (RFC 3461 s4.3, s4.4); `recipients` has options of those
-    forward-paths for which there were any."""
+    `ret` is "FULL", "HDRS" or None; `envid` the xtext of ENVID; `binary` says BODY=BINARYMIME (then `body_8bit` too).
+    `recipients` has the options of those forward paths that came with any.
+    """
 
     reverse_path: str
     forward_paths: tuple[str, ...] = ()

@@ -119,6 +119,11 @@ class Relay(Strict):
         description="the listener (kind smtp) that redirected flows land in; left out = no rule can redirect",
         examples=["lan"],
     )
+    binarymime: bool = Field(
+        False,
+        description="offer BINARYMIME (RFC 3030): for sites whose way out takes it too; what a host cannot take bounces",
+        examples=[True],
+    )
     tarpit_port: ListenPort | None = Field(
         None,
         description="a TCP port of the gateway for flows with `action: tarpit`; left out = no rule can use it",

@@ -1,9 +1,10 @@
-"""The grammar of command lines (RFC 5321 s4.1.2, RFC 1870, RFC 6152, RFC 6531): octets in, commands or a refusal out.
+"""The grammar of command lines (RFC 5321 s4.1.2): octets in, commands or a refusal out.
 
 Contract
     Pure, and strict: a path is a Mailbox in angle brackets, nothing is stripped, rewritten or guessed. Only a
     space after "FROM:" and "TO:" is let through: half the devices of this world send it, and it means nothing.
     Source routes are refused, not rewritten; so are paths over 256 octets and unqualified ones but <postmaster>.
+    What may stand behind a path is in smtp.parameters.
 """
 
 from __future__ import annotations
@@ -12,33 +13,32 @@ import re
 from dataclasses import dataclass
 
 from egressguard.mail.address import AddressError, parse_address
-from egressguard.mail.envelope import NULL_REVERSE_PATH
+from egressguard.mail.envelope import NO_OPTIONS, NULL_REVERSE_PATH, RecipientOptions
 from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
+from egressguard.smtp.parameters import (
+    Offers,
+    parse_parameters,
+    take_auth,
+    take_body,
+    take_envid,
+    take_recipient_options,
+    take_size,
+)
+from egressguard.smtp.replies import Refusal
 
 COMMAND_OCTETS = 2048
-"""RFC 5321 s4.5.3.1.4 asks for 512, extensions add to it (SIZE 26, SMTPUTF8 10, AUTH= 500)."""
+"""RFC 5321 s4.5.3.1.4 asks for 512, extensions add to it (SIZE 26, SMTPUTF8 10, AUTH= 500, ORCPT 507)."""
 AUTH_OCTETS = 12288  # RFC 4954 s4.2 and s4: this long may an exchange's line be
 PATH_OCTETS = 256  # RFC 5321 s4.5.3.1.3, with brackets
 HELO_CHARACTERS = 255
 
 _VERB = re.compile(r"([A-Za-z]+)(?: (.*))?")
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>" ])*)>')
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
 _HELO = re.compile(rf"[\x21-\x7e]{{1,{HELO_CHARACTERS}}}")
-_SIZE = re.compile(r"[0-9]{1,20}")
 
 BAD_MAIL = Reply(501, "5.5.4", "Expected MAIL FROM:<reverse-path> and parameters")
-BAD_RCPT = Reply(501, "5.5.4", "Expected RCPT TO:<forward-path>")
-UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not recognised")
-
-
-class Refusal(Exception):
-    """The line is not a command we take; `reply` says why."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
+BAD_RCPT = Reply(501, "5.5.4", "Expected RCPT TO:<forward-path> and parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,24 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """MAIL's argument. `size_octets` is what the client declared, None = nothing."""
+    """MAIL's argument. `size_octets` is what the client declared, None = nothing; the rest as in mail.Envelope."""
 
     reverse_path: str
     size_octets: int | None = None
     body_8bit: bool = False
     smtputf8: bool = False
     binary: bool = False
+    ret: str | None = None
+    envid: str | None = None
+    requiretls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    """RCPT's argument."""
+
+    forward_path: str
+    options: RecipientOptions = NO_OPTIONS
 
 
 def parse_command(line: bytes) -> Command:
@@ -82,32 +93,32 @@ def parse_helo(argument: str) -> str:
     return argument
 
 
-def parse_mail(argument: str, *, extended: bool, offers_auth: bool) -> Mail:
-    """What follows "MAIL ". Raises Refusal; `extended` says whether EHLO was sent: no parameters without."""
+def parse_mail(argument: str, offers: Offers) -> Mail:
+    """What follows "MAIL ". Raises Refusal."""
     path, rest = _split_path("FROM:", argument, BAD_MAIL)
-    parameters = _parameters(rest, BAD_MAIL)
-    if parameters and not extended:
-        raise Refusal(UNKNOWN_PARAMETER)
-    size = _size(parameters)
-    body_8bit = _body_8bit(parameters)
-    smtputf8 = _flag(parameters, "SMTPUTF8")
-    if offers_auth:
-        parameters.pop("AUTH", None)  # RFC 4954 s5: must be taken; whom the client vouches for is nothing to us
-    if parameters:
-        raise Refusal(UNKNOWN_PARAMETER)
-    if path == "":
-        return Mail(NULL_REVERSE_PATH, size, body_8bit, smtputf8)
-    return Mail(_mailbox(path, smtputf8, "5.1.7", "reverse-path"), size, body_8bit, smtputf8)
+    parameters = parse_parameters(rest, BAD_MAIL, offers)
+    size = take_size(parameters)
+    body = take_body(parameters, binarymime=offers.binarymime)
+    smtputf8 = parameters.flag("SMTPUTF8")
+    if offers.auth:
+        take_auth(parameters)
+    ret = parameters.word("RET", ("FULL", "HDRS")) if offers.dsn else None
+    envid = take_envid(parameters) if offers.dsn else None
+    requiretls = parameters.flag("REQUIRETLS") if offers.requiretls else False
+    parameters.finish()
+    reverse_path = _mailbox(path, smtputf8, "5.1.7", "reverse-path") if path else NULL_REVERSE_PATH
+    return Mail(reverse_path, size, body != "7BIT", smtputf8, body == "BINARYMIME", ret, envid, requiretls)
 
 
-def parse_rcpt(argument: str, *, smtputf8: bool) -> str:
-    """What follows "RCPT ": the forward-path. Raises Refusal."""
+def parse_rcpt(argument: str, offers: Offers, *, smtputf8: bool) -> Rcpt:
+    """What follows "RCPT ". Raises Refusal; `smtputf8` says whether MAIL had SMTPUTF8."""
     path, rest = _split_path("TO:", argument, BAD_RCPT)
-    if _parameters(rest, BAD_RCPT):
-        raise Refusal(UNKNOWN_PARAMETER)
+    parameters = parse_parameters(rest, BAD_RCPT, offers)
+    options = take_recipient_options(parameters, smtputf8=smtputf8) if offers.dsn else NO_OPTIONS
+    parameters.finish()
     if path.lower() == "postmaster":  # RFC 5321 s4.5.1: the one name without a domain
-        return path
-    return _mailbox(path, smtputf8, "5.1.3", "forward-path")
+        return Rcpt(path, options)
+    return Rcpt(_mailbox(path, smtputf8, "5.1.3", "forward-path"), options)
 
 
 def _split_path(keyword: str, argument: str, refusal: Reply) -> tuple[str, str]:
@@ -137,36 +148,3 @@ def _mailbox(path: str, smtputf8: bool, status: str, what: str) -> str:
     except AddressError as wrong:
         raise Refusal(Reply(553, status, f"Bad {what}: {wrong}")) from None
     return path
-
-
-def _parameters(text: str, refusal: Reply) -> dict[str, str]:
-    parameters: dict[str, str] = {}
-    for word in filter(None, text.split(" ")):
-        match = _PARAMETER.fullmatch(word)
-        if match is None or match[1].upper() in parameters:
-            raise Refusal(refusal)
-        parameters[match[1].upper()] = match[2] or ""
-    return parameters
-
-
-def _size(parameters: dict[str, str]) -> int | None:
-    text = parameters.pop("SIZE", None)
-    if text is None:
-        return None
-    if not _SIZE.fullmatch(text):
-        raise Refusal(BAD_MAIL)
-    return int(text)
-
-
-def _body_8bit(parameters: dict[str, str]) -> bool:
-    body = parameters.pop("BODY", "7BIT").upper()
-    if body not in {"7BIT", "8BITMIME"}:
-        raise Refusal(BAD_MAIL)
-    return body == "8BITMIME"
-
-
-def _flag(parameters: dict[str, str], name: str) -> bool:
-    value = parameters.pop(name, None)
-    if value:
-        raise Refusal(BAD_MAIL)
-    return value is not None

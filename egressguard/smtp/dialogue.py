@@ -12,40 +12,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
-from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
 from egressguard.smtp.auth import EXCHANGES, Authenticator, Credentials, ExchangeFailed
 from egressguard.smtp.channel import Channel
-from egressguard.smtp.chunked import ChunkedData
-from egressguard.smtp.commands import Command, Mail, Refusal, parse_command, parse_helo, parse_mail, parse_rcpt
+from egressguard.smtp.commands import Command, parse_command, parse_helo, parse_mail, parse_rcpt
 from egressguard.smtp.hooks import SessionFacts, SessionHooks, Stage
+from egressguard.smtp.incoming import Chunks, Transaction
 from egressguard.smtp.intake import Intake
 from egressguard.smtp.metrics import SmtpMetrics
+from egressguard.smtp.parameters import Offers
+from egressguard.smtp.replies import Refusal
 from egressguard.smtp.settings import SmtpSettings
-from egressguard.store.content import Content
-
-
-@dataclass(slots=True)
-class Transaction:
-    mail: Mail
-    forward_paths: dict[str, None] = field(default_factory=dict)  # each once, in their order
-    chunks: Chunks | None = None
-
-    def envelope(self, content: Content) -> Envelope:
-        body_8bit = self.mail.body_8bit or not content.is_ascii
-        return Envelope(self.mail.reverse_path, tuple(self.forward_paths), self.mail.smtputf8, body_8bit)
-
-
-class Chunks:
-    """A message that comes in BDAT chunks, between the first and the last."""
-
-    def __init__(self, transaction: Transaction, intake: Intake, limit_octets: int) -> None:
-        self.intake = intake
-        self.data = ChunkedData(limit_octets, binary=transaction.mail.binary)
-        intake.judged_by(self.data)
 
 
 _STAGE_OF: dict[str, Stage] = {
@@ -123,6 +102,16 @@ class Dialogue:
     def _offers_auth(self) -> bool:
         return self._logs_people_in and self.facts.tls
 
+    @property
+    def _offers(self) -> Offers:
+        return Offers(
+            extended=self.facts.esmtp,
+            auth=self._offers_auth,
+            dsn=True,
+            requiretls=self.facts.tls,
+            binarymime=self._settings.binarymime,
+        )
+
     async def answer(self, line: bytes) -> Reply | None:
         """The reply to one command line without its CRLF; None when it was given already (STARTTLS)."""
         command = Command("")
@@ -180,12 +169,13 @@ class Dialogue:
         return Reply(250, "", "\n".join([self._settings.hostname, *self._extensions()]))
 
     def _extensions(self) -> list[str]:
-        lines = [f"SIZE {self._settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING", "CHUNKING"]
-        lines.append("ENHANCEDSTATUSCODES")
-        if self._offers_starttls and not self.facts.tls:
-            lines.append("STARTTLS")
-        if self._offers_auth:
-            lines.append("AUTH " + " ".join(EXCHANGES))
+        settings, offers = self._settings, self._offers
+        lines = [f"SIZE {settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING", "CHUNKING"]
+        lines += ["BINARYMIME"] if offers.binarymime else []
+        lines += ["DSN", "ENHANCEDSTATUSCODES", f"LIMITS RCPTMAX={settings.max_recipients}"]  # RFC 9422
+        lines += ["REQUIRETLS"] if offers.requiretls else []
+        lines += ["STARTTLS"] if self._offers_starttls and not self.facts.tls else []
+        lines += ["AUTH " + " ".join(EXCHANGES)] if self._offers_auth else []
         return lines
 
     async def _helo(self, argument: str) -> Reply:
@@ -254,7 +244,7 @@ class Dialogue:
         self._refuse_strangers()
         if self._transaction is not None:
             raise Refusal(replies.NESTED_MAIL)
-        mail = parse_mail(argument, extended=self.facts.esmtp, offers_auth=self._offers_auth)
+        mail = parse_mail(argument, self._offers)
         if mail.size_octets is not None and mail.size_octets > self._settings.max_message_octets:
             raise Refusal(replies.TOO_BIG)
         if not self._hooks.has_room(mail.size_octets or 0):
@@ -276,7 +266,8 @@ class Dialogue:
             raise Refusal(replies.MAIL_FIRST)
         if transaction.chunks is not None:
             raise Refusal(replies.CHUNKS_ONLY)
-        path = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
+        rcpt = parse_rcpt(argument, self._offers, smtputf8=transaction.mail.smtputf8)
+        path = rcpt.forward_path
         if path in transaction.forward_paths:
             return replies.OK
         if len(transaction.forward_paths) >= self._settings.max_recipients:
@@ -285,7 +276,7 @@ class Dialogue:
         answer = self._hooks.on_recipient(self.facts, mail.reverse_path, path, mail.size_octets)
         reply = answer if isinstance(answer, Reply) else await self._channel.ask_about_recipient(answer)
         if reply.is_positive:
-            transaction.forward_paths[path] = None
+            transaction.forward_paths[path] = rcpt.options
         return reply
 
     async def _data(self, argument: str) -> Reply:

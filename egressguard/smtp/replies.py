@@ -11,6 +11,15 @@ from egressguard.mail.reply import Reply
 
 LINE_OCTETS = 512  # RFC 5321 s4.5.3.1.5, with CRLF
 
+
+class Refusal(Exception):
+    """What a client sent is not taken; `reply` says why."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
 OK = Reply(250, "2.0.0", "OK")
 BYE = Reply(221, "2.0.0", "Bye")
 READY_FOR_TLS = Reply(220, "2.0.0", "Ready to start TLS")

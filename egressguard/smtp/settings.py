@@ -14,6 +14,7 @@ class SmtpSettings:
     hostname: str
     max_message_octets: int = 50 * 1024 * 1024
     max_recipients: int = 1000
+    binarymime: bool = False
     max_connections: int = 1000
     max_connections_per_client: int = 100  # a busy mail server behind us opens fewer
     max_buffered_octets: int = 256 * 1024 * 1024  # of all messages being received at once: a router's memory
@@ -36,6 +37,7 @@ class SmtpSettings:
             hostname=relay.hostname or hostname,
             max_message_octets=relay.max_message_octets,
             max_recipients=relay.max_recipients,
+            binarymime=relay.binarymime,
             max_connections=relay.max_connections,
             max_buffered_octets=max(256 * 1024 * 1024, 2 * relay.max_message_octets),
         )
