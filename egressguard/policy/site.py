@@ -121,7 +121,7 @@ class Relay(Strict):
     )
     binarymime: bool = Field(
         False,
-        description="offer BINARYMIME (RFC 3030): for sites whose way out takes it too; what a host cannot take bounces",
+        description="offer BINARYMIME (RFC 3030): for sites whose way out takes it; what a host cannot take, bounces",
         examples=[True],
     )
     tarpit_port: ListenPort | None = Field(

@@ -26,7 +26,6 @@ from egressguard.smtp.parameters import Offers
 from egressguard.smtp.replies import Refusal
 from egressguard.smtp.settings import SmtpSettings
 
-
 _STAGE_OF: dict[str, Stage] = {
     "HELO": "helo",
     "EHLO": "helo",
