@@ -42,6 +42,8 @@ ROLES = (
     Role("access", "eg-access", ("net_bind_service",)),
     Role("console", "eg-console"),
 )
+SMTPD = Role("smtpd", "eg-relay")
+"""The relay's other half, which it starts itself: whoever talks SMTP to strangers is not who keeps the queue."""
 
 
 def missing_users() -> tuple[str, ...]:
@@ -64,6 +66,7 @@ class Child:
     sockets: dict[str, list[socket.socket]]
     arguments: tuple[str, ...] = ()
     as_root: bool = False
+    notify_path: Path | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     status: str = "starting"
     _process: asyncio.subprocess.Process | None = None
@@ -73,7 +76,7 @@ class Child:
     async def run_once(self) -> int:
         """Start the process, listen to it until it ends, and return its exit status."""
         lifeline, ours = os.pipe()
-        notify_path = self.places.runtime / f"notify-{self.role.name}.sock"
+        notify_path = self.notify_path or self.places.runtime / f"notify-{self.role.name}.sock"
         try:
             self._listen(notify_path)
             self._process = await asyncio.create_subprocess_exec(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+_INSIDE = {"smtpd": "relay"}
+"""A role that another starts has its directory in the other's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -40,6 +43,11 @@ class Places:
     @property
     def spool(self) -> Path:
         return self.state / "spool"
+
+    @property
+    def drafts(self) -> Path:
+        """Messages while they arrive; the spool takes over what lies here (store.spool)."""
+        return self.spool / "tmp"
 
     @property
     def drop(self) -> Path:
@@ -92,10 +100,15 @@ class Places:
 
     def role(self, name: str) -> Path:
         """The runtime directory that only this role writes."""
-        return self.runtime / name
+        return self.runtime / _INSIDE.get(name, "") / name
 
     def control(self, role: str) -> Path:
         return self.role(role) / "control.sock"
+
+    @property
+    def handover(self) -> Path:
+        """Where smtpd hands mail over to the relay (relay.handover)."""
+        return self.role("relay") / "handover.sock"
 
     @property
     def scanner(self) -> Path:

@@ -15,15 +15,12 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from egressguard.mail.envelope import Envelope, RecipientOptions
 from egressguard.mail.header import split_header_section
-from egressguard.policy.decision import MailDecision
-from egressguard.policy.facts import ScanReport
 from egressguard.quarantine.maildir import HoldMaildir, folder_of
 from egressguard.store import durable
 from egressguard.store.content import Content
@@ -72,44 +69,10 @@ class Quarantine:
         for action in ACTIONS:
             self._actions.labels(action)
 
-    async def hold(
-        self,
-        *,
-        queue_id: str,
-        envelope: Envelope,
-        content: Content,
-        decision: MailDecision,
-        report: ScanReport | None,
-        client: str,
-        user: str | None,
-        listener: str,
-        received_at: float,
-        via: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-    ) -> None:
-        """Store a message that a rule holds. Raises OSError."""
-        facts = {
-            "reverse_path": envelope.reverse_path,
-            "forward_paths": envelope.forward_paths,
-            "smtputf8": envelope.smtputf8,
-            "body_8bit": envelope.body_8bit,
-            "ret": envelope.ret,
-            "envid": envelope.envid,
-            "requiretls": envelope.requiretls,
-            "binary": envelope.binary,
-            "options": {path: [o.notify, o.orcpt] for path, o in envelope.recipients.items()},
-            "rule": decision.rule,
-            "reason": decision.reason,
-            "findings": report.findings if report else (),
-            "client": client,
-            "user": user,
-            "listener": listener,
-            "received_at": received_at,
-            "tags": decision.effects.tags,
-            "via": {path: list(names) for path, names in via.items()},
-        }
-        folder = decision.folder or "Held"
+    async def hold(self, queue_id: str, folder: str, content: Content, facts: Mapping[str, Any]) -> None:
+        """Store a message that a rule holds; `facts` are relay.held's. Raises OSError."""
         await asyncio.to_thread(self._maildir.write, queue_id, folder, content, facts, self._clock())
-        self._note("hold", queue_id, {"rule": decision.rule, "folder": folder, "findings": facts["findings"]})
+        self._note("hold", queue_id, {"rule": facts["rule"], "folder": folder, "findings": facts["findings"]})
 
     async def rows(self) -> list[dict[str, Any]]:
         """Every held message, the oldest first."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -30,6 +30,7 @@ from egressguard.policy.mail import asks_for_header, asks_for_scan
 from egressguard.policy.model import Policy
 from egressguard.relay.accept_metrics import AcceptMetrics
 from egressguard.relay.facts import ContentFacts, header_facts
+from egressguard.relay.held import held_facts
 from egressguard.relay.judge import Judgement, Limits, judge_message, judge_recipient
 from egressguard.relay.notice import Notices, rule_notice
 from egressguard.relay.stamp import Stamp
@@ -75,20 +76,9 @@ class Putter(Protocol):
 
 
 class Holder(Protocol):
-    async def hold(
-        self,
-        *,
-        queue_id: str,
-        envelope: Envelope,
-        content: Content,
-        decision: MailDecision,
-        report: ScanReport,
-        client: str,
-        user: str | None,
-        listener: str,
-        received_at: float,
-        via: Mapping[str, tuple[str, ...]],
-    ) -> None:
+    """quarantine.hold.Quarantine, as far as taking mail needs it."""
+
+    async def hold(self, queue_id: str, folder: str, content: Content, facts: Mapping[str, Any]) -> None:
         """Durable when it returns. Raises OSError."""
         ...
 
@@ -251,18 +241,10 @@ class Acceptance:
         added = "".join(f"{name}: {value}\r\n" for name, value in judged.decision.effects.headers).encode("ascii")
         content = judged.content.in_front(stamp.in_front(session, envelope, judged.header_section) + added)
         if judged.decision.action is MailAction.QUARANTINE:
-            await self._holder.hold(
-                queue_id=judged.queue_id,
-                envelope=envelope,
-                content=content,
-                decision=judged.decision,
-                report=judged.report,
-                client=str(session.client),
-                user=session.user,
-                listener=session.listener,
-                received_at=judged.received_at,
-                via=judged.judgement.via,
+            facts = held_facts(
+                session, envelope, judged.decision, judged.report, judged.received_at, judged.judgement.via
             )
+            await self._holder.hold(judged.queue_id, judged.decision.folder or "Held", content, facts)
             return judged.queue_id
         message = NewMessage(
             queue_id=judged.queue_id,

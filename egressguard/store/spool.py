@@ -15,10 +15,8 @@ import errno
 import fcntl
 import json
 import logging
-import math
 import os
 import sqlite3
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Any
 from egressguard.store import durable, statements
 from egressguard.store.content import Content
 from egressguard.store.draft import Draft
+from egressguard.store.free_space import FreeSpace
 from egressguard.store.interface import (
     Claim,
     Depth,
@@ -49,8 +48,6 @@ log = logging.getLogger(__name__)
 INLINE_OCTETS = 64 * 1024
 """Larger bodies are files: measured, SQLite BLOBs win below and files above."""
 RETRY_ROWS = 10_000
-ROOM_SECONDS = 0.1
-"""The disk is asked for its free space this often at most; the reserve is larger than what comes meanwhile."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -61,15 +58,13 @@ class SqliteSpool:
     def __init__(self, directory: Path, *, reserve_octets: int = 0, disk: type[durable.Disk] = durable.Disk) -> None:
         """Open or make the spool and clean up after a crash. Raises OSError, sqlite3.Error, SchemaTooNew."""
         self._directory = directory
-        self._reserve_octets = reserve_octets
         self._disk = disk
         self._bodies = directory / "body"
         self._temporary = directory / "tmp"
         self._aside = directory / "aside"
         for folder in (self._bodies, self._temporary, self._aside):
             folder.mkdir(parents=True, exist_ok=True)
-        self._room_at = -math.inf
-        self._room_octets = 0
+        self._room = FreeSpace(directory, reserve_octets)
         self._puts: set[asyncio.Task[str]] = set()
         self._lock = _lock(directory)
         try:
@@ -105,12 +100,7 @@ class SqliteSpool:
 
     def has_room(self, size_octets: int) -> bool:
         """Whether a message of that size would be taken now."""
-        now = time.monotonic()
-        if now - self._room_at > ROOM_SECONDS:
-            self._room_at = now
-            found = os.statvfs(self._directory)
-            self._room_octets = found.f_bavail * found.f_frsize
-        return self._room_octets >= self._reserve_octets + size_octets
+        return self._room.has(size_octets)
 
     async def put(self, message: NewMessage) -> str:
         """Store one message; return its queue id (the first one of its source_id).
@@ -122,7 +112,7 @@ class SqliteSpool:
         self._writer.refuse_if_broken()
         if not self.has_room(message.content.size_octets):
             await self._writer.tidy()
-            raise SpoolFull(f"less than {self._reserve_octets} octets would stay free")
+            raise SpoolFull(f"less than {self._room.reserve_octets} octets would stay free")
         if message.content.file is None and message.content.size_octets <= INLINE_OCTETS:
             return await self._insert(message, message.content.whole())
         putting = asyncio.create_task(self._put_file(message))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import random
 import signal
@@ -22,6 +23,8 @@ from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.quarantine.hold import NotFound, Quarantine
+from egressguard.relay.held import held_facts
+from egressguard.smtp.hooks import SessionFacts
 from egressguard.store.content import Content
 from egressguard.store.durable import Disk
 from egressguard.store.spool import SqliteSpool
@@ -42,17 +45,10 @@ def quarantine(root: Path, spool: SqliteSpool, disk: type[Disk] = Disk) -> tuple
 
 
 async def hold(where: Quarantine, message_id: str = ID, content: bytes = CONTENT) -> None:
-    await where.hold(
-        queue_id=message_id,
-        envelope=Envelope("a@x.example", ("b@y.example", "c@y.example"), smtputf8=False, body_8bit=True),
-        content=Content.of(content),
-        decision=DECISION,
-        report=REPORT,
-        client="192.0.2.7",
-        user=None,
-        listener="lan",
-        received_at=1000.0,
-    )
+    session = SessionFacts(ipaddress.IPv4Address("192.0.2.7"), 40000, "lan", "smtp")
+    envelope = Envelope("a@x.example", ("b@y.example", "c@y.example"), smtputf8=False, body_8bit=True)
+    facts = held_facts(session, envelope, DECISION, REPORT, 1000.0, {})
+    await where.hold(message_id, DECISION.folder, Content.of(content), facts)
 
 
 def with_spool(folder: Path, work: Callable[[SqliteSpool], Awaitable[T]]) -> T:

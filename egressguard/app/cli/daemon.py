@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from egressguard.app.children import ROLES
+from egressguard.app.children import ROLES, SMTPD
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, fail
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
@@ -66,7 +66,7 @@ def run_command(places: Places, high_ports: bool, only_signed: bool, take_rules:
 
 
 @click.command("role")
-@click.argument("name", type=click.Choice([*(role.name for role in ROLES), KEEPER]))
+@click.argument("name", type=click.Choice([*(role.name for role in ROLES), SMTPD.name, KEEPER]))
 @with_places
 @_high_ports
 def role_command(name: str, places: Places, high_ports: bool) -> None:

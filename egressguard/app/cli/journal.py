@@ -7,7 +7,7 @@ import time
 
 import click
 
-from egressguard.app.children import ROLES
+from egressguard.app.children import ROLES, SMTPD
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_rows, fail, timestamp
 from egressguard.app.keeping import KEEPER
@@ -36,7 +36,7 @@ def journal_command(places: Places, since: str, kind: str | None, limit: int, as
     if not span:
         raise click.BadParameter("expected a number and s, m, h or d, such as 10m", param_hint="--since")
     start = time.time() - int(span[1]) * _SECONDS[span[2]]
-    paths = [places.journal(name) for name in (*(role.name for role in ROLES), KEEPER)]
+    paths = [places.journal(name) for name in (*(role.name for role in ROLES), SMTPD.name, KEEPER)]
     try:
         rows = read_journal(paths, since=start, kind=kind, limit=limit)
     except PermissionError as wrong:

@@ -1,4 +1,4 @@
-"""The relay role: SMTP in, the spool, the queue, SMTP out, the quarantine and local delivery."""
+"""The relay role: queue, delivery, quarantine; what talks SMTP with clients is its child smtpd."""
 
 from __future__ import annotations
 
@@ -10,39 +10,32 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from egressguard.app.control import Commands
-from egressguard.app.identity import certificate_of, hostname_of
-from egressguard.app.listeners import TARPIT
+from egressguard.app.children import SMTPD, Child
+from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask_later
+from egressguard.app.identity import hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.app.roles.relay_commands import commands, limit_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.observe.metrics import exposition, merge
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
-from egressguard.relay.accept import Acceptance
 from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
+from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
-from egressguard.relay.pickup import Pickup
 from egressguard.relay.queue import Queue
-from egressguard.scan.client import ScanClient
-from egressguard.smtp.auth import Authenticator
-from egressguard.smtp.server import SmtpServer
-from egressguard.smtp.settings import SmtpSettings
-from egressguard.smtp.tarpit import Tarpit
-from egressguard.smtp.tls import server_context
 from egressguard.store.limits import LimitStore, LimitTrouble
-from egressguard.store.passwd import PasswdFile
 from egressguard.store.spool import SqliteSpool
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 8
 ATTEMPTS_SECONDS = 2
 """An attempt that is cut is tried again after the start: nobody has to wait long for a slow host at stop."""
 MEASURE_SECONDS = 10
-SCAN_GRACE_SECONDS = 5
+READY_SECONDS = 30
+ANSWER_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -50,45 +43,44 @@ class Relay:
     spool: SqliteSpool
     queue: Queue
     quarantine: Quarantine
-    server: SmtpServer
-    acceptance: Acceptance
-    scanner: ScanClient
-    delivery: MaildirDelivery
     limits: LimitStore
+    smtpd: Child
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("relay", places, high_ports=high_ports) as frame, _open(frame) as relay:
 
         async def reload(policy: Policy) -> None:
-            certificate = await asyncio.to_thread(certificate_of, policy, places)
-            relay.server.reload_certificate(*certificate)
-            relay.server.settings = SmtpSettings.of(policy.site.relay, hostname_of(policy))
-            relay.acceptance.policy = policy
             relay.queue.policy = policy
-            relay.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
+            try:
+                await ask_later(places.control(SMTPD.name), "reload", READY_SECONDS)
+            except (CommandError, DaemonUnreachable) as wrong:
+                raise OSError(f"smtpd does not take the policy: {wrong}") from wrong
 
-        pickup = Pickup(
-            places.drop,
-            relay.acceptance,
-            frame.record,
-            max_octets=lambda: relay.acceptance.policy.site.relay.max_message_octets,
-            clock=time.time,
-        )
-        works = (relay.queue.run(), _keep_house(relay), pickup.run())
+        works = (relay.queue.run(), _keep_house(relay), relay.smtpd.run_once())
         working = [asyncio.create_task(work) for work in works]
         for task in working:
-            task.add_done_callback(lambda _ended: frame.stopping.set())  # a queue that ended ends the role
+            task.add_done_callback(lambda _ended: frame.stopping.set())  # what ends early ends the role
         try:
-            await serve_until_stopped(frame, _commands(relay), reload)
+            await _until_ready(relay.smtpd, frame)
+            await serve_until_stopped(frame, _commands(frame, relay), reload)
         finally:
-            await relay.server.drain(DRAIN_SECONDS)
+            await relay.smtpd.stop()
             await relay.queue.stop(ATTEMPTS_SECONDS)
             for task in working:
                 task.cancel()
             for ended in await asyncio.gather(*working, return_exceptions=True):
                 if isinstance(ended, Exception):
                     raise ended
+
+
+async def _until_ready(smtpd: Child, frame: Frame) -> None:
+    waits = {asyncio.create_task(smtpd.ready.wait()), asyncio.create_task(frame.stopping.wait())}
+    done, pending = await asyncio.wait(waits, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    if not done:
+        log.warning("smtpd is not ready yet, going on")
 
 
 @contextlib.asynccontextmanager
@@ -99,22 +91,27 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
     )
     try:
         relay = await _assemble(frame, spool)
-        for name, listener in policy.site.relay.listeners.items():
-            await relay.server.start(name, listener, frame.sockets.get(name, []))
-        tarpit = Tarpit(frame.registry)
-        await tarpit.start(frame.sockets.get(TARPIT, []))
+        handover = HandoverServer(relay.queue, relay.quarantine.hold)
+        await handover.start(places.handover)
         try:
             yield relay
         finally:
-            await tarpit.stop()
+            await handover.stop()
     finally:
         spool.close()
 
 
-def _commands(relay: Relay) -> Commands:
+def _commands(frame: Frame, relay: Relay) -> Commands:
+    async def metrics() -> str:
+        """Of both halves."""
+        texts = {"relay": await asyncio.to_thread(exposition, frame.registry)}
+        with contextlib.suppress(CommandError, DaemonUnreachable):
+            texts[SMTPD.name] = await ask_later(frame.places.control(SMTPD.name), "metrics", ANSWER_SECONDS)
+        return merge(texts)
+
     mail = commands(relay.spool, relay.queue, relay.quarantine)
-    limits = limit_commands(relay.limits, lambda: relay.acceptance.policy, time.time)
-    return Commands({**mail.reads, **limits.reads}, {**mail.changes, **limits.changes})
+    limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
+    return Commands({**mail.reads, **limits.reads, "metrics": metrics}, {**mail.changes, **limits.changes})
 
 
 async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
@@ -128,29 +125,14 @@ async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
     limits = await asyncio.to_thread(LimitStore, places.limits)
-    timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
-    scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
-    acceptance = Acceptance(
-        policy,
-        spool=queue,
-        scanner=scanner,
-        holder=quarantine,
-        limits=limits,
-        local_exists=delivery.exists,
-        record=frame.record,
-        registry=registry,
-        hostname=hostname,
-    )
-    certificate = await asyncio.to_thread(certificate_of, policy, places)
-    server = SmtpServer(
-        acceptance,
-        SmtpSettings.of(policy.site.relay, hostname),
-        server_context(*certificate),
-        Authenticator(PasswdFile(places.accounts)),
-        registry,
-        spool.new_draft,
-    )
-    return Relay(spool, queue, quarantine, server, acceptance, scanner, delivery, limits)
+    return Relay(spool, queue, quarantine, limits, _smtpd(frame))
+
+
+def _smtpd(frame: Frame) -> Child:
+    directory = frame.places.role(SMTPD.name)
+    directory.mkdir(mode=0o750, exist_ok=True)
+    arguments = ("--high-ports",) if frame.high_ports else ()
+    return Child(SMTPD, frame.places, frame.sockets, arguments, notify_path=directory / "notify.sock")
 
 
 async def _keep_house(relay: Relay) -> None:
