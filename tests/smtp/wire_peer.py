@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from egressguard.mail.outcome import Outcome
 from egressguard.smtp.client import Patience, Peer, SmtpClient, Transaction
-from tests.smtp.conftest import PATIENCE_SECONDS, Client, Running
+from tests.smtp.conftest import PATIENCE_SECONDS, Client, Running, Stand
 
 WHOLE = 1 << 30
 """`chunk_octets` of Client.send: all in one write."""
@@ -66,9 +65,25 @@ async def extensions(client: Client) -> set[str]:
     return {line[4:].split()[0] for line in (await client.say("EHLO client.example.net")).splitlines()[1:]}
 
 
-def small_buffers(client: Client) -> None:
-    """So that a client that does not read stops the server soon."""
-    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+async def a_stranger_is_served(stand: Stand, running: Running) -> None:
+    """Somebody else's message goes through, now."""
+    before = len(taken(running))
+    async with stand.client(running) as other:
+        await to_354(other)
+        assert (await other.say("Subject: x\r\n\r\nhello\r\n."))[:3] == "250"
+    assert len(taken(running)) == before + 1
+
+
+async def pour(client: Client, octets: bytes, limit_octets: int) -> int:
+    """Send `octets` again and again until the server ends the connection; how many left, at most `limit_octets`."""
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < limit_octets and not client.writer.transport.is_closing():
+            client.writer.write(octets)
+            await client.writer.drain()
+            await asyncio.sleep(0)
+            sent += len(octets)
+    return sent
 
 
 async def hand_over(content: bytes, port: int) -> Outcome:
@@ -77,14 +92,3 @@ async def hand_over(content: bytes, port: int) -> Outcome:
     peer = Peer("mx.receiver.example", ("127.0.0.1",), port, tls="none")
     sent = await SmtpClient().send(Transaction(SENDER, (path,), content), peer, "gateway.example.org", _PATIENCE)
     return sent.outcomes[path]
-
-
-@contextlib.asynccontextmanager
-async def unread(client: Client) -> AsyncIterator[None]:
-    """While inside, the client's own stream takes nothing from its socket."""
-    client.writer.transport.pause_reading()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RuntimeError):  # closed meanwhile
-            client.writer.transport.resume_reading()
