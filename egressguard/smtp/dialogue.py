@@ -67,6 +67,7 @@ class Dialogue:
         self._transaction: Transaction | None = None
         self._errors = 0
         self._idle_commands = 0
+        self._excess_recipients = 0
         self._auth_failures = 0
         self._verbs: dict[str, Callable[[str], Awaitable[Reply | None]]] = {
             "EHLO": self._ehlo,
@@ -150,7 +151,7 @@ class Dialogue:
             self._errors += 1
         if reply.code in {221, 421} or reply == replies.TROUBLE:
             self.closing = True
-        elif self._errors > self._settings.max_errors:
+        elif self._errors > self._settings.max_errors or self._excess_recipients > self._settings.max_excess_recipients:
             return self._last(replies.TOO_MANY_ERRORS)
         elif self._idle_commands > self._settings.max_idle_commands:
             return self._last(replies.TOO_MANY_COMMANDS)
@@ -158,6 +159,7 @@ class Dialogue:
 
     def _last(self, reply: Reply) -> Reply:
         self.closing = True
+        self._metrics.rejected("other", replies.reason_of(reply))
         return self.refuse("other", reply)
 
     # Greeting and TLS.
@@ -268,8 +270,10 @@ class Dialogue:
         rcpt = parse_rcpt(argument, self._offers, smtputf8=transaction.mail.smtputf8)
         path = rcpt.forward_path
         if path in transaction.forward_paths:
+            self._excess_recipients += 1
             return replies.OK
         if len(transaction.forward_paths) >= self._settings.max_recipients:
+            self._excess_recipients += 1
             raise Refusal(replies.TOO_MANY_RECIPIENTS)
         mail = transaction.mail
         answer = self._hooks.on_recipient(self.facts, mail.reverse_path, path, mail.size_octets)
@@ -282,6 +286,8 @@ class Dialogue:
         transaction = self._transaction
         if argument:
             raise Refusal(replies.NO_ARGUMENT)
+        if transaction is not None and (transaction.chunks is not None or transaction.mail.binary):
+            raise Refusal(replies.CHUNKS_ONLY)  # RFC 3030 s2, s3
         if self._channel.has_input():  # a message sent before 354 would be taken for commands when we refuse it
             self.closing = True
             raise Refusal(replies.EARLY_INPUT)
@@ -289,8 +295,6 @@ class Dialogue:
             raise Refusal(replies.MAIL_FIRST)
         if not transaction.forward_paths:
             raise Refusal(replies.NO_RECIPIENTS)
-        if transaction.chunks is not None or transaction.mail.binary:
-            raise Refusal(replies.CHUNKS_ONLY)
         await self._channel.send(replies.START_DATA)
         self._transaction = None
         intake = self._channel.new_intake()

@@ -155,8 +155,15 @@ class Engine(SMTP):
             await self._say_last(replies.TROUBLE)
         finally:
             self._wire.close()
-            self._writer.close()
+            self._leave()
             self._house.left(self, self._facts.client)
+
+    def _leave(self) -> None:
+        """Close; a client that does not read what was said to it is not waited for: it is no longer counted."""
+        if self._paused:  # type: ignore[attr-defined]
+            cast(asyncio.Transport, self._writer.transport).abort()
+        else:
+            self._writer.close()
 
     async def _serve(self, facts: SessionFacts) -> None:
         if self._entrance.kind == "submissions":

@@ -14,6 +14,7 @@ class SmtpSettings:
     hostname: str
     max_message_octets: int = 50 * 1024 * 1024
     max_recipients: int = 1000
+    max_excess_recipients: int = 1000  # put off with 452, or named again: Postfix's smtpd_recipient_overshoot_limit
     binarymime: bool = False
     max_connections: int = 1000
     max_connections_per_client: int = 100  # a busy mail server behind us opens fewer

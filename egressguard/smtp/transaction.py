@@ -25,6 +25,8 @@ SLOWEST_OCTETS_PER_SECOND = 16 * 1024
 """A large message gets more time than a small one, as long as it moves at least this fast."""
 REPLY_CHARACTERS = 500
 
+BAD_OCTETS = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
+
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -83,6 +85,7 @@ class Transfer:
         self._patience = patience
         self._clock = asyncio.get_running_loop().time
         self._ends_at = 0.0
+        self._dotted = b""
 
     def _seconds(self, most: float) -> float:
         """How long to wait for the next thing: `most`, or what is left of the whole."""
@@ -102,6 +105,9 @@ class Transfer:
             return self.end(unfit)
         if self._transaction.binary:
             return await self._run_chunked(host)
+        if (bad := self._prepared()) is not None:
+            self.begun = self.answered = True
+            return self.end(bad)
         mail, paths = self._mail(host), self._deliverable()
         lines = [mail, *(self._rcpt(path) for path in paths)]
         if host.offers("pipelining"):
@@ -130,6 +136,16 @@ class Transfer:
         if limit.isdigit() and 0 < int(limit) < content.size_octets:  # RFC 1870 s4: 0 = no fixed limit
             return permanent("5.3.4", f"the next host takes {limit} octets at most", self._name)
         self.tells_delivery = host.offers("dsn")
+        return None
+
+    def _prepared(self) -> Outcome | None:
+        """Content that lies in memory is looked at before a word of it is offered; a file while it is sent."""
+        content, stuffing = self._transaction.content, Stuffing()
+        if content.file is None:
+            try:
+                self._dotted = stuffing.add(content.whole()) + stuffing.end()
+            except BadOctets:
+                return BAD_OCTETS
         return None
 
     def _deliverable(self) -> list[str]:
@@ -226,8 +242,7 @@ class Transfer:
             await self._send_dotted(host)
         except BadOctets:
             host.wire.close()  # before the final dot: the host has no message
-            bad = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
-            self.outcomes.update(dict.fromkeys(taken, bad))
+            self.outcomes.update(dict.fromkeys(taken, BAD_OCTETS))
             return
         await self._hear_end(host, taken)
 
@@ -240,7 +255,7 @@ class Transfer:
     async def _send_dotted(self, host: Host) -> None:
         content, stuffing = self._transaction.content, Stuffing()
         if content.file is None:
-            host.wire.write(stuffing.add(content.whole()) + stuffing.end())
+            host.wire.write(self._dotted)
             return
         async for piece in _pieces(content):
             host.wire.write(stuffing.add(piece))

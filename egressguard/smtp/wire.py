@@ -17,13 +17,15 @@ from egressguard.smtp.waiting import Ticker, Waiting
 HIGH_WATER_OCTETS = 256 * 1024
 """The more is taken at once, the less a large message costs; so much a client may make us hold."""
 
+ENDLESS_OCTETS = 1024 * 1024
+
 
 class BadLine(Exception):
     """A bare CR, a bare LF or a NUL."""
 
 
 class LineTooLong(Exception):
-    """The line was read to its end and dropped."""
+    """The line was read to its end and dropped, or has none within ENDLESS_OCTETS."""
 
 
 class Wire:
@@ -80,13 +82,15 @@ class Wire:
         if (end := self._buffer.find(b"\n")) >= 0:
             return self._line(end + 1, limit_octets, too_long=False)
         deadline = self._loop.time() + seconds
-        too_long = False
+        too_long, dropped = False, 0
         self._in_line = True
         try:
             while True:
                 if len(self._buffer) > limit_octets:
                     too_long = True
-                    self._take(len(self._buffer))
+                    dropped += len(self._take(len(self._buffer)))
+                    if dropped > ENDLESS_OCTETS:
+                        raise LineTooLong
                 if b"\0" in self._buffer or b"\r" in self._buffer[:-1]:
                     raise BadLine
                 if not await self._more(deadline):

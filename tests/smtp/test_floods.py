@@ -30,7 +30,6 @@ def test_a_thousand_of_the_same_are_not_answered(line: str, stand: Stand) -> Non
     asyncio.run(dialog())
 
 
-@pytest.mark.xfail(strict=True, reason="the 421 for too many errors or commands is journaled, but not counted")
 @pytest.mark.parametrize("line", ["RSET", "BOGUS"])
 def test_a_session_that_is_cut_for_its_noise_is_counted(line: str, stand: Stand) -> None:
     async def dialog() -> None:
@@ -70,7 +69,6 @@ def test_more_recipients_than_there_may_be_are_put_off_and_asked_about_no_more(r
     asyncio.run(dialog())
 
 
-@pytest.mark.xfail(strict=True, reason="4yz replies and repeated recipients never count against a session")
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("recipient", ["u%d@example.org", "anna@example.org"], ids=["excess", "repeated"])
 def test_a_flood_of_recipients_is_cut(recipient: str, stand: Stand) -> None:

@@ -11,16 +11,11 @@ from tests.smtp.dot_variants import END, INSIDE, TEXT, VARIANTS, Fate, Variant, 
 from tests.smtp.lax_sink import LaxSink
 from tests.smtp.wire_peer import hand_over
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="today's client repairs line ends and lets NUL through")
-"""Goes when the client refuses content that is not lawful."""
 BLANK_AT_THE_END = [variant for variant in TEXT if b" " in variant.octets]
 """The other TEXT rows are lawful text for everybody: a host that ends there loses half of all mail."""
 
 
-EVERY_LAX_END = [
-    pytest.param(variant, marks=[NOT_YET] if variant.name == "crlf-nul.crlf" else [], id=variant.name)
-    for variant in (*INSIDE, *BLANK_AT_THE_END, *END)
-]
+EVERY_LAX_END = [pytest.param(variant, id=variant.name) for variant in (*INSIDE, *BLANK_AT_THE_END, *END)]
 
 
 def handed(content: bytes, sink: LaxSink) -> Outcome:
@@ -77,7 +72,6 @@ def test_lawful_text_arrives_octet_for_octet(variant: Variant) -> None:
     assert sink.messages == [content_with(variant)]
 
 
-@NOT_YET
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v.fate is not Fate.TEXT], ids=str)
 def test_unlawful_octets_are_refused_not_repaired(variant: Variant) -> None:
     """Not one octet of it leaves: a changed message is not the one that was taken (and its signatures break)."""

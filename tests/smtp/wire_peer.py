@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from egressguard.mail.outcome import Outcome
-from egressguard.smtp.client import Patience, Peer, SmtpClient, Transaction
+from egressguard.smtp.client import Patience, Peer, Transaction, send
+from egressguard.store.content import Content
 from tests.smtp.conftest import PATIENCE_SECONDS, Client, Running, Stand
 
 WHOLE = 1 << 30
@@ -90,5 +91,5 @@ async def hand_over(content: bytes, port: int) -> Outcome:
     """Our client hands `content` to a host on loopback; what becomes of its one recipient."""
     path = "bob@receiver.example"
     peer = Peer("mx.receiver.example", ("127.0.0.1",), port, tls="none")
-    sent = await SmtpClient().send(Transaction(SENDER, (path,), content), peer, "gateway.example.org", _PATIENCE)
+    sent = await send(Transaction(SENDER, (path,), Content.of(content)), peer, "gateway.example.org", _PATIENCE)
     return sent.outcomes[path]
