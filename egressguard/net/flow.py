@@ -43,6 +43,13 @@ class Flow:
     speaks: str = ""
 
 
+def counted_as(address: IPAddress) -> IPAddress:
+    """By what a client is counted: who has one IPv6 address has the other 2^64 of its prefix, too."""
+    if isinstance(address, IPv6Address):
+        return IPv6Address(int(address) >> 64 << 64)
+    return address
+
+
 @lru_cache(4096)
 def plain_address(text: str) -> IPAddress:
     """Parse an address; an IPv4-mapped IPv6 address becomes the IPv4 address it stands for (RFC 4291 s2.5.5.2)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from egressguard.net.flow import IPAddress
+from egressguard.net.flow import IPAddress, counted_as
 
 
 class Connections:
@@ -15,6 +15,7 @@ class Connections:
         self.open = 0
 
     def enter(self, client: IPAddress, *, limit: int, limit_per_client: int) -> bool:
+        client = counted_as(client)
         if self.open >= limit or self._by_client[client] >= limit_per_client:
             return False
         self.open += 1
@@ -22,6 +23,7 @@ class Connections:
         return True
 
     def leave(self, client: IPAddress) -> None:
+        client = counted_as(client)
         self.open -= 1
         self._by_client[client] -= 1
         if not self._by_client[client]:

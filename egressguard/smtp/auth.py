@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from egressguard.mail.reply import Reply
-from egressguard.net.flow import IPAddress
+from egressguard.net.flow import IPAddress, counted_as
 from egressguard.smtp import replies
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,14 @@ class Failures:
         self._by_client: OrderedDict[IPAddress, deque[float]] = OrderedDict()
 
     def add(self, client: IPAddress, now: float) -> None:
+        client = counted_as(client)
         self._by_client.setdefault(client, deque(maxlen=self._limit)).append(now)
         self._by_client.move_to_end(client)
         while len(self._by_client) > REMEMBERED_ADDRESSES:
             self._by_client.popitem(last=False)
 
     def too_many(self, client: IPAddress, now: float) -> bool:
-        times = self._by_client.get(client)
+        times = self._by_client.get(counted_as(client))
         return times is not None and len(times) == self._limit and now - times[0] < self._window_seconds
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from egressguard.mail.line_ends import is_malformed
+
 _END = b"\r\n.\r\n"
 
 
@@ -69,9 +71,3 @@ def _safe_cut(octets: bytes) -> int:
     if octets[max(0, cut - 2) : cut] == b"\r\n":
         return cut - 2
     return cut
-
-
-def is_malformed(octets: bytes) -> bool:
-    """Whether whole lines hold a bare CR, a bare LF or a NUL."""
-    rest = b"".join(octets.split(b"\r\n"))  # a third faster than to count CR, LF and CRLF
-    return b"\r" in rest or b"\n" in rest or b"\0" in rest

@@ -7,7 +7,7 @@ Contract
 
 from __future__ import annotations
 
-from egressguard.smtp.dotted import is_malformed
+from egressguard.mail.line_ends import is_malformed
 
 
 class BadOctets(Exception):

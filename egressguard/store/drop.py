@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from egressguard.mail.line_ends import is_malformed
+
 SUFFIX = ".msg"
 VERSION = 1
 MAX_HEAD_OCTETS = 1024 * 1024
@@ -90,6 +92,8 @@ def read(directory: Path, name: str, max_octets: int) -> Dropped:
         content = file.read(max_octets + 1)
     if len(content) > max_octets:
         raise BadDrop(f"more than {max_octets} octets")
+    if is_malformed(content):
+        raise BadDrop("expected lines that end with CR LF, without a bare CR, a bare LF or a NUL")
     return Dropped(name, found.st_uid, sender, recipients, content)
 
 

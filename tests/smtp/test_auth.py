@@ -151,6 +151,6 @@ def test_failures_are_forgotten_one_by_one() -> None:
 def test_memory_for_failures_is_bounded() -> None:
     failures = Failures(limit=1)
     for k in range(REMEMBERED_ADDRESSES + 10):
-        failures.add(ipaddress.IPv6Address(k), 0)
+        failures.add(ipaddress.IPv6Address(k << 64), 0)
     assert not failures.too_many(ipaddress.IPv6Address(0), 0)
     assert failures.too_many(ipaddress.IPv6Address(REMEMBERED_ADDRESSES), 0)

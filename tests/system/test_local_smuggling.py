@@ -65,7 +65,6 @@ def test_a_file_in_the_drop_directory_smuggles_nothing(world: Lab) -> None:
     assert set(seen) == {f"Return-Path: <{ANNA}>".encode()}  # the inner text lies in an outer message, or nowhere
 
 
-@pytest.mark.xfail(strict=True, reason="pickup takes it, the client repairs it")
 def test_unlawful_octets_in_a_dropped_file_are_set_aside(world: Lab) -> None:
     dropped = [drop(world, attack("aside", number, variant)) for number, variant in enumerate(UNLAWFUL)]
     assert until(lambda: looked_at(dropped))
