@@ -153,4 +153,4 @@ def test_memory_for_failures_is_bounded() -> None:
     for k in range(REMEMBERED_ADDRESSES + 10):
         failures.add(ipaddress.IPv6Address(k << 64), 0)
     assert not failures.too_many(ipaddress.IPv6Address(0), 0)
-    assert failures.too_many(ipaddress.IPv6Address(REMEMBERED_ADDRESSES), 0)
+    assert failures.too_many(ipaddress.IPv6Address(REMEMBERED_ADDRESSES << 64), 0)
