@@ -9,6 +9,7 @@ from pathlib import Path
 
 from egressguard.app.children import GROUP, ROLES
 from egressguard.app.places import Places
+from egressguard.store.passwd import scram_file
 
 
 def prepare_directories(places: Places, *, as_root: bool) -> None:
@@ -25,7 +26,8 @@ def prepare_directories(places: Places, *, as_root: bool) -> None:
 def _share_secrets(places: Places) -> None:
     """Passwords that the administrator wrote are root's, and readable for the roles' group."""
     group_id = grp.getgrnam(GROUP).gr_gid
-    for path in (places.accounts, *(p for p in places.secrets.iterdir() if p.is_file() and not p.is_symlink())):
+    files = (places.accounts, scram_file(places.accounts))
+    for path in (*files, *(p for p in places.secrets.iterdir() if p.is_file() and not p.is_symlink())):
         if path.exists():
             os.chown(path, 0, group_id)
             path.chmod(0o640)

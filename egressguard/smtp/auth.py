@@ -1,27 +1,26 @@
-"""SMTP AUTH (RFC 4954): PLAIN (RFC 4616) and LOGIN against the accounts' password file.
+"""Who may log in: passwords and SCRAM proofs against the accounts' file, and how often somebody may guess.
 
 Contract
     A password is hashed in a thread, at most PARALLEL_HASHES at once: the event loop never waits for Argon2.
     After MAX_FAILURES failures within WINDOW_SECONDS from one address no password is looked at for a while:
-    guessing from many sessions at once gets no further than from one.
+    guessing from many sessions at once gets no further than from one, whatever the mechanism.
     Storage that cannot be read is "cannot tell" (454), never "wrong".
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import enum
 import logging
+import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
-from egressguard.mail.reply import Reply
 from egressguard.net.flow import IPAddress, counted_as
-from egressguard.smtp import replies
+from egressguard.smtp.scram import ClientFirst, ScramServer
+from egressguard.store.verifier import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +29,24 @@ WAITING_HASHES = 64
 MAX_FAILURES = 10
 WINDOW_SECONDS = 600
 REMEMBERED_ADDRESSES = 10_000
+NONCE_OCTETS = 18
 
 
 class Accounts(Protocol):
     def verify(self, name: str, password: str) -> bool:
         """Blocks. Raises OSError when it cannot tell."""
+        ...
+
+    def offers_scram(self) -> bool:
+        """Whether anybody may have a verifier. Quick."""
+        ...
+
+    def scram_verifier(self, name: str) -> Verifier | None:
+        """Blocks. None: nobody of that name may log in so. Raises OSError when it cannot tell."""
+        ...
+
+    def fake_verifier(self, name: str) -> Verifier:
+        """What is shown instead of none. Blocks. Raises OSError."""
         ...
 
 
@@ -75,6 +87,10 @@ class Authenticator:
         self._hashes = asyncio.Semaphore(PARALLEL_HASHES)
         self._waiting = 0
 
+    @property
+    def offers_scram(self) -> bool:
+        return self._accounts.offers_scram()
+
     async def check(self, name: str, password: str, client: IPAddress) -> Credentials:
         if self._failures.too_many(client, self._clock()):
             return Credentials.LIMITED
@@ -83,13 +99,10 @@ class Authenticator:
         try:
             fits = await self._verify(name, password, client)
         except OSError as wrong:
-            log.error("the password file cannot be read", extra={"fields": {"why": str(wrong)}})
-            return Credentials.CANNOT_TELL
+            return _cannot_tell(wrong)
         if fits is None:
             return Credentials.LIMITED
-        if not fits:
-            self._failures.add(client, self._clock())
-        return Credentials.OK if fits else Credentials.WRONG
+        return self._counted(fits, client)
 
     async def _verify(self, name: str, password: str, client: IPAddress) -> bool | None:
         """None: while this one waited for its turn, others from its address used up what is allowed."""
@@ -102,52 +115,39 @@ class Authenticator:
         finally:
             self._waiting -= 1
 
+    async def begin_scram(self, first: ClientFirst, client: IPAddress) -> ScramServer | Credentials:
+        """The exchange to go on with, for whatever name; or why there is none."""
+        if self._failures.too_many(client, self._clock()):
+            return Credentials.LIMITED
+        try:
+            verifier, fake = await asyncio.to_thread(self._verifiers_of, first.name)
+        except OSError as wrong:
+            return _cannot_tell(wrong)
+        return ScramServer(
+            first, verifier or fake, known=verifier is not None, nonce=secrets.token_urlsafe(NONCE_OCTETS)
+        )
 
-class ExchangeFailed(Exception):
-    """The exchange ended without credentials; `reply` says why."""
+    async def end_scram(self, name: str, client: IPAddress, *, verifier: Verifier | None) -> Credentials:
+        """Count what an exchange came to. `verifier` is the one whose proof was right, None = it was not.
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
+        The account may have been disabled, or its password changed, while the client took its time."""
+        if self._failures.too_many(client, self._clock()):
+            return Credentials.LIMITED
+        try:
+            now = await asyncio.to_thread(self._accounts.scram_verifier, name)
+        except OSError as wrong:
+            return _cannot_tell(wrong)
+        return self._counted(verifier is not None and now == verifier, client)
 
+    def _verifiers_of(self, name: str) -> tuple[Verifier | None, Verifier]:
+        return self._accounts.scram_verifier(name), self._accounts.fake_verifier(name)
 
-Ask = Callable[[Reply], Awaitable[bytes]]
-"""Send a 334 and return the client's line without CRLF."""
-
-
-async def plain(initial: str, ask: Ask) -> tuple[str, str]:
-    """PLAIN: (name, password). Raises ExchangeFailed."""
-    message = _decode(initial.encode() if initial else await ask(Reply(334, "", "")))
-    parts = message.split("\0")
-    if len(parts) != 3:
-        raise ExchangeFailed(replies.AUTH_SYNTAX)
-    authorization, name, password = parts
-    if authorization not in {"", name}:  # nobody may act as somebody else
-        raise ExchangeFailed(replies.AUTH_WRONG)
-    return name, password
-
-
-async def login(initial: str, ask: Ask) -> tuple[str, str]:
-    """LOGIN: two prompts that everybody ignores, in the words that everybody expects. Raises ExchangeFailed."""
-    name = _decode(initial.encode() if initial else await ask(_prompt(b"Username:")))
-    password = _decode(await ask(_prompt(b"Password:")))
-    return name, password
-
-
-EXCHANGES: dict[str, Callable[[str, Ask], Awaitable[tuple[str, str]]]] = {"PLAIN": plain, "LOGIN": login}
+    def _counted(self, fits: bool, client: IPAddress) -> Credentials:
+        if not fits:
+            self._failures.add(client, self._clock())
+        return Credentials.OK if fits else Credentials.WRONG
 
 
-def _prompt(text: bytes) -> Reply:
-    return Reply(334, "", base64.b64encode(text).decode())
-
-
-def _decode(line: bytes) -> str:
-    """RFC 4954 s4: "*" cancels, "=" is the empty string, all else is base64 of UTF-8."""
-    if line == b"*":
-        raise ExchangeFailed(replies.AUTH_CANCELLED)
-    if line == b"=":
-        return ""
-    try:
-        return base64.b64decode(line, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        raise ExchangeFailed(replies.AUTH_SYNTAX) from None
+def _cannot_tell(wrong: OSError) -> Credentials:
+    log.error("the password file cannot be read", extra={"fields": {"why": str(wrong)}})
+    return Credentials.CANNOT_TELL

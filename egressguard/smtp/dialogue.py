@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable
 
 from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
-from egressguard.smtp.auth import EXCHANGES, Authenticator, Credentials, ExchangeFailed
+from egressguard.smtp.auth import Authenticator, Credentials
 from egressguard.smtp.channel import Channel
 from egressguard.smtp.commands import Command, parse_command, parse_helo, parse_mail, parse_rcpt
 from egressguard.smtp.hooks import SessionFacts, SessionHooks, Stage
 from egressguard.smtp.incoming import Chunks, Transaction
 from egressguard.smtp.intake import Intake
+from egressguard.smtp.mechanisms import authenticate, offered_mechanisms
 from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.parameters import Offers
 from egressguard.smtp.replies import Refusal
@@ -103,6 +104,10 @@ class Dialogue:
         return self._logs_people_in and self.facts.tls
 
     @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        return () if self._authenticator is None else offered_mechanisms(self._authenticator)
+
+    @property
     def _offers(self) -> Offers:
         return Offers(
             extended=self.facts.esmtp,
@@ -176,7 +181,7 @@ class Dialogue:
         lines += ["DSN", "ENHANCEDSTATUSCODES", f"LIMITS RCPTMAX={settings.max_recipients}"]  # RFC 9422
         lines += ["REQUIRETLS"] if offers.requiretls else []
         lines += ["STARTTLS"] if self._offers_starttls and not self.facts.tls else []
-        lines += ["AUTH " + " ".join(EXCHANGES)] if self._offers_auth else []
+        lines += ["AUTH " + " ".join(self._mechanisms)] if self._offers_auth else []
         return lines
 
     async def _helo(self, argument: str) -> Reply:
@@ -206,11 +211,9 @@ class Dialogue:
         mechanism = mechanism.upper()  # RFC 4422 s3.1 writes them in upper case, not all clients do
         self._refuse_auth(mechanism)
         assert self._authenticator is not None
-        try:
-            name, password = await EXCHANGES[mechanism](initial.strip(" "), self._channel.ask)
-        except ExchangeFailed as failed:
-            raise Refusal(failed.reply) from None
-        result = await self._authenticator.check(name, password, self.facts.client)
+        result, name = await authenticate(
+            mechanism, initial.strip(" "), self._channel.ask, self._authenticator, self.facts.client
+        )
         self._metrics.authenticated(mechanism, result.value)
         if result is Credentials.OK:
             self.facts = dataclasses.replace(self.facts, user=name.lower())
@@ -228,7 +231,7 @@ class Dialogue:
             raise Refusal(replies.AUTH_ALREADY)
         if self._transaction is not None:
             raise Refusal(replies.AUTH_IN_MAIL)
-        if mechanism not in EXCHANGES:
+        if mechanism not in self._mechanisms:
             raise Refusal(replies.AUTH_MECHANISM)
 
     async def _not_logged_in(self, result: Credentials, name: str) -> Reply:

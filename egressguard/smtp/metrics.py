@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from egressguard.smtp.hooks import STAGES, Stage
 from egressguard.smtp.replies import REASONS
 
-MECHANISMS = ("PLAIN", "LOGIN")
+MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
 AUTH_RESULTS = ("ok", "wrong", "limited", "cannot_tell")
 _SIZES = tuple(4**k * 1024 for k in range(9))  # 1 KiB ... 64 MiB
 

@@ -6,6 +6,7 @@ Contract
     An unknown name takes as long to refuse as a wrong password: nobody learns who has an account here.
     The file is read again when it changes. A file that is missing has no accounts; one that cannot be read
     raises OSError, so that "cannot tell" never becomes "wrong password".
+    SCRAM's verifiers (store.verifier) lie in a file of their own beside it, which Dovecot never sees.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+
+from egressguard.store.verifier import Verifier, Verifiers, fake_verifier, parse_verifiers
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +115,52 @@ def parse_passwd(text: str) -> tuple[dict[str, PasswdEntry], list[int]]:
     return entries, faults
 
 
+def scram_file(path: Path) -> Path:
+    """Where the verifiers of the password file at `path` lie."""
+    return path.with_name(f"{path.name}.scram")
+
+
+T = TypeVar("T")
+
+
+class _Watched(Generic[T]):
+    """What a file says, read again when it changes; a file that is missing is an empty one."""
+
+    def __init__(self, path: Path, parse: Callable[[str], tuple[T, list[int]]]) -> None:
+        self._path = path
+        self._parse = parse
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._value = parse("")[0]
+
+    def value(self) -> T:
+        """Raises OSError."""
+        with self._lock:
+            stamp = _stamp_of(self._path)
+            if stamp != self._stamp:
+                self._value = self._read() if stamp is not None else self._parse("")[0]
+                self._stamp = stamp
+            return self._value
+
+    def _read(self) -> T:
+        with self._path.open("rb") as file:
+            octets = file.read(FILE_OCTETS + 1)
+        if len(octets) > FILE_OCTETS:
+            raise OSError(f"{self._path} is over {FILE_OCTETS} octets")
+        value, faults = self._parse(octets.decode("utf-8", "replace"))
+        if faults:
+            fields = {"path": str(self._path), "lines": faults[:20]}
+            log.warning("lines of the password file cannot be understood", extra={"fields": fields})
+        return value
+
+
 class PasswdFile:
     """The file at `path`, read again when it changes. Safe to use from several threads; all calls block."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._stamp: tuple[int, int, int] | None = None
-        self._entries: Mapping[str, PasswdEntry] = {}
+        self._entries: _Watched[dict[str, PasswdEntry]] = _Watched(path, parse_passwd)
+        self._verifiers: _Watched[Verifiers] = _Watched(scram_file(path), parse_verifiers)
+        self._scram_file = scram_file(path)
 
     def verify(self, name: str, password: str) -> bool:
         """Whether the password is that account's. Names ignore case. Raises OSError (cannot tell)."""
@@ -130,23 +172,27 @@ class PasswdFile:
 
     def entries(self) -> Mapping[str, PasswdEntry]:
         """All accounts by name, as the file has them now. Raises OSError."""
-        with self._lock:
-            stamp = _stamp_of(self._path)
-            if stamp != self._stamp:
-                self._entries = self._read() if stamp is not None else {}
-                self._stamp = stamp
-            return self._entries
+        return self._entries.value()
 
-    def _read(self) -> Mapping[str, PasswdEntry]:
-        with self._path.open("rb") as file:
-            octets = file.read(FILE_OCTETS + 1)
-        if len(octets) > FILE_OCTETS:
-            raise OSError(f"{self._path} is over {FILE_OCTETS} octets")
-        entries, faults = parse_passwd(octets.decode("utf-8", "replace"))
-        if faults:
-            fields = {"path": str(self._path), "lines": faults[:20]}
-            log.warning("lines of the password file cannot be understood", extra={"fields": fields})
-        return entries
+    def offers_scram(self) -> bool:
+        """Whether any account may have a verifier. One look at the file's size; False when it cannot be told."""
+        try:
+            return self._scram_file.stat().st_size > 0
+        except OSError:
+            return False
+
+    def scram_verifier(self, name: str) -> Verifier | None:
+        """That account's verifier; None: no such account, disabled, or its password was set without one.
+
+        Names ignore case. Raises OSError (cannot tell)."""
+        entry = self.entries().get(name.lower())
+        if entry is None or entry.disabled:
+            return None
+        return self._verifiers.value().of(entry.name, entry.password_hash)
+
+    def fake_verifier(self, name: str) -> Verifier:
+        """What to show when there is none, so that nobody learns who has an account here. Raises OSError."""
+        return fake_verifier(self._verifiers.value().salt_key, name.lower())
 
 
 def _stamp_of(path: Path) -> tuple[int, int, int] | None:

@@ -5,13 +5,15 @@ import fcntl
 import multiprocessing
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from egressguard.mailbox import accounts as accounts_module
 from egressguard.mailbox.accounts import AccountError, Accounts
 from egressguard.store.durable import Disk
-from egressguard.store.passwd import PasswdFile
+from egressguard.store.passwd import PasswdFile, scram_file
+from egressguard.store.verifier import make_verifier
 
 
 @pytest.fixture
@@ -125,7 +127,96 @@ def test_a_full_disk_leaves_the_old_file_whole(path, step):
         Accounts(path, disk=disk).add("bob", "secret")
 
     assert path.read_bytes() == before
-    assert sorted(p.name for p in path.parent.iterdir()) == ["passwd", "passwd.lock"]
+    assert PasswdFile(path).scram_verifier("anna") is not None
+    assert PasswdFile(path).scram_verifier("bob") is None
+    assert sorted(p.name for p in path.parent.iterdir()) == ["passwd", "passwd.lock", "passwd.scram"]
+
+
+@pytest.mark.parametrize("failing", range(1, 4))
+def test_a_crash_between_the_files_leaves_one_password_that_all_ways_take(path, failing):
+    Accounts(path).add("anna", "old")
+    renames = []
+
+    def rename(old, new):
+        renames.append(new)
+        if len(renames) == failing:
+            raise OSError(errno.EIO, "crash")
+        Path(old).rename(new)
+
+    disk = type("FailingDisk", (Disk,), {"rename": staticmethod(rename)})
+    with pytest.raises(OSError, match="crash"):
+        Accounts(path, disk=disk).set_password("anna", "new")
+
+    accounts = PasswdFile(path)
+    password = "old" if failing < 3 else "new"
+    assert accounts.verify("anna", password)
+    verifier = accounts.scram_verifier("anna")
+    assert verifier is not None
+    assert verifier == make_verifier(password, salt=verifier.salt)
+    Accounts(path).add("bob", "secret")  # the next change tidies up
+    assert scram_file(path).read_text().count("anna:") == 1
+
+
+def test_each_password_has_a_verifier_in_a_file_of_its_own(path):
+    Accounts(path).add("anna", "secret")
+
+    verifier = PasswdFile(path).scram_verifier("Anna")
+    assert verifier == make_verifier("secret", salt=verifier.salt)
+    assert "SCRAM" not in path.read_text()
+    assert stat.S_IMODE(scram_file(path).stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("verb", ["disable", "delete"])
+def test_who_is_locked_out_is_gone_from_the_verifiers_too(path, verb):
+    accounts = Accounts(path)
+    accounts.add("anna", "secret")
+    accounts.add("bob", "secret")
+    getattr(accounts, verb)("anna")
+
+    assert PasswdFile(path).scram_verifier("anna") is None
+    assert PasswdFile(path).scram_verifier("bob") is not None
+    assert "anna" not in scram_file(path).read_text()
+    getattr(accounts, verb)("bob")
+    assert scram_file(path).read_bytes() == b""
+    assert not PasswdFile(path).offers_scram()
+
+
+def test_a_new_password_replaces_the_old_verifier(path):
+    accounts = Accounts(path)
+    accounts.add("anna", "old")
+    old = PasswdFile(path).scram_verifier("anna")
+    accounts.set_password("anna", "new")
+
+    assert PasswdFile(path).scram_verifier("anna") not in (None, old)
+    assert scram_file(path).read_text().count("anna:") == 1
+
+
+def test_a_line_changed_by_hand_kills_the_verifier(path):
+    Accounts(path).add("anna", "secret")
+    Accounts(path).add("bob", "other")
+    anna, bob = path.read_text().splitlines()
+    path.write_text("\n".join([anna.partition(":")[0] + ":" + bob.partition(":")[2], bob]) + "\n")
+
+    assert PasswdFile(path).verify("anna", "other")
+    assert PasswdFile(path).scram_verifier("anna") is None
+
+
+def test_an_old_file_without_verifiers_keeps_working(path):
+    Accounts(path).add("anna", "secret")
+    scram_file(path).unlink()
+    Accounts(path).add("bob", "secret")
+
+    assert PasswdFile(path).verify("anna", "secret")
+    assert PasswdFile(path).scram_verifier("anna") is None
+    assert PasswdFile(path).scram_verifier("bob") is not None
+
+
+def test_the_salts_of_strangers_survive_a_change(path):
+    Accounts(path).add("anna", "secret")
+    salt = PasswdFile(path).fake_verifier("nobody").salt
+    Accounts(path).add("bob", "secret")
+
+    assert PasswdFile(path).fake_verifier("Nobody").salt == salt
 
 
 def _add_many(path, prefix):

@@ -1,85 +1,27 @@
-"""AUTH: exchanges, and who gets how many guesses."""
+"""AUTH: who gets how many guesses."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
 import threading
-from collections.abc import Awaitable, Callable
 
-import pytest
-
-from egressguard.mail.reply import Reply
 from egressguard.smtp.auth import (
-    EXCHANGES,
     MAX_FAILURES,
     PARALLEL_HASHES,
     REMEMBERED_ADDRESSES,
     WINDOW_SECONDS,
     Authenticator,
     Credentials,
-    ExchangeFailed,
     Failures,
 )
+from egressguard.smtp.scram import ScramServer, parse_client_first
+from egressguard.store.verifier import Verifier, fake_verifier, make_verifier
 
 CLIENT = ipaddress.IPv4Address("192.0.2.7")
+PENCIL = make_verifier("pencil")
+FIRST = parse_client_first(b"n,,n=anna,r=x")
 OTHER = ipaddress.IPv6Address("2001:db8::7")
-
-
-def b64(text: str) -> bytes:
-    return base64.b64encode(text.encode())
-
-
-def answering(*lines: bytes) -> Callable[[Reply], Awaitable[bytes]]:
-    waiting = list(lines)
-
-    async def ask(reply: Reply) -> bytes:
-        assert reply.code == 334
-        return waiting.pop(0)
-
-    return ask
-
-
-def exchange(mechanism: str, initial: str, *lines: bytes) -> tuple[str, str]:
-    async def play() -> tuple[str, str]:
-        return await EXCHANGES[mechanism](initial, answering(*lines))
-
-    return asyncio.run(play())
-
-
-@pytest.mark.parametrize(
-    ("mechanism", "initial", "lines"),
-    [
-        ("PLAIN", b64("\0anna\0secret").decode(), ()),
-        ("PLAIN", "", (b64("\0anna\0secret"),)),
-        ("PLAIN", "", (b64("anna\0anna\0secret"),)),
-        ("LOGIN", "", (b64("anna"), b64("secret"))),
-        ("LOGIN", b64("anna").decode(), (b64("secret"),)),
-    ],
-)
-def test_name_and_password(mechanism: str, initial: str, lines: tuple[bytes, ...]) -> None:
-    assert exchange(mechanism, initial, *lines) == ("anna", "secret")
-
-
-@pytest.mark.parametrize(
-    ("mechanism", "initial", "lines", "code"),
-    [
-        ("PLAIN", "", (b"*",), "501 5.7.0"),
-        ("PLAIN", "", (b"not base64",), "501 5.5.2"),
-        ("PLAIN", "=", (), "501 5.5.2"),
-        ("PLAIN", b64("anna").decode(), (), "501 5.5.2"),
-        ("PLAIN", b64("\0a\0b\0c").decode(), (), "501 5.5.2"),
-        ("PLAIN", b64("root\0anna\0secret").decode(), (), "535 5.7.8"),
-        ("PLAIN", base64.b64encode(b"\0\xff\0x").decode(), (), "501 5.5.2"),
-        ("PLAIN", "\xe9", (), "501 5.5.2"),
-        ("LOGIN", "", (b64("anna"), b"*"), "501 5.7.0"),
-    ],
-)
-def test_exchanges_that_fail(mechanism: str, initial: str, lines: tuple[bytes, ...], code: str) -> None:
-    with pytest.raises(ExchangeFailed) as failed:
-        exchange(mechanism, initial, *lines)
-    assert str(failed.value.reply).startswith(code)
 
 
 class Book:
@@ -90,6 +32,7 @@ class Book:
         self.at_once = 0
         self.most_at_once = 0
         self._error = error
+        self.verifiers = {"anna": PENCIL}
         self._lock = threading.Lock()
 
     def verify(self, name: str, password: str) -> bool:
@@ -103,6 +46,17 @@ class Book:
         if self._error is not None:
             raise self._error
         return password == "secret"
+
+    def offers_scram(self) -> bool:
+        return True
+
+    def scram_verifier(self, name: str) -> Verifier | None:
+        if self._error is not None:
+            raise self._error
+        return self.verifiers.get(name)
+
+    def fake_verifier(self, name: str) -> Verifier:
+        return fake_verifier(b"k" * 32, name)
 
 
 def test_storage_that_cannot_be_read_is_not_a_wrong_password() -> None:
@@ -154,3 +108,52 @@ def test_memory_for_failures_is_bounded() -> None:
         failures.add(ipaddress.IPv6Address(k << 64), 0)
     assert not failures.too_many(ipaddress.IPv6Address(0), 0)
     assert failures.too_many(ipaddress.IPv6Address(REMEMBERED_ADDRESSES << 64), 0)
+
+
+def test_a_wrong_proof_counts_like_a_wrong_password() -> None:
+    async def guess() -> None:
+        now = 0.0
+        authenticator = Authenticator(Book(), clock=lambda: now)
+        for _ in range(MAX_FAILURES - 1):
+            assert await authenticator.end_scram("anna", CLIENT, verifier=None) is Credentials.WRONG
+        assert isinstance(await authenticator.begin_scram(FIRST, CLIENT), ScramServer)
+        assert await authenticator.check("anna", "x", CLIENT) is Credentials.WRONG
+        assert await authenticator.begin_scram(FIRST, CLIENT) is Credentials.LIMITED
+        assert await authenticator.end_scram("anna", CLIENT, verifier=PENCIL) is Credentials.LIMITED
+        assert await authenticator.end_scram("anna", OTHER, verifier=PENCIL) is Credentials.OK
+        now = WINDOW_SECONDS
+        assert await authenticator.end_scram("anna", CLIENT, verifier=PENCIL) is Credentials.OK
+
+    asyncio.run(guess())
+
+
+def test_an_account_that_was_locked_while_its_client_took_its_time_does_not_get_in() -> None:
+    async def play() -> list[Credentials]:
+        book = Book()
+        authenticator = Authenticator(book)
+        assert isinstance(await authenticator.begin_scram(FIRST, CLIENT), ScramServer)
+        results = []
+        for verifiers in ({}, {"anna": make_verifier("new")}):
+            book.verifiers = verifiers
+            results.append(await authenticator.end_scram("anna", CLIENT, verifier=PENCIL))
+        return results
+
+    assert asyncio.run(play()) == [Credentials.WRONG] * 2
+
+
+def test_storage_that_cannot_be_read_is_not_a_wrong_proof() -> None:
+    async def play() -> None:
+        authenticator = Authenticator(Book(OSError("EIO")))
+        assert await authenticator.begin_scram(FIRST, CLIENT) is Credentials.CANNOT_TELL
+        assert await authenticator.end_scram("anna", CLIENT, verifier=PENCIL) is Credentials.CANNOT_TELL
+
+    asyncio.run(play())
+
+
+def test_no_nonce_comes_twice() -> None:
+    async def play() -> set[bytes]:
+        authenticator = Authenticator(Book())
+        servers = [await authenticator.begin_scram(FIRST, CLIENT) for _ in range(20)]
+        return {server.challenge for server in servers if isinstance(server, ScramServer)}
+
+    assert len(asyncio.run(play())) == 20
