@@ -15,17 +15,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from egressguard.mail.envelope import NO_OPTIONS
 from egressguard.mail.outcome import Outcome, Result, transient
 from egressguard.policy.model import Policy
 from egressguard.policy.site import Retry
-from egressguard.relay.attempt import Means, Way, attempt, ways_of
+from egressguard.relay.attempt import LOCAL, Means, Way, attempt, ways_of
 from egressguard.relay.destination import Destinations
 from egressguard.relay.metrics import RelayMetrics
-from egressguard.relay.notify import failure_notice
+from egressguard.relay.notify import RETURNED_OCTETS, News, is_first_delay, is_wanted, notices_of
 from egressguard.relay.schedule import lease_until, retry_at
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
@@ -41,7 +41,6 @@ LONGEST_SLEEP_SECONDS = 5.0
 
 SHORTEST_SLEEP_SECONDS = 0.05
 """What is due and was not claimed waits for somebody else's end; looking for it all the time would help nobody."""
-RETURNED_OCTETS = 64 * 1024
 
 Record = Callable[[str, Mapping[str, object]], None]
 
@@ -279,10 +278,10 @@ class Queue:
                 content = parcel.content or await self._spool.content(claim.queue_id)
             except KeyError:
                 return None  # deleted by hand meanwhile
-            outcomes = await self._attempt(parcel, content)
-        await self._settle(parcel, outcomes, content)
+            sent = await self._attempt(parcel, content)
+        await self._settle(parcel, sent, content)
 
-    async def _attempt(self, parcel: _Parcel, content: Content) -> Mapping[str, Outcome]:
+    async def _attempt(self, parcel: _Parcel, content: Content) -> Sent:
         started = time.monotonic()
         try:
             sent = await attempt(parcel.way, parcel.claim, content, parcel.policy, self._means)
@@ -292,13 +291,13 @@ class Queue:
         if not sent.begun:
             self._destinations.rest(parcel.way.key, self._clock() + self._bounds.rest_seconds)
         self._metrics.attempted(parcel.way.transport, sent.outcomes, time.monotonic() - started)
-        return sent.outcomes
+        return sent
 
     def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
         return dict.fromkeys(way.forward_paths, transient("4.3.0", words))
 
-    async def _settle(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], content: Content) -> None:
-        now, claim = self._clock(), parcel.claim
+    async def _settle(self, parcel: _Parcel, sent: Sent, content: Content) -> None:
+        now, claim, outcomes = self._clock(), parcel.claim, sent.outcomes
         retry = parcel.policy.site.relay.retry
         waiting: dict[str, float] = {}
         expired: set[str] = set()
@@ -308,23 +307,21 @@ class Queue:
                 at = retry_at(retry, claim.received_at, now, due.attempts)
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
-        failed = {p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired}
-        notice = None
-        if failed:
-            notice = failure_notice(
-                claim,
-                failed,
-                await _returned(content),
-                hostname=self._means.hostname,
-                now=now,
-                notice_id=random_queue_id(now),
-                given_up=frozenset(expired),
-            )
-        await self._write(Settlement(claim.queue_id, outcomes, waiting, notice, parcel.way.key))
-        if failed:
-            refused = len(failed) - len(expired)
-            self._metrics.bounced(refused=refused, expired=len(expired), told=notice is not None)
-        self._tell(parcel, outcomes, expired, "" if notice is None else notice.queue_id)
+        news = _news(parcel, sent, expired, now)
+        told = await self._notices(claim, news, content, now)
+        notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
+        await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
+        if news.failed:
+            refused = len(news.failed) - len(expired)
+            self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
+        self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
+
+    async def _notices(self, claim: Claim, news: News, content: Content, now: float) -> Mapping[str, NewMessage]:
+        """The notices to store, by the recipients they tell of. The content is read only when there is one."""
+        if not is_wanted(claim, news):
+            return {}
+        text, hostname = await _returned(content), self._means.hostname
+        return notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
 
     async def _write(self, settlement: Settlement) -> None:
         """A full disk must not lose the news that a message was delivered: it would go out twice."""
@@ -342,7 +339,9 @@ class Queue:
         except SpoolFull as wrong:  # the claim wrote down when it is due again: later, but not lost
             log.error("a claim cannot be given back", extra={"fields": {"why": str(wrong)}})
 
-    def _tell(self, parcel: _Parcel, outcomes: Mapping[str, Outcome], expired: set[str], notice_id: str) -> None:
+    def _tell(
+        self, parcel: _Parcel, outcomes: Mapping[str, Outcome], expired: set[str], told: Mapping[str, str]
+    ) -> None:
         attempts = {due.forward_path: due.attempts for due in parcel.claim.recipients}
         for path, outcome in outcomes.items():
             kind = "expired" if path in expired else outcome.result.value
@@ -355,7 +354,7 @@ class Queue:
                 "status": outcome.status,
                 "reply": outcome.text,
                 "attempt": attempts[path],
-                "dsn": notice_id if kind in {"expired", "permanent"} else "",
+                "dsn": told.get(path, ""),
             }
             self._record(f"delivery.{kind}", fields)
 
@@ -388,6 +387,26 @@ def _claim_of(message: NewMessage) -> Claim:
         envelope.envid,
         envelope.requiretls,
         envelope.binary,
+    )
+
+
+def _news(parcel: _Parcel, sent: Sent, expired: Collection[str], now: float) -> News:
+    """What the sender may have to hear of."""
+    claim, outcomes, retry = parcel.claim, sent.outcomes, parcel.policy.site.relay.retry
+    attempts = {due.forward_path: due.attempts for due in claim.recipients}
+    return News(
+        failed={p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired},
+        given_up=frozenset(expired),
+        succeeded={p: o for p, o in outcomes.items() if o.result is Result.DELIVERED and not sent.tells_delivery},
+        local=parcel.way.transport == LOCAL,
+        delayed={
+            path: outcome
+            for path, outcome in outcomes.items()
+            if outcome.result is Result.TRANSIENT
+            and path not in expired
+            and is_first_delay(retry, claim.received_at, now, attempts[path])
+        },
+        retry_until=claim.received_at + retry.give_up_after_seconds,
     )
 
 

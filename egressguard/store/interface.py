@@ -5,7 +5,7 @@ Contract
     A `source_id` is stored once: putting it again returns the first queue id and stores nothing.
     `claim` counts the attempt and writes the time of the next one BEFORE it returns: a crash between claim and
     settle costs a wait, never a second dial at once.
-    `settle` and the notice it carries are one transaction.
+    `settle` and the notices it carries are one transaction.
     The states and the moves between them are the table in docs/queue.md.
 """
 
@@ -86,14 +86,14 @@ class Claim:
 class Settlement:
     """What an attempt came to. Recipients in `retry_at` wait until then; all others in `outcomes` are finished.
 
-    `notice` is a DSN that is stored in the same transaction, if any of the finished was still there. `destination`
-    is where those in `retry_at` were to go.
+    `notices` are DSNs that are stored in the same transaction, if any of the recipients was still there.
+    `destination` is where those in `retry_at` were to go.
     """
 
     queue_id: str
     outcomes: Mapping[str, Outcome]
     retry_at: Mapping[str, float] = field(default_factory=dict)
-    notice: NewMessage | None = None
+    notices: tuple[NewMessage, ...] = ()
     destination: str = ""
 
 

@@ -181,20 +181,20 @@ def unclaim(
 
 
 def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
-    """Write what an attempt came to, and its DSN; True when the message has left the queue and a file behind."""
-    finished = 0
+    """Write what an attempt came to, and its DSNs; True when the message has left the queue and a file behind."""
+    waiting = finished = 0
     for path, outcome in settlement.outcomes.items():
         key = (settlement.queue_id, path)
         if path in settlement.retry_at:
-            db.execute(
+            waiting += db.execute(
                 "UPDATE recipient SET state = 'queued', next_at = ?, destination = ?, last_status = ?, last_reply = ?"
                 " WHERE message_id = ? AND forward_path = ?",
                 (settlement.retry_at[path], settlement.destination, outcome.status, _said(outcome), *key),
-            )
+            ).rowcount
         else:
             finished += db.execute("DELETE FROM recipient WHERE message_id = ? AND forward_path = ?", key).rowcount
-    if settlement.notice is not None and finished:
-        insert_message(db, settlement.notice, settlement.notice.content.whole())
+    for notice in settlement.notices if waiting + finished else ():
+        insert_message(db, notice, notice.content.whole())
     return finished > 0 and _delete_if_done(db, settlement.queue_id)
 
 

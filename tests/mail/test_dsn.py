@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 from email.message import EmailMessage
@@ -9,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressguard.mail.dsn import RETURNED_OCTETS, Failure, render_failure
-from egressguard.mail.outcome import Outcome, Result, permanent, transient
+from egressguard.mail.dsn import RETURNED_OCTETS, Action, Report, render_report
+from egressguard.mail.outcome import Outcome, Result, delivered, permanent, transient
 from egressguard.mail.reply import Reply
+from egressguard.mail.xtext import encode_utf8_xtext, encode_xtext
 
 ORIGINAL = b"Subject: lunch\r\nTo: b@example.net\r\n\r\nsecret body\r\n"
 REFUSED = Outcome.of_reply(Reply(550, "5.1.1", "no such user"), "mx.example.net")
 
 
-def failure(**more: Any) -> Failure:
+def report(**more: Any) -> Report:
     facts: dict[str, Any] = {
+        "action": Action.FAILED,
         "reporting_mta": "gw.example.org",
         "queue_id": "0ABC",
         "reverse_path": "a@example.org",
@@ -28,11 +31,11 @@ def failure(**more: Any) -> Failure:
         "at": 60.0,
         "boundary": "=_boundary",
     }
-    return Failure(**(facts | more))
+    return Report(**(facts | more))
 
 
 def parsed(**more: Any) -> EmailMessage:
-    message = email.message_from_bytes(render_failure(failure(**more)), policy=email.policy.default)
+    message = email.message_from_bytes(render_report(report(**more)), policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     assert not message.defects
     return message
@@ -62,7 +65,7 @@ def test_it_is_a_report_that_programs_understand() -> None:
 
 
 def test_the_body_of_the_original_does_not_come_back() -> None:
-    assert b"secret body" not in render_failure(failure())
+    assert b"secret body" not in render_report(report())
 
 
 def test_giving_up_is_said_in_words_and_keeps_its_status() -> None:
@@ -86,7 +89,7 @@ def test_an_address_that_is_not_ascii_is_told_in_seven_bits() -> None:
 
 
 def test_a_sender_that_is_not_ascii_is_addressed_as_it_is() -> None:
-    assert "To: <grå@example.org>\r\n".encode() in render_failure(failure(reverse_path="grå@example.org"))
+    assert "To: <grå@example.org>\r\n".encode() in render_report(report(reverse_path="grå@example.org"))
 
 
 HOSTILE = st.text() | st.sampled_from(
@@ -109,13 +112,13 @@ def test_no_reply_and_no_host_name_breaks_out(text: str, said_by: str) -> None:
         "Diagnostic-Code",
         "Last-Attempt-Date",
     }
-    assert render_failure(failure(outcomes={"b@example.net": outcome})).isascii()
+    assert render_report(report(outcomes={"b@example.net": outcome})).isascii()
 
 
 @given(st.binary(max_size=400).filter(lambda b: b"=_boundary" not in b))
 def test_any_header_section_comes_back_whole_in_lines_of_legal_length(value: bytes) -> None:
     original = b"X: " + value.replace(b"\n", b"") + b"\r\n\r\n"
-    octets = render_failure(failure(original=original))
+    octets = render_report(report(original=original))
     assert octets.isascii()
     assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
     returned = list(email.message_from_bytes(octets).walk())[-1]
@@ -125,10 +128,135 @@ def test_any_header_section_comes_back_whole_in_lines_of_legal_length(value: byt
 
 
 def test_an_endless_header_section_is_cut_off() -> None:
-    octets = render_failure(failure(original=b"X: " + b"y" * 10 * RETURNED_OCTETS + b"\r\n\r\n"))
+    octets = render_report(report(original=b"X: " + b"y" * 10 * RETURNED_OCTETS + b"\r\n\r\n"))
     assert len(octets) < 2 * RETURNED_OCTETS
 
 
 def test_a_boundary_that_occurs_in_the_message_is_refused() -> None:
     with pytest.raises(ValueError, match="boundary"):
-        render_failure(failure(original=b"X: =_boundary\r\n\r\n"))
+        render_report(report(original=b"X: =_boundary\r\n\r\n"))
+
+
+def recipient_fields(**more: Any) -> dict[str, str]:
+    fields = list(parsed(**more).iter_parts())[1].get_payload()[1]
+    return {str(name): str(value) for name, value in fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "status"),
+    [
+        (Action.FAILED, permanent("5.1.1", "no"), "5.1.1"),
+        (Action.FAILED, transient("4.4.1", "no"), "4.4.1"),
+        (Action.FAILED, permanent("rubbish", "no"), "5.0.0"),
+        (Action.DELAYED, transient("4.4.1", "later"), "4.4.1"),
+        (Action.DELAYED, permanent("5.4.1", "later"), "4.0.0"),
+        (Action.DELIVERED, delivered("stored"), "2.0.0"),
+        (Action.RELAYED, Outcome(Result.DELIVERED, "2.6.0", "ok"), "2.6.0"),
+        (Action.RELAYED, Outcome(Result.DELIVERED, "4.0.0", "ok"), "2.0.0"),
+    ],
+)
+def test_an_action_has_its_own_class_of_status(action: Action, outcome: Outcome, status: str) -> None:
+    fields = recipient_fields(action=action, outcomes={"b@example.net": outcome}, retry_until=3600.0)
+    assert (fields["Action"], fields["Status"]) == (action.value, status)
+    assert ("Will-Retry-Until" in fields) == (action is Action.DELAYED)
+
+
+def test_a_delay_says_until_when_it_is_tried() -> None:
+    later = {"b@example.net": Outcome.of_reply(Reply(451, "4.7.1", "greylisted"), "mx.example.net")}
+    message = parsed(action=Action.DELAYED, outcomes=later, retry_until=3600.0)
+    people, machines, _ = message.iter_parts()
+    assert message["Subject"] == "Your message is delayed"
+    assert "Thu, 01 Jan 1970 01:00:00 +0000" in people.get_content()
+    fields = machines.get_payload()[1]
+    assert fields["Will-Retry-Until"] == "Thu, 01 Jan 1970 01:00:00 +0000"
+    assert fields["Diagnostic-Code"] == "smtp; 451 4.7.1 greylisted"
+
+
+def test_what_was_asked_for_comes_back_as_it_was_meant() -> None:
+    message = parsed(envid="QQ+2B314+3D159", orcpts={"b@example.net": "rfc822;Bob+2Bx@Example.NET", "c@x": "rfc822;y"})
+    whole, recipient = list(message.iter_parts())[1].get_payload()
+    assert whole["Original-Envelope-Id"] == "QQ+314=159"
+    assert next(iter(recipient.items())) == ("Original-Recipient", "rfc822; Bob+x@Example.NET")
+
+
+def test_nothing_asked_for_nothing_said() -> None:
+    text = render_report(report())
+    assert b"Original-Envelope-Id" not in text
+    assert b"Original-Recipient" not in text
+
+
+@pytest.mark.parametrize(
+    "orcpt", ["", "rfc822", "rfc822;", ";b@example.net", "rfc822;a b", "rfc822;+0", r"utf-8;\x{D800}"]
+)
+def test_an_original_recipient_that_is_none_is_left_out(orcpt: str) -> None:
+    assert "Original-Recipient" not in recipient_fields(orcpts={"b@example.net": orcpt})
+
+
+def test_an_original_recipient_in_unicode_is_told_in_seven_bits_and_to_those_who_can_as_it_is() -> None:
+    asked = {"orcpts": {"b@example.net": "utf-8;" + encode_utf8_xtext("grå+x@example.net")}}
+    assert recipient_fields(**asked)["Original-Recipient"] == r"utf-8; gr\x{E5}\x{2B}x@example.net"
+    text = render_report(report(reverse_path="ä@example.org", **asked))
+    assert "Original-Recipient: utf-8; grå".encode() in text
+
+
+def test_fields_are_utf8_for_a_sender_that_reads_it() -> None:
+    text = render_report(report(reverse_path="ä@example.org", outcomes={"grå@example.net": REFUSED}))
+    header, _, body = text.partition(b"\r\n\r\n")
+    assert b"Content-Transfer-Encoding: 8bit" in header
+    assert b"Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n" in body
+    assert "Final-Recipient: utf-8; grå@example.net\r\n".encode() in body
+
+
+HOSTILE_XTEXT = HOSTILE | HOSTILE.map(lambda text: encode_xtext(text.encode("utf-8", "replace")))
+
+
+@given(HOSTILE_XTEXT, HOSTILE_XTEXT, HOSTILE_XTEXT)
+def test_no_envelope_id_and_no_original_recipient_breaks_out(envid: str, kind: str, address: str) -> None:
+    orcpts = {"b@example.net": f"{kind};{address}"}
+    octets = render_report(report(envid=envid, orcpts=orcpts))
+    assert octets.isascii()
+    assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
+    whole, recipient = list(parsed(envid=envid, orcpts=orcpts).iter_parts())[1].get_payload()
+    own = {"Reporting-MTA", "X-EgressGuard-Queue-ID", "Arrival-Date"}
+    assert own <= set(whole.keys()) <= own | {"Original-Envelope-Id"}
+    own = {"Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date"}
+    assert own <= set(recipient.keys()) <= own | {"Original-Recipient"}
+
+
+def returned(**more: Any) -> bytes:
+    """The last part with its header."""
+    return render_report(report(**more)).split(b"--=_boundary")[3].removeprefix(b"\r\n").removesuffix(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("original", "encoding"),
+    [
+        (ORIGINAL, b"7bit"),
+        (ORIGINAL.replace(b"secret", "geheim süß".encode()), b"8bit"),
+        (ORIGINAL + b"no line end", b"7bit"),
+        (b"Subject: x\r\n\r\n" + b"y" * 998 + b"\r\n", b"7bit"),
+    ],
+)
+def test_the_whole_message_comes_back_octet_for_octet(original: bytes, encoding: bytes) -> None:
+    head, _, text = returned(original=original, returns_whole=True).partition(b"\r\n\r\n")
+    assert head == b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: " + encoding
+    assert text == original
+    top = render_report(report(original=original, returns_whole=True)).partition(b"\r\n\r\n")[0]
+    assert (b"Content-Transfer-Encoding: 8bit" in top) == (encoding == b"8bit")
+
+
+@pytest.mark.parametrize("rest", [b"a\0b", b"a\nb", b"a\rb", b"\r", b"y" * 999])
+def test_a_message_that_cannot_stand_in_a_part_comes_back_as_its_header_section(rest: bytes) -> None:
+    part = returned(original=ORIGINAL + rest, returns_whole=True)
+    assert part.startswith(b"Content-Type: text/rfc822-headers")
+    assert b"secret" not in part
+
+
+def test_a_message_in_utf8_comes_back_under_its_own_type_and_in_seven_bits() -> None:
+    original = "Subject: grüße\r\n\r\nschön\r\n".encode()
+    head, _, text = returned(original=original, returns_whole=True, smtputf8=True).partition(b"\r\n\r\n")
+    assert head == b"Content-Type: message/global\r\nContent-Transfer-Encoding: base64"
+    assert base64.b64decode(text) == original
+    part = returned(original=original, smtputf8=True)
+    assert part.startswith(b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: quoted-printable")
+    assert returned(original=b"Subject: \xff\r\n\r\n", smtputf8=True).startswith(b"Content-Type: text/rfc822-headers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from egressguard.mail.envelope import Envelope
+from egressguard.mail.envelope import Envelope, RecipientOptions
 from egressguard.policy.model import Policy
 from egressguard.relay.route import AddressAnswer, Answer, MxAnswer
 from egressguard.store.content import Content
@@ -26,9 +26,16 @@ def claim_of(*paths: str, reverse_path: str = "a@example.org", attempts: int = 1
     return Claim("0ABC", reverse_path, 1000.0, 100, False, False, tuple(Due(path, attempts) for path in paths))
 
 
-def message_to(*paths: str, number: int = 1, reverse_path: str = "a@example.org", at: float = 1000.0) -> NewMessage:
+def message_to(
+    *paths: str,
+    number: int = 1,
+    reverse_path: str = "a@example.org",
+    at: float = 1000.0,
+    notify: tuple[str, ...] | None = None,
+) -> NewMessage:
     content = b"Subject: x\r\n\r\nhello\r\n"
-    return NewMessage(new_queue_id(at, number), Envelope(reverse_path, paths), Content.of(content), at)
+    envelope = Envelope(reverse_path, paths, recipients=dict.fromkeys(paths, RecipientOptions(notify)))
+    return NewMessage(new_queue_id(at, number), envelope, Content.of(content), at)
 
 
 class Table:

@@ -247,6 +247,79 @@ def test_tries_back_off_and_end_with_a_notice(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
+EVERYTHING = ("SUCCESS", "FAILURE", "DELAY")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_success_is_told_of_where_the_host_does_not(tmp_path: Path, tells: bool) -> None:
+    async def walk() -> None:
+        mx = FakeMx(extensions=("DSN",) if tells else ())
+        boxes = Mailboxes()
+        async with mx.listening():
+            policy = policy_of(relay={"delivery_port": mx.port, "attempt_timeout_seconds": 5}, domains=["example.org"])
+            async with house(tmp_path, policy, local=boxes) as here:
+                await here.put(B, notify=EVERYTHING)
+                await here.settled(1 if tells else 2)
+                assert await here.spool.rows(10) == []
+                assert bool(here.events[0][1]["dsn"]) == (not tells)
+        relayed = [b"Action: relayed" in content for _, _, content in boxes.given]
+        assert relayed == ([] if tells else [True])
+
+    asyncio.run(walk())
+
+
+def test_a_success_in_a_mailbox_of_ours_is_told_of(tmp_path: Path) -> None:
+    async def walk() -> None:
+        boxes = Mailboxes()
+        async with house(tmp_path, policy_of(domains=["example.org"]), local=boxes) as here:
+            await here.put("b@example.org", notify=("SUCCESS",))
+            await here.put("quiet@example.org", number=2)
+            await here.settled(3)
+        (told,) = [content for path, _, content in boxes.given if path == "a@example.org"]
+        assert b"Final-Recipient: rfc822; b@example.org\r\nAction: delivered\r\n" in told
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("notify", [("NEVER",), ("SUCCESS",), ("DELAY",)])
+def test_a_failure_that_nobody_wants_to_hear_of_is_not_told(tmp_path: Path, notify: tuple[str, ...]) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": permanent("5.1.1", "no")})
+        async with house(tmp_path, send=sender) as here:
+            await here.put(B, notify=notify)
+            await here.settled(1)
+            assert await here.spool.rows(10) == []
+            assert here.metric("bounces_total", kind="refused") == 1
+            assert here.metric("bounces_total", kind="nobody-to-tell") == 1
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(("notify", "wanted"), [(EVERYTHING, 1), (None, 0), (("FAILURE",), 0)])
+def test_a_delay_is_told_of_once_after_hours(tmp_path: Path, notify: tuple[str, ...] | None, wanted: int) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.4.2", "not today", "mx.one.example")})
+        boxes = Mailboxes()
+        retry = {"first_seconds": 3600, "longest_seconds": 3600, "give_up_after_seconds": 10 * 3600}
+        policy = policy_of(relay={"retry": retry}, domains=["example.org"])
+        async with house(tmp_path, policy, send=sender, local=boxes) as here:
+            await here.put(B, notify=notify)
+            for tries in range(1, 9):
+                await here.until(lambda tries=tries: here.kinds.count("delivery.transient") == tries)  # type: ignore[misc]
+                waiting = await here.waiting()
+                assert len(boxes.given) <= wanted
+                here.now = waiting[B][1]
+                here.queue.wake()
+            await here.until(lambda: len(boxes.given) == wanted)
+            told = [fields["attempt"] for kind, fields in here.events if kind == "delivery.transient" and fields["dsn"]]
+            assert told == [5] * wanted  # at the first attempt, and then every hour
+        for _, reverse_path, content in boxes.given:
+            assert reverse_path == ""
+            assert b"Action: delayed\r\nStatus: 4.4.2\r\n" in content
+
+    asyncio.run(walk())
+
+
 def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender(slow=["mx.one.example"])

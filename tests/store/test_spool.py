@@ -161,7 +161,7 @@ def test_a_notice_is_stored_with_the_settlement_and_only_once(spool: SqliteSpool
     async def walk() -> None:
         claim = await _claimed(spool, "b@one.example")
         notice = NewMessage("DSN1", Envelope("", ("a@example.org",)), Content.of(b"sorry"), 1001.0, source_id="dsn:1")
-        settlement = Settlement(claim.queue_id, {"b@one.example": permanent("5.1.1", "no")}, notice=notice)
+        settlement = Settlement(claim.queue_id, {"b@one.example": permanent("5.1.1", "no")}, notices=(notice,))
         await spool.settle(settlement)
         await spool.settle(settlement)
         assert [row["sender"] for row in await spool.rows(10)] == [""]
@@ -169,13 +169,29 @@ def test_a_notice_is_stored_with_the_settlement_and_only_once(spool: SqliteSpool
     asyncio.run(walk())
 
 
-def test_no_notice_about_a_message_that_was_deleted_meanwhile(spool: SqliteSpool) -> None:
+def test_a_delay_notice_is_stored_while_its_recipient_waits(spool: SqliteSpool) -> None:
+    async def walk() -> None:
+        claim = await _claimed(spool, "b@one.example")
+        one, two = (
+            NewMessage(f"DSN{n}", Envelope("", ("a@example.org",)), Content.of(b"later"), 1001.0, source_id=f"dsn:{n}")
+            for n in (1, 2)
+        )
+        outcomes, wait = {"b@one.example": transient("4.2.0", "later")}, {"b@one.example": 1300.0}
+        await spool.settle(Settlement(claim.queue_id, outcomes, wait, (one, two)))
+        await spool.settle(Settlement(claim.queue_id, outcomes, wait, (one,)))
+        assert sorted(row["queue_id"] for row in await spool.rows(10)) == sorted([claim.queue_id, "DSN1", "DSN2"])
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("wait", [{}, {"b@one.example": 1300.0}])
+def test_no_notice_about_a_message_that_was_deleted_meanwhile(spool: SqliteSpool, wait: dict[str, float]) -> None:
     async def walk() -> None:
         claim = await _claimed(spool, "b@one.example")
         assert await spool.delete(claim.queue_id)
         notice = NewMessage("DSN1", Envelope("", ("a@example.org",)), Content.of(b"sorry"), 1001.0, source_id="dsn:1")
         outcomes = {"b@one.example": permanent("5.1.1", "no")}
-        await spool.settle(Settlement(claim.queue_id, outcomes, notice=notice))
+        await spool.settle(Settlement(claim.queue_id, outcomes, wait, (notice,)))
         assert await spool.rows(10) == []
 
     asyncio.run(walk())
