@@ -80,7 +80,7 @@ class Failing:
     async def put(self, message: NewMessage) -> str:
         raise self.error
 
-    async def hold(self, **_: object) -> None:
+    async def hold(self, *_: object) -> None:
         raise self.error
 
 
