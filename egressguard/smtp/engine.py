@@ -277,13 +277,19 @@ class Engine(SMTP):
         await self._upgrade()
 
     async def _upgrade(self) -> None:
-        transport, context = self._writer.transport, self._house.tls_context
+        transport, context = cast(asyncio.Transport, self._writer.transport), self._house.tls_context
         assert context is not None
         seconds = self._settings.tls_handshake_seconds
-        try:
-            tls = await self.loop.start_tls(
+        upgrading = self.loop.create_task(
+            self.loop.start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=5
             )
+        )
+        if early := self._wire.take_all():  # implicit TLS: the client's first words came before this task began
+            # Two turns later: behind what start_tls itself has called soon.
+            self.loop.call_soon(lambda: self.loop.call_soon(_feed, transport, early))
+        try:
+            tls = await upgrading
         except (OSError, ssl.SSLError):
             self._house.metrics.handshake(None)
             raise SessionOver from None
@@ -349,6 +355,17 @@ class Engine(SMTP):
         if piece is None:  # cut before the end: there is no message
             raise SessionOver
         return piece
+
+
+def _feed(transport: asyncio.Transport, octets: bytes) -> None:
+    """Give octets to the TLS protocol that has taken the engine's place (asyncio.BufferedProtocol)."""
+    protocol = cast(asyncio.BufferedProtocol, transport.get_protocol())
+    while octets:
+        buffer = memoryview(protocol.get_buffer(len(octets)))
+        count = min(len(buffer), len(octets))
+        buffer[:count] = octets[:count]
+        protocol.buffer_updated(count)
+        octets = octets[count:]
 
 
 def _send_at_once(sock: socket.socket) -> None:

@@ -106,6 +106,9 @@ class Wire:
             return None
         return self._take(len(self._buffer) if limit_octets is None else limit_octets)
 
+    def take_all(self) -> bytes:
+        return self._take(len(self._buffer))
+
     def unread(self, octets: bytes) -> None:
         self._buffer[:0] = octets
 

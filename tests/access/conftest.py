@@ -34,6 +34,7 @@ from egressguard.access.ports import choose_ports
 from egressguard.access.programs import Programs, ask_version, find_programs
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.store.content import Content
 
 STARTS = ("2.3 by root", "2.3 by nobody", "2.4 by nobody", "as installed")
 ADDRESS = "127.0.0.1"
@@ -202,7 +203,7 @@ class House:
 
     def deliver(self, queue_id, account, content):
         delivery = MaildirDelivery(self.directory / "mailboxes", self.accounts, grp.getgrnam(self.group).gr_gid)
-        return asyncio.run(delivery.deliver(queue_id, f"{account}@example.org", "x@example.net", content))
+        return asyncio.run(delivery.deliver(queue_id, f"{account}@example.org", "x@example.net", Content.of(content)))
 
     def hold(self, queue_id, content, folder=".Held"):
         path = self.directory / "quarantine" / folder / "new" / f"1700000000.Q{queue_id}.gw"

@@ -14,7 +14,7 @@ from tests.lab.network import GATEWAY_LAN_4, MX_4, MX_6
 from tests.lab.rows import Rows
 from tests.lab.world import Lab
 
-ROLES = "access console gate relay scan"
+ROLES = "access console gate relay scan smtpd"
 IN_DOUBT = 40
 """At most so many deliveries are under way at once; each of them may rightly come twice (RFC 5321 4.5.5)."""
 

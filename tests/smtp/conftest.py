@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
@@ -178,6 +179,15 @@ class Stand:
             yield client
         finally:
             await client.close()
+
+
+@pytest.fixture(autouse=True)
+def the_loop_of_the_gateway() -> Iterator[None]:
+    """uvloop, as the roles have it: it reads earlier, writes later and refuses more than asyncio's own."""
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    yield
+    asyncio.set_event_loop_policy(before)
 
 
 @pytest.fixture
