@@ -124,6 +124,12 @@ class Relay(Strict):
         description="offer BINARYMIME (RFC 3030): for sites whose way out takes it; what a host cannot take, bounces",
         examples=[True],
     )
+    proxy_from: Networks = Field(
+        (),
+        description="load balancers that begin each connection with a PROXY header (versions 1 and 2): its client is "
+        "the one that counts; from nobody else is one taken; left out = none",
+        examples=["192.168.1.4", ["192.168.1.4", "fd00::4"]],
+    )
     tarpit_port: ListenPort | None = Field(
         None,
         description="a TCP port of the gateway for flows with `action: tarpit`; left out = no rule can use it",

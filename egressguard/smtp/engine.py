@@ -32,12 +32,14 @@ from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.house import Entrance, House
 from egressguard.smtp.intake import Intake
 from egressguard.smtp.origin import original_destination
+from egressguard.smtp.proxy import NeedMore, ProxyError, parse_proxy
 from egressguard.smtp.replies import render_reply
 from egressguard.smtp.wire import BadLine, LineTooLong, Wire
 
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 1
+PROXY_SECONDS = 10
 REPLIES_OCTETS = 16 * 1024
 """So much of the replies to a pipelined group waits for the rest of it."""
 
@@ -150,6 +152,8 @@ class Engine(SMTP):
             log.debug("a client is gone, or reads no more")
         except SessionOver as over:
             await self._say_last(over.reply)
+        except ProxyError as wrong:
+            log.warning("a load balancer sent no PROXY header", extra={"fields": {"why": str(wrong)}})
         except Exception:
             log.exception("a session failed")
             await self._say_last(replies.TROUBLE)
@@ -166,6 +170,8 @@ class Engine(SMTP):
             self._writer.close()
 
     async def _serve(self, facts: SessionFacts) -> None:
+        if self._settings.hears_proxy(facts.client):
+            facts = await self._heard_from_proxy(facts)
         if self._entrance.kind == "submissions":
             await self._upgrade()
             facts = replace(facts, tls=True)
@@ -174,6 +180,22 @@ class Engine(SMTP):
             await self._converse(dialogue)
         finally:
             dialogue.close()
+
+    async def _heard_from_proxy(self, facts: SessionFacts) -> SessionFacts:
+        """Who the load balancer says its client is; without a header that makes sense nobody is served."""
+        octets = b""
+        ends_at = self.loop.time() + PROXY_SECONDS
+        while isinstance(header := parse_proxy(octets), NeedMore):
+            octets += await self._piece(None, ends_at)
+        self._wire.unread(octets[header.octets :])
+        if header.source is None:
+            return facts
+        told = replace(facts, client=header.source, client_port=header.source_port, original_destination=None)
+        if not self._house.readmit(facts.client, told.client):
+            self._house.hooks.on_refused(told, "connect", replies.TOO_MANY_CONNECTIONS, "")
+            raise SessionOver(replies.TOO_MANY_CONNECTIONS if self._entrance.kind != "submissions" else None)
+        self._facts = told
+        return told
 
     async def _converse(self, dialogue: Dialogue) -> None:
         reply: Reply | None = dialogue.greeting

@@ -42,6 +42,10 @@ class House(Protocol):
         """Whether there is room for one more of this client's; who was let in must leave."""
         ...
 
+    def readmit(self, before: IPAddress, client: IPAddress) -> bool:
+        """A connection turns out to be another client's: as `admit`; when there is no room, nobody is let in."""
+        ...
+
     def own(self, commit: Coroutine[Any, Any, Reply]) -> asyncio.Task[Reply]:
         """Run to the end, and answer TROUBLE for whatever it raises."""
         ...

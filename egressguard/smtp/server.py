@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,19 @@ class SmtpServer:
 
     def admit(self, client: IPAddress) -> bool:
         limits = self.settings
+        speaks_for_others = limits.hears_proxy(client)
         return not self.stopping and self._connections.enter(
-            client, limit=limits.max_connections, limit_per_client=limits.max_connections_per_client
+            client,
+            limit=limits.max_connections,
+            limit_per_client=limits.max_connections if speaks_for_others else limits.max_connections_per_client,
         )
+
+    def readmit(self, before: IPAddress, client: IPAddress) -> bool:
+        self._connections.leave(before)
+        if self.admit(client):
+            return True
+        self._connections.enter(before, limit=sys.maxsize, limit_per_client=sys.maxsize)  # until it has left
+        return False
 
     def joined(self, session: Session, task: asyncio.Task[None]) -> None:
         self._sessions[session] = task

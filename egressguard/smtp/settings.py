@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
+from egressguard.net.flow import IPAddress
 from egressguard.policy.site import Relay
 
 
@@ -16,6 +18,7 @@ class SmtpSettings:
     max_recipients: int = 1000
     max_excess_recipients: int = 1000  # put off with 452, or named again: Postfix's smtpd_recipient_overshoot_limit
     binarymime: bool = False
+    proxy_from: tuple[IPv4Network | IPv6Network, ...] = ()
     max_connections: int = 1000
     max_connections_per_client: int = 100  # a busy mail server behind us opens fewer
     max_buffered_octets: int = 256 * 1024 * 1024  # of all messages being received at once: a router's memory
@@ -31,6 +34,10 @@ class SmtpSettings:
     message_hook_seconds: float = 540  # clients wait 10 minutes for the reply (s4.5.3.2.6): answer before
     session_seconds: float = 4 * 3600
 
+    def hears_proxy(self, client: IPAddress) -> bool:
+        """Whether this peer speaks for others, and says so by the PROXY protocol."""
+        return any(client in network for network in self.proxy_from if network.version == client.version)
+
     @staticmethod
     def of(relay: Relay, hostname: str) -> SmtpSettings:
         """What the rules say; `hostname` when they do not name one."""
@@ -39,6 +46,7 @@ class SmtpSettings:
             max_message_octets=relay.max_message_octets,
             max_recipients=relay.max_recipients,
             binarymime=relay.binarymime,
+            proxy_from=relay.proxy_from,
             max_connections=relay.max_connections,
             max_buffered_octets=max(256 * 1024 * 1024, 2 * relay.max_message_octets),
         )
