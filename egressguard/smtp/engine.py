@@ -292,9 +292,7 @@ class Engine(SMTP):
         await asyncio.sleep(seconds)
 
     async def start_tls(self) -> None:
-        cast(
-            asyncio.Transport, self.transport
-        ).pause_reading()  # from here on it is TLS's, and nothing for the reader of clear text
+        cast(asyncio.Transport, self.transport).pause_reading()  # nothing more for the reader of clear text
         await self.send(replies.READY_FOR_TLS)
         await self._upgrade()
 
@@ -302,12 +300,13 @@ class Engine(SMTP):
         transport, context = cast(asyncio.Transport, self._writer.transport), self._house.tls_context
         assert context is not None
         seconds = self._settings.tls_handshake_seconds
+        transport.pause_reading()  # what came so far came to us; what comes from here on is TLS's
         upgrading = self.loop.create_task(
             self.loop.start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=5
             )
         )
-        if early := self._wire.take_all():  # implicit TLS: the client's first words came before this task began
+        if early := self._wire.take_all():  # implicit TLS: the client need not wait for us to begin
             # Two turns later: behind what start_tls itself has called soon.
             self.loop.call_soon(lambda: self.loop.call_soon(_feed, transport, early))
         try:
