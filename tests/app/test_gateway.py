@@ -50,10 +50,10 @@ def until(truth: Callable[[], object], seconds: float = SECONDS) -> None:
 class Running:
     """A gateway below `folder`; as root it runs under nobody, so that it is nobody special."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, site: str = SITE) -> None:
         self.folder, self.rules, self.runtime = folder, folder / "rules", folder / "run"
         self.rules.mkdir()
-        (self.rules / "site.yaml").write_text(SITE)
+        (self.rules / "site.yaml").write_text(site)
         self.log = folder / "log"
         if os.geteuid() == 0:
             for path in (folder, self.rules):
@@ -115,16 +115,16 @@ class Running:
 def gateway() -> Iterator[Running]:
     # Not pytest's own folder: that is closed to the ordinary user that root runs this as.
     with tempfile.TemporaryDirectory(prefix="eg-gateway-", ignore_cleanup_errors=True) as name:
-        yield from _running(Path(name))
+        yield from running_in(Path(name))
 
 
-def _running(folder: Path) -> Iterator[Running]:
+def running_in(folder: Path, site: str = SITE) -> Iterator[Running]:
     if os.geteuid() == 0:
         probe = ["setpriv", "--reuid", "65534", "--clear-groups", "test", "-r", str(ROOT / "pyproject.toml")]
         if subprocess.run(probe, check=False).returncode:
             pytest.skip("needs a checkout that an ordinary user can read")
         folder.chmod(0o755)
-    running = Running(folder)
+    running = Running(folder, site)
     try:
         yield running
     finally:
