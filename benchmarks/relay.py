@@ -198,9 +198,10 @@ def large(plan: Plan) -> None:
         before = {pid: reset_peak(pid) for pid in family(gateway.pid)}
         send(gateway, LARGE)
         grown = {pid: (peak_octets(pid) - octets) / MB for pid, octets in before.items()}
-        role = next(pid for pid in grown if "role relay" in " ".join(command_line(pid)))
-        tell("memory_100m", "ours", f"{grown[role]:.1f} MB in the relay role, {sum(grown.values()):.1f} MB in all")
-        plan.keep("memory_100m", less(grown[role], LARGE_TARGET_MB, "MB"))
+        words = {pid: " ".join(command_line(pid)) for pid in grown}
+        ours = sum(grown[pid] for pid in grown if "role relay" in words[pid] or "role smtpd" in words[pid])
+        tell("memory_100m", "ours", f"{ours:.1f} MB in relay and smtpd, {sum(grown.values()):.1f} MB in all")
+        plan.keep("memory_100m", less(ours, LARGE_TARGET_MB, "MB"))
 
 
 def measure(folder: Path, cases: set[str], quick: bool) -> dict[str, Case]:
