@@ -22,9 +22,10 @@ class FreeSpace:
 
     def has(self, size_octets: int) -> bool:
         """Whether so much more would leave the reserve untouched. Raises OSError."""
+        wanted = self.reserve_octets + size_octets
         now = time.monotonic()
-        if now - self._asked_at > ASK_SECONDS:
+        if now - self._asked_at > ASK_SECONDS or self._free_octets < wanted:  # a no is never an old one
             self._asked_at = now
             found = os.statvfs(self._directory)
             self._free_octets = found.f_bavail * found.f_frsize
-        return self._free_octets >= self.reserve_octets + size_octets
+        return self._free_octets >= wanted
