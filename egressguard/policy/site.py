@@ -165,6 +165,12 @@ class Relay(Strict):
         Retry(), description="when to try again; left out = its defaults", examples=[{"give_up_after_seconds": 172800}]
     )
 
+    @model_validator(mode="after")
+    def _trusts_somebody_known(self) -> Relay:
+        if any(network.prefixlen == 0 for network in self.proxy_from):
+            raise ValueError("proxy_from has everybody; expected the load balancers: who is in it may be anybody")
+        return self
+
 
 class SmartHostAuth(Strict):
     """The gateway's account at a smart host. Never the secret itself: rules are made for version control."""

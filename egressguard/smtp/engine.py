@@ -186,13 +186,17 @@ class Engine(SMTP):
         octets = b""
         ends_at = self.loop.time() + PROXY_SECONDS
         while isinstance(header := parse_proxy(octets), NeedMore):
-            octets += await self._piece(None, ends_at)
+            try:
+                octets += await self._piece(None, ends_at)
+            except SessionOver:  # without its words: nobody is there yet to hear them, and TLS has not begun
+                raise SessionOver from None
         self._wire.unread(octets[header.octets :])
         if header.source is None:
             return facts
         told = replace(facts, client=header.source, client_port=header.source_port, original_destination=None)
         if not self._house.readmit(facts.client, told.client):
             self._house.hooks.on_refused(told, "connect", replies.TOO_MANY_CONNECTIONS, "")
+            self._house.metrics.rejected("connect", replies.reason_of(replies.TOO_MANY_CONNECTIONS))
             raise SessionOver(replies.TOO_MANY_CONNECTIONS if self._entrance.kind != "submissions" else None)
         self._facts = told
         return told
