@@ -22,6 +22,7 @@ bench: ## measure beside the real peers (root); the last line of each is JSON
 	.venv/bin/python -m benchmarks.policy
 	.venv/bin/python -m benchmarks.packets
 	.venv/bin/python -m benchmarks.relay
+	.venv/bin/python -m benchmarks.queue
 
 reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
 	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json
