@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from egressguard.mail.reply import Reply
 from egressguard.smtp import replies
@@ -70,22 +71,6 @@ class Dialogue:
         self._idle_commands = 0
         self._excess_recipients = 0
         self._auth_failures = 0
-        self._verbs: dict[str, Callable[[str], Awaitable[Reply | None]]] = {
-            "EHLO": self._ehlo,
-            "HELO": self._helo,
-            "STARTTLS": self._starttls,
-            "AUTH": self._auth,
-            "MAIL": self._mail,
-            "RCPT": self._rcpt,
-            "DATA": self._data,
-            "BDAT": self._bdat,
-            "RSET": self._rset,
-            "NOOP": _always(replies.OK),
-            "HELP": _always(replies.HELP),
-            "VRFY": _always(replies.CANNOT_VERIFY),
-            "EXPN": _always(replies.NOT_IMPLEMENTED),
-            "QUIT": self._quit,
-        }
 
     def close(self) -> None:
         """The session is over: nothing of an unfinished message stays."""
@@ -137,12 +122,13 @@ class Dialogue:
     async def _act(self, command: Command) -> Reply | None:
         if command.verb in _HTTP:
             self.closing = True
-        verb = self._verbs.get(command.verb)
-        if verb is None:
-            raise Refusal(replies.UNKNOWN_COMMAND)
         if command.verb in _IDLE:
             self._idle_commands += 1
-        return await verb(command.argument)
+        if (reply := _ALWAYS.get(command.verb)) is not None:
+            return reply
+        if (verb := _VERBS.get(command.verb)) is None:
+            raise Refusal(replies.UNKNOWN_COMMAND)
+        return await verb(self, command.argument)
 
     def _note_own(self, command: Command, reply: Reply) -> None:
         tellable = command.argument[:300] if command.verb in {"HELO", "EHLO", "MAIL", "RCPT"} else ""
@@ -172,17 +158,12 @@ class Dialogue:
     async def _ehlo(self, argument: str) -> Reply:
         self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=True)
         self._forget_transaction()
-        return Reply(250, "", "\n".join([self._settings.hostname, *self._extensions()]))
-
-    def _extensions(self) -> list[str]:
-        settings, offers = self._settings, self._offers
-        lines = [f"SIZE {settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING", "CHUNKING"]
-        lines += ["BINARYMIME"] if offers.binarymime else []
-        lines += ["DSN", "ENHANCEDSTATUSCODES", f"LIMITS RCPTMAX={settings.max_recipients}"]  # RFC 9422
-        lines += ["REQUIRETLS"] if offers.requiretls else []
-        lines += ["STARTTLS"] if self._offers_starttls and not self.facts.tls else []
-        lines += ["AUTH " + " ".join(self._mechanisms)] if self._offers_auth else []
-        return lines
+        return _ehlo_reply(
+            self._settings,
+            self._offers,
+            self._mechanisms if self._offers_auth else (),
+            starttls=self._offers_starttls and not self.facts.tls,
+        )
 
     async def _helo(self, argument: str) -> Reply:
         self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=False)
@@ -359,8 +340,33 @@ class Dialogue:
         return replies.BYE
 
 
-def _always(reply: Reply) -> Callable[[str], Awaitable[Reply | None]]:
-    async def verb(_argument: str) -> Reply | None:
-        return reply
+@lru_cache(64)
+def _ehlo_reply(settings: SmtpSettings, offers: Offers, mechanisms: tuple[str, ...], *, starttls: bool) -> Reply:
+    lines = [settings.hostname]
+    lines += [f"SIZE {settings.max_message_octets}", "8BITMIME", "SMTPUTF8", "PIPELINING", "CHUNKING"]
+    lines += ["BINARYMIME"] if offers.binarymime else []
+    lines += ["DSN", "ENHANCEDSTATUSCODES", f"LIMITS RCPTMAX={settings.max_recipients}"]  # RFC 9422
+    lines += ["REQUIRETLS"] if offers.requiretls else []
+    lines += ["STARTTLS"] if starttls else []
+    lines += ["AUTH " + " ".join(mechanisms)] if mechanisms else []
+    return Reply(250, "", "\n".join(lines))
 
-    return verb
+
+_ALWAYS = {
+    "NOOP": replies.OK,
+    "HELP": replies.HELP,
+    "VRFY": replies.CANNOT_VERIFY,
+    "EXPN": replies.NOT_IMPLEMENTED,
+}
+_VERBS: dict[str, Callable[[Dialogue, str], Awaitable[Reply | None]]] = {
+    "EHLO": Dialogue._ehlo,
+    "HELO": Dialogue._helo,
+    "STARTTLS": Dialogue._starttls,
+    "AUTH": Dialogue._auth,
+    "MAIL": Dialogue._mail,
+    "RCPT": Dialogue._rcpt,
+    "DATA": Dialogue._data,
+    "BDAT": Dialogue._bdat,
+    "RSET": Dialogue._rset,
+    "QUIT": Dialogue._quit,
+}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import socket
 import ssl
@@ -34,6 +33,7 @@ from egressguard.smtp.intake import Intake
 from egressguard.smtp.origin import original_destination
 from egressguard.smtp.proxy import NeedMore, ProxyError, parse_proxy
 from egressguard.smtp.replies import render_reply
+from egressguard.smtp.waiting import Waiting
 from egressguard.smtp.wire import BadLine, LineTooLong, Wire
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ class Engine(SMTP):
 
     def copied(self) -> Engine:
         """For a new connection. (aiosmtpd's __init__ looks through all its methods: half a millisecond each time.)"""
-        engine = copy.copy(self)
+        engine = Engine.__new__(Engine)
+        engine.__dict__.update(self.__dict__)
         engine._settings = self._house.settings
         engine._unsent = []
         asyncio.StreamReaderProtocol.__init__(
@@ -93,7 +94,6 @@ class Engine(SMTP):
             self._turn_away(transport, facts)
             return
         self._facts = facts
-        _send_at_once(sock)
         self._wire = Wire(self._house.ticker, self._pause_reading)
         super().connection_made(transport)  # starts _handle_client
         assert self._handler_coroutine is not None
@@ -123,6 +123,7 @@ class Engine(SMTP):
         """The session's task is not cancelled: it notices when it next reads or writes."""
         if self._facts is not None:
             asyncio.StreamReaderProtocol.connection_lost(self, error)
+            self._client_connected_cb = None
             self._wire.lose(error)
             self.transport = None
 
@@ -168,6 +169,7 @@ class Engine(SMTP):
             cast(asyncio.Transport, self._writer.transport).abort()
         else:
             self._writer.close()
+        del self._reader, self._writer  # which know us: without this only the garbage collector would end us
 
     async def _serve(self, facts: SessionFacts) -> None:
         if self._settings.hears_proxy(facts.client):
@@ -338,12 +340,21 @@ class Engine(SMTP):
 
     async def commit(self, question: Coroutine[Any, Any, Reply], intake: Intake) -> Reply:
         task = self._house.own(question)
-        task.add_done_callback(lambda _: intake.close())
-        await asyncio.wait((task,), timeout=self._settings.message_hook_seconds)  # which cancels nothing
-        if task.done():
-            return task.result()
-        log.error("a message could not be taken in time; it may still be")
-        return replies.TROUBLE
+        waiting = Waiting(self._house.ticker)
+
+        def done(_task: asyncio.Task[Reply]) -> None:
+            intake.close()
+            waiting.wake()
+
+        task.add_done_callback(done)
+        try:
+            await waiting.until(self.loop.time() + self._settings.message_hook_seconds)  # which cancels nothing
+        except TimeoutError:
+            log.error("a message could not be taken in time; it may still be")
+            return replies.TROUBLE
+        finally:
+            waiting.close()
+        return task.result()
 
     async def receive_data(self, intake: Intake) -> None:
         data = DottedData(self._settings.max_message_octets)
@@ -391,12 +402,6 @@ def _feed(transport: asyncio.Transport, octets: bytes) -> None:
         buffer[:count] = octets[:count]
         protocol.buffer_updated(count)
         octets = octets[count:]
-
-
-def _send_at_once(sock: socket.socket) -> None:
-    """asyncio does this only for sockets made with IPPROTO_TCP; a group of replies would take 40 ms each."""
-    with contextlib.suppress(OSError):  # the connection is gone already
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _facts_of(transport: asyncio.Transport, sock: socket.socket, entrance: Entrance) -> SessionFacts:

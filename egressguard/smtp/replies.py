@@ -7,6 +7,8 @@ Contract
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from egressguard.mail.reply import Reply
 
 LINE_OCTETS = 512  # RFC 5321 s4.5.3.1.5, with CRLF
@@ -69,6 +71,7 @@ AUTH_CANNOT_TELL = Reply(454, "4.7.0", "Temporary authentication failure")
 AUTH_LIMITED = Reply(421, "4.7.0", "Too many failed attempts, try again later")
 
 
+@lru_cache(256)
 def render_reply(reply: Reply) -> bytes:
     """The reply's octets. A line feed in the text starts another line of the same reply."""
     if reply.text.isascii() and reply.text.isprintable() and len(reply.text) < LINE_OCTETS - 20:

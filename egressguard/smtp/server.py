@@ -9,6 +9,7 @@ Contract
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -76,6 +77,8 @@ class SmtpServer:
         engine = Engine(self, entrance)
         for sock in sockets:
             sock.setblocking(False)
+            with contextlib.suppress(OSError):  # connections inherit it; a group of replies would take 40 ms each
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._servers.append(await loop.create_server(engine.copied, sock=sock, backlog=BACKLOG))
 
     def reload_certificate(self, certificate: Path, private_key: Path) -> None:

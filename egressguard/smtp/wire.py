@@ -142,6 +142,11 @@ class Wire:
     def close(self) -> None:
         """Nothing is waited for any more."""
         self._waiting.close()
+        self._pause = _nobody
+
+
+def _nobody(_pause: bool) -> None:
+    """Whoever fed the wire is let go."""
 
 
 def _without_crlf(line: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -97,6 +98,7 @@ async def serve_until_stopped(frame: Frame, commands: Commands, reload: Reload) 
     every = Commands({"metrics": _metrics(frame), **commands.reads}, changes)
     server = await serve_commands(frame.places.control(frame.name), every)
     watchdog = asyncio.create_task(feed_watchdog())
+    gc.freeze()  # programs and policy stay: the collector need not walk over them again and again
     notify("READY=1")
     try:
         await frame.stopping.wait()
