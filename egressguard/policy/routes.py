@@ -1,7 +1,12 @@
-"""Which way a message leaves: the first route whose matchers all match; none means MX. Pure."""
+"""Which way a message leaves: to a mailbox here, by the first route whose matchers all match, else by MX. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
+from egressguard.mail.address import domain_of
+from egressguard.policy.index import prepared
 from egressguard.policy.model import Policy, Route
 from egressguard.policy.patterns import domain_matches, path_matches
 
@@ -20,3 +25,23 @@ def choose_route(policy: Policy, reverse_path: str, forward_path: str, tags: tup
             continue
         return route
     return None
+
+
+def is_local(policy: Policy, forward_path: str) -> bool:
+    """Whether this is one of the site's own addresses; a bare <postmaster> is."""
+    domain = domain_of(forward_path)
+    return not domain or domain in prepared(policy, _OwnDomains).names
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnDomains:
+    written: tuple[str, ...]
+    names: frozenset[str]
+
+    def is_of(self, policy: Policy) -> bool:
+        return self.written is policy.site.domains
+
+    @classmethod
+    def prepare(cls, policy: Policy) -> Self:
+        domains = policy.site.domains
+        return cls(domains, frozenset(name.lower() for name in domains))

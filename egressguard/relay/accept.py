@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from egressguard.mail.address import domain_of
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
@@ -28,6 +27,7 @@ from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.mail import asks_for_header, asks_for_scan
 from egressguard.policy.model import Policy
+from egressguard.policy.routes import is_local
 from egressguard.relay.accept_metrics import AcceptMetrics
 from egressguard.relay.facts import ContentFacts, header_facts
 from egressguard.relay.held import held_facts
@@ -156,7 +156,7 @@ class Acceptance:
         if decision is not None:
             rule, reply = decision.rule, _refusal(decision)
             self._metrics.limited(decision)
-        elif reply is None and _is_local(policy, forward_path):
+        elif reply is None and is_local(policy, forward_path):
             reply = self._unknown_mailbox(forward_path)
         if reply is None:
             return TAKEN
@@ -350,11 +350,6 @@ def _refusal(decision: MailDecision) -> Reply:
     if decision.action is MailAction.DEFER:
         return Reply(451, "4.7.1", decision.text or f"Deferred by rule {decision.rule}, try again later")
     return Reply(550, "5.7.1", decision.text or f"Refused by rule {decision.rule}")
-
-
-def _is_local(policy: Policy, forward_path: str) -> bool:
-    domain = domain_of(forward_path)
-    return not domain or domain in {name.lower() for name in policy.site.domains}
 
 
 def _local_part(forward_path: str) -> str:

@@ -21,7 +21,7 @@ from egressguard.mail.address import domain_of
 from egressguard.mail.outcome import Outcome, transient
 from egressguard.net.flow import IPAddress
 from egressguard.policy.model import Policy
-from egressguard.policy.routes import choose_route
+from egressguard.policy.routes import choose_route, is_local
 from egressguard.policy.site import SmartHost
 from egressguard.relay.route import (
     AddressAnswer,
@@ -99,7 +99,7 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
 def _way_out(policy: Policy, claim: Claim, due: Due) -> tuple[tuple[str, ...], str]:
     """What the message rule said, else the local mailbox, else what the routes say, else MX."""
     domain, via = domain_of(due.forward_path), due.via
-    if not via and (not domain or domain in {own.lower() for own in policy.site.domains}):
+    if not via and is_local(policy, due.forward_path):
         return (LOCAL,), ""
     if not via:
         route = choose_route(policy, claim.reverse_path, due.forward_path, claim.tags)

@@ -30,6 +30,7 @@ FIELD_CHARACTERS = 8_192
 """Of one event, as JSON. What is longer is cut to its words: the journal is no place for content."""
 
 _Row = tuple[float, str, str]
+_encode = json.JSONEncoder(default=str).encode
 
 
 class Journal:
@@ -38,7 +39,7 @@ class Journal:
     def __init__(self, path: Path, *, max_rows: int) -> None:
         self._path = path
         self._max_rows = max_rows
-        self._waiting: queue.Queue[_Row | None] = queue.Queue(WAITING_ROWS)
+        self._waiting: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
         self.dropped = 0
         self._trim_every = min(TRIM_EVERY_ROWS, max_rows // 10 + 1)
         self._since_trim = self._trim_every  # what earlier runs left is trimmed with the first rows
@@ -49,10 +50,10 @@ class Journal:
 
     def record(self, at: float, kind: str, fields: Mapping[str, object]) -> None:
         """Note that `kind` ("flow.blocked", "mail.accepted" ...) happened at `at` (seconds since the epoch)."""
-        try:
-            self._waiting.put_nowait((at, kind, _as_json(fields)))
-        except queue.Full:
+        if self._waiting.qsize() >= WAITING_ROWS:
             self.dropped += 1
+        else:
+            self._waiting.put((at, kind, _as_json(fields)))
 
     def close(self) -> None:
         """Write what waits, and end the writer."""
@@ -105,7 +106,7 @@ class Journal:
 
 
 def _as_json(fields: Mapping[str, object]) -> str:
-    text = json.dumps(dict(fields), default=str)
+    text = _encode(dict(fields))
     return text if len(text) <= FIELD_CHARACTERS else json.dumps({"cut": text[: FIELD_CHARACTERS // 2]})
 
 

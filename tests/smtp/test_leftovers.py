@@ -19,11 +19,7 @@ SESSIONS = 5
 
 
 def alive() -> Counter[str]:
-    return Counter(
-        type(thing).__name__
-        for thing in gc.get_objects()
-        if isinstance(thing, Engine | Wire | Dialogue)
-    )
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, Engine | Wire | Dialogue))
 
 
 async def converse(stand: Stand) -> None:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from egressguard.app.control import Commands
@@ -126,6 +127,6 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         server_context(*certificate),
         Authenticator(PasswdFile(places.accounts)),
         registry,
-        lambda: Draft(places.drafts),
+        partial(Draft, places.drafts),
     )
     return Smtpd(server, acceptance, scanner, handover)
