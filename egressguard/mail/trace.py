@@ -8,9 +8,15 @@ from email.utils import format_datetime
 from functools import lru_cache
 
 from egressguard.mail.header import find_fields
+from egressguard.net.flow import IPAddress, plain_address
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 NAME_CHARACTERS = 255
+RECEIVED_OCTETS = 2000
+_FROM_CLAUSE = re.compile(r"\s*from\s+(\S+)(.*?)\sby\s", re.IGNORECASE | re.DOTALL)
+_LITERAL = re.compile(r"^\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]", re.IGNORECASE)
+_CLAIMED = re.compile(r"\((?:HELO|EHLO)[ =][^)]*\)", re.IGNORECASE)
+_SEEN = re.compile(r"[(\[\s](?:IPv6:)?([0-9A-Fa-f]*[.:][0-9A-Fa-f.:]+)[\])]", re.IGNORECASE)
 HOP_LIMIT = 1000
 """Counting stops here: nobody allows more hops."""
 
@@ -41,6 +47,22 @@ def received_field(
     if forward_path and _fits_one_line(forward_path):
         lines.append(f"for <{forward_path}>")
     return ("\r\n\t".join(lines) + ";\r\n\t" + date_time(at) + "\r\n").encode("utf-8", "replace")
+
+
+def received_from(value: bytes) -> tuple[str, IPAddress] | None:
+    """(the name it gave, the address) of who sent, from a Received field's value (RFC 5321 s4.4); None: not said.
+
+    The address is what the server saw, in parentheses; one behind "from" counts only where nothing else stands there.
+    """
+    clause = _FROM_CLAUSE.match(value[:RECEIVED_OCTETS].decode("utf-8", "replace"))
+    if clause is None:
+        return None
+    for address in (*_SEEN.findall(_CLAIMED.sub("", clause[2])), *_LITERAL.findall(clause[1])):
+        try:
+            return clause[1], plain_address(address)
+        except ValueError:
+            continue
+    return None
 
 
 def protocol_keyword(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool = False) -> str:

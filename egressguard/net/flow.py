@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -41,6 +41,21 @@ class Flow:
     source_port: int = 0
     source_mac: str = ""
     speaks: str = ""
+
+
+# Not ipaddress's `is_private`: that has the documentation's prefixes too, and others that routers carry.
+_INSIDE: tuple[IPNetwork, ...] = tuple(
+    ip_network(prefix)
+    for prefix in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
+    )
+)
+
+
+def is_of_inside(address: IPAddress) -> bool:
+    """Whether the address means something in one network only: private, shared, loopback, link-local, multicast."""
+    return any(address in network for network in _INSIDE if network.version == address.version)
 
 
 def counted_as(address: IPAddress) -> IPAddress:

@@ -32,6 +32,7 @@ class Names:
     """What rules may point to, by name: gathered once, for a policy can have very many rules."""
 
     limits: Mapping[str, object]
+    block_lists: Mapping[str, object]
     devices: Mapping[str, object]
     tags: Mapping[str, object]
 
@@ -40,6 +41,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
     """All faults between the parts of a policy whose parts are each well-formed."""
     names = Names(
         limits={limit.name: limit for limit in policy.limits},
+        block_lists=policy.site.block_lists,
         devices={device.name: device for device in policy.devices},
         tags=dict.fromkeys(chain.from_iterable(rule.tag for rule in policy.mail)),
     )
@@ -175,6 +177,7 @@ def _mail(policy: Policy, names: Names, index: int, rule: MailRule) -> Found:
     if match.user and match.authenticated is False:
         yield (*path, "user"), "a client that is not authenticated has no user; expected one of the two keys"
     yield from _known((*path, "over_limit"), "limit", match.over_limit, names.limits)
+    yield from _known((*path, "block_list"), "block list", match.block_list, names.block_lists)
     yield from _answers(("mail", index), rule)
     yield from _effects(policy, names, ("mail", index), rule)
 

@@ -143,6 +143,11 @@ class MailGiven(Strict):
     spf: AuthResult = Field("none", description="the result of SPF", examples=["fail"])
     dkim: AuthResult = Field("none", description="the result of DKIM", examples=["pass"])
     dmarc: AuthResult = Field("none", description="the result of DMARC", examples=["fail"])
+    dmarc_policy: Literal["none", "quarantine", "reject"] = Field(
+        "none", description="what the author's domain asks for", examples=["reject"]
+    )
+    arc: AuthResult = Field("none", description="the result of ARC", examples=["pass"])
+    block_list: Names = Field((), description="block lists that have the client; left out = none", examples=[["zen"]])
     over_limit: Names = Field((), description="limits that it would exceed; left out = none", examples=[["per-host"]])
     stage: Literal["rcpt", "data"] = Field(
         "data", description="rcpt: what is said to RCPT, before the content is known", examples=["rcpt"]

@@ -60,11 +60,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """RFC 8601 results; "none" = there was nothing to check, or nobody checked."""
+    """RFC 8601 results; "none" = there was nothing to check, or nobody checked.
+
+    `dmarc_policy` is what the author's domain asks for where DMARC fails: none, quarantine or reject."""
 
     spf: str = "none"
     dkim: str = "none"
     dmarc: str = "none"
+    arc: str = "none"
+    dmarc_policy: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class MailFacts:
     """One message for one recipient. `listener` is the listener's name; `user` None = not authenticated.
 
     `recipient_count` is of the whole message, `headers` maps lower-case field names to their decoded values;
-    `exceeded` has the limits (by name) that the message would be above."""
+    `exceeded` has the limits (by name) that the message would be above, `listed` the block lists that have the client.
+    """
 
     client: IPAddress
     listener: str
@@ -97,6 +102,7 @@ class MailFacts:
     forward_path: str = ""
     moment: Moment | None = None
     authentication: Authentication | None = Authentication()
+    listed: frozenset[str] | None = frozenset()
     exceeded: Mapping[str, Excess] = field(default_factory=dict)
     recipient_count: int | None = None
     size_octets: int | None = None

@@ -91,6 +91,7 @@ SECTIONS = (
     Section("### site.relay.listeners", "Listener", "Name: mapping."),
     Section("### site.relay.tls", "Tls", "Both or none."),
     Section("### site.relay.retry", "Retry"),
+    Section("### site.block_lists", "BlockList", "Name: mapping. A list that does not answer lists nobody."),
     Section("### site.smart_hosts", "SmartHost", "Name: mapping."),
     Section("### site.smart_hosts auth", "SmartHostAuth", "Secrets never stand in rule files."),
     Section("### site.packet_plane", "PacketPlane"),

@@ -150,6 +150,20 @@ def _over_limit(_policy: Policy, rows: Rows, others: int) -> Column:
     return Column(ask)
 
 
+def _block_list(_policy: Policy, rows: Rows, others: int) -> Column:
+    on = table(rows)
+
+    def ask(facts: MailFacts) -> int | None:
+        if facts.listed is None:
+            return None
+        rules = others
+        for name in facts.listed:
+            rules |= on.get(name, 0)
+        return rules
+
+    return Column(ask)
+
+
 def _helo(_policy: Policy, rows: Rows, others: int) -> Column:
     patterns = Patterns([(rule, [p.casefold() for p in wanted]) for rule, wanted in rows], others)
     return Column(lambda facts: patterns.rules((facts.helo.casefold(),)), patterns.hard)
@@ -248,6 +262,9 @@ COLUMNS: dict[str, Prepare] = {
     "spf": _one_of_known(_result("spf")),
     "dkim": _one_of_known(_result("dkim")),
     "dmarc": _one_of_known(_result("dmarc")),
+    "dmarc_policy": _one_of_known(_result("dmarc_policy")),
+    "arc": _one_of_known(_result("arc")),
+    "block_list": _block_list,
     "more_than_recipients": _above(lambda facts: facts.recipient_count),
     "larger_than_octets": _above(lambda facts: facts.size_octets),
     "header": _header,

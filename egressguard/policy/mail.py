@@ -72,7 +72,7 @@ _SCAN_KEYS = frozenset(
         "score_at_least",
     }
 )
-_AUTHENTICATION_KEYS = frozenset({"spf", "dkim", "dmarc"})
+_AUTHENTICATION_KEYS = frozenset({"spf", "dkim", "dmarc", "dmarc_policy", "arc"})
 
 
 def asks_for_scan(policy: Policy) -> bool:
@@ -86,8 +86,13 @@ def asks_for_header(policy: Policy) -> bool:
 
 
 def asks_for_authentication(policy: Policy) -> bool:
-    """Whether any message rule looks at SPF, DKIM or DMARC."""
+    """Whether any message rule looks at SPF, DKIM, DMARC or ARC."""
     return not _AUTHENTICATION_KEYS.isdisjoint(prepared(policy, MailIndex).keys)
+
+
+def asks_for_block_lists(policy: Policy) -> bool:
+    """Whether any message rule looks at who is on a block list."""
+    return "block_list" in prepared(policy, MailIndex).keys
 
 
 def strictest(decisions: Iterable[MailDecision]) -> MailDecision:

@@ -7,7 +7,7 @@ Contract
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -118,6 +118,20 @@ class MailMatch(Strict):
         (),
         description="result of the DMARC check, as for spf; left out = any",
         examples=["fail", ["fail", "permerror"]],
+    )
+    dmarc_policy: Some[Literal["none", "quarantine", "reject"]] = Field(
+        (),
+        description="what the author's domain asks for where DMARC fails; none = nothing; left out = any",
+        examples=["reject"],
+    )
+    arc: Some[AuthResult] = Field(
+        (), description="result of the ARC check (RFC 8617), as for spf; left out = any", examples=["pass"]
+    )
+    block_list: SomeNames = Field(
+        (),
+        description="names of site.block_lists; one of them has the client (or who gave the mail to a relay service);"
+        " left out = any",
+        examples=["zen"],
     )
     more_than_recipients: Annotated[int, Field(ge=1)] | None = Field(
         None, description="the message has more recipients than this; left out = any", examples=[50]

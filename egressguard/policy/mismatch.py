@@ -153,6 +153,12 @@ def _over(_policy: Policy, wanted: tuple[str, ...], _facts: MailFacts) -> str:
     return f"{listed(wanted)} is not exceeded" if len(wanted) == 1 else f"none of {listed(wanted)} is exceeded"
 
 
+def _block_list(_policy: Policy, wanted: tuple[str, ...], facts: MailFacts) -> str:
+    if facts.listed is None:
+        return "not known yet, who gave the mail to the relay service stands in its header"
+    return f"{normal(facts.client)} is not listed by {listed(wanted)}"
+
+
 def _not_more(found: int | None, most: int, what: str) -> str:
     return f"not known yet, more than {most} {what}" if found is None else f"{found} are not more than {most} {what}"
 
@@ -238,6 +244,9 @@ WORDS: dict[str, Callable[..., str]] = {
     "spf": _result("spf"),
     "dkim": _result("dkim"),
     "dmarc": _result("dmarc"),
+    "dmarc_policy": _result("dmarc_policy"),
+    "arc": _result("arc"),
+    "block_list": _block_list,
     "more_than_recipients": lambda _policy, most, facts: _not_more(facts.recipient_count, most, "recipients"),
     "larger_than_octets": lambda _policy, most, facts: _not_more(facts.size_octets, most, "octets"),
     "header": _header,

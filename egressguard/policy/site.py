@@ -130,6 +130,12 @@ class Relay(Strict):
         "the one that counts; from nobody else is one taken; left out = none",
         examples=["192.168.1.4", ["192.168.1.4", "fd00::4"]],
     )
+    relay_services: Networks = Field(
+        (),
+        description="servers that take the world's mail for this site and hand it on, on port 25 or another listener: "
+        "SPF and block lists look at who gave it to them, as their Received field says; left out = none",
+        examples=["192.0.2.64/28", ["192.0.2.64/28", "2001:db8::40/124"]],
+    )
     tarpit_port: ListenPort | None = Field(
         None,
         description="a TCP port of the gateway for flows with `action: tarpit`; left out = no rule can use it",
@@ -156,6 +162,12 @@ class Relay(Strict):
     attempt_timeout_seconds: Positive = Field(
         300, description="how long another server may take for one command", examples=[120]
     )
+    spool: Annotated[str, Field(pattern=FILE_PATTERN)] | None = Field(
+        None,
+        description='"file:PATH" of the file with a PostgreSQL URL, where several gateways share one queue; relative = '
+        "below secrets/ in the state directory; read at start; left out = SQLite in the state directory",
+        examples=["file:spool.url"],
+    )
     free_space_reserve_octets: Annotated[int, Field(ge=0)] = Field(
         64 * 1024 * 1024,
         description="mail that would leave less free on the disk is put off (452)",
@@ -169,7 +181,20 @@ class Relay(Strict):
     def _trusts_somebody_known(self) -> Relay:
         if any(network.prefixlen == 0 for network in self.proxy_from):
             raise ValueError("proxy_from has everybody; expected the load balancers: who is in it may be anybody")
+        if any(network.prefixlen == 0 for network in self.relay_services):
+            raise ValueError("relay_services has everybody; expected the service's servers: what they say is believed")
         return self
+
+
+class BlockList(Strict):
+    """A DNS block list (RFC 5782)."""
+
+    zone: Domain = Field(description="the name that addresses are asked for below", examples=["zen.dnsbl.example"])
+    answers: Many[Annotated[str, Field(pattern=r"^127(\.[0-9]{1,3}){3}$")]] = Field(
+        (),
+        description="answers that count as listed; left out = all of 127.0.0.0/8",
+        examples=["127.0.0.2", ["127.0.0.2", "127.0.0.4"]],
+    )
 
 
 class SmartHostAuth(Strict):
@@ -359,6 +384,12 @@ class Site(Strict):
         (),
         description='the site\'s own domains: "@local" in rules, delivered into mailboxes here; left out = none',
         examples=["example.org", ["example.org", "example.net"]],
+    )
+    block_lists: Annotated[dict[Name, BlockList], Field(max_length=16)] = Field(
+        default_factory=dict,
+        description="DNS block lists by name, for `block_list` in message rules; asked about the world's clients only; "
+        "left out = none",
+        examples=[{"zen": {"zone": "zen.dnsbl.example"}}],
     )
     relay: Relay = Field(
         Relay(), description="how mail is taken and sent; left out = its defaults", examples=[{"max_recipients": 200}]

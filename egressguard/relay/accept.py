@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -25,23 +25,26 @@ from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport
-from egressguard.policy.mail import asks_for_header, asks_for_scan
+from egressguard.policy.mail import asks_for_block_lists, asks_for_header, asks_for_scan
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
 from egressguard.relay.accept_metrics import AcceptMetrics
-from egressguard.relay.facts import ContentFacts, header_facts
+from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts, header_facts
 from egressguard.relay.held import held_facts
 from egressguard.relay.judge import Judgement, Limits, judge_message, judge_recipient
 from egressguard.relay.notice import Notices, rule_notice
+from egressguard.relay.outside import Checked, Outside, is_of_the_world
 from egressguard.relay.stamp import Stamp
 from egressguard.smtp.hooks import SessionFacts, Stage
 from egressguard.store.content import Content
-from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
+from egressguard.store.interface import NewMessage, SpoolAway, SpoolBroken, SpoolFull
 from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
 
 JOURNALED_RECIPIENTS = 5
+UNKNOWN_SENDER = SenderFacts(authentication=None)
+"""At RCPT, where no rule asks for block lists."""
 TAKEN = Reply(250, "2.1.5", "OK")
 NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 CANNOT_LOOK_UP = Reply(451, "4.3.0", "The mailbox cannot be looked up now, try again later")
@@ -96,6 +99,7 @@ class _Judged:
     report: ScanReport
     judgement: Judgement
     policy: Policy
+    checked: Checked | None = None
 
     @property
     def decision(self) -> MailDecision:
@@ -118,6 +122,7 @@ class Acceptance:
         holder: Holder,
         scanner: Scanner,
         limits: Limits,
+        outside: Outside,
         local_exists: Callable[[str], bool | None],
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
@@ -130,6 +135,7 @@ class Acceptance:
         self._holder = holder
         self._scanner = scanner
         self._limits = limits
+        self._outside = outside
         self._notices = Notices()
         self._local_exists = local_exists
         self._record = record
@@ -144,12 +150,34 @@ class Acceptance:
 
     def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
-    ) -> Reply:
+    ) -> Reply | Awaitable[Reply]:
         """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""
-        policy, now = self.policy, self._clock()
+        policy = self.policy
+        if not is_of_the_world(policy, session):
+            return self._recipient(policy, session, reverse_path, forward_path, size_octets, OWN_SENDER)
+        if not asks_for_block_lists(policy):
+            return self._recipient(policy, session, reverse_path, forward_path, size_octets, UNKNOWN_SENDER)
+        return self._recipient_of_the_world(policy, session, reverse_path, forward_path, size_octets)
+
+    async def _recipient_of_the_world(
+        self, policy: Policy, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
+    ) -> Reply:
+        sender = await self._outside.at_rcpt(policy, session)
+        return self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
+
+    def _recipient(
+        self,
+        policy: Policy,
+        session: SessionFacts,
+        reverse_path: str,
+        forward_path: str,
+        size_octets: int | None,
+        sender: SenderFacts,
+    ) -> Reply:
+        now, size = self._clock(), size_octets or 0
         rule, reply = "", None
         try:
-            decision = judge_recipient(policy, self._limits, session, reverse_path, forward_path, size_octets or 0, now)
+            decision = judge_recipient(policy, self._limits, session, reverse_path, forward_path, size, now, sender)
         except OSError as wrong:
             log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
             decision, reply = None, CANNOT_COUNT
@@ -202,17 +230,25 @@ class Acceptance:
         if count_hops(section) > policy.site.relay.max_hops:
             decision = MailDecision(MailAction.REJECT, "(hops)", "over max_hops", text=TOO_MANY_HOPS.text)
             return judged(report=report, judgement=Judgement(decision, {}))
-        if asks_for_scan(policy):
+        checked: Checked | None = None
+        if is_of_the_world(policy, session):
+            hostname = policy.site.relay.hostname or self._hostname
+            checking = self._outside.check(policy, session, envelope, content, section, hostname)
+            if asks_for_scan(policy):
+                report, checked = await asyncio.gather(self._scan(content), checking)
+            else:
+                checked = await checking
+        elif asks_for_scan(policy):
             report = await self._scan(content)
         headers = header_facts(section) if asks_for_header(policy) else {}
-        known = ContentFacts(content.size_octets, headers, report)
+        known = ContentFacts(content.size_octets, headers, report, checked.facts if checked else OWN_SENDER)
         try:
             judgement = judge_message(policy, self._limits, session, envelope, known, now)
         except OSError as wrong:
             log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
             trouble = MailDecision(MailAction.DEFER, "(limits)", str(wrong), text=CANNOT_COUNT.text)
             judgement = Judgement(trouble, {})
-        return judged(report=report, judgement=judgement)
+        return judged(report=report, judgement=judgement, checked=checked)
 
     async def _scan(self, content: Content) -> ScanReport:
         try:
@@ -226,6 +262,9 @@ class Acceptance:
             return TOO_MANY_HOPS if judged.decision.rule == "(hops)" else _refusal(judged.decision)
         try:
             queue_id = await self._store(judged)
+        except SpoolAway as wrong:
+            log.error("a message cannot be stored now", extra={"fields": {"why": str(wrong)}})
+            return NOT_STORED
         except SpoolFull as wrong:
             log.error("no room for a message", extra={"fields": {"why": str(wrong)}})
             return NO_ROOM
@@ -239,7 +278,11 @@ class Acceptance:
         hostname = judged.policy.site.relay.hostname or self._hostname
         stamp = Stamp(hostname, judged.queue_id, judged.received_at)
         added = "".join(f"{name}: {value}\r\n" for name, value in judged.decision.effects.headers).encode("ascii")
-        content = judged.content.in_front(stamp.in_front(session, envelope, judged.header_section) + added)
+        content = judged.content
+        if judged.checked is not None:
+            content, envelope = await judged.checked.as_taken(content, envelope)
+            added = judged.checked.field + added
+        content = content.in_front(stamp.in_front(session, envelope, judged.header_section) + added)
         if judged.decision.action is MailAction.QUARANTINE:
             facts = held_facts(
                 session, envelope, judged.decision, judged.report, judged.received_at, judged.judgement.via
@@ -281,6 +324,7 @@ class Acceptance:
             "findings": list(judged.report.findings),
             "policy_revision": judged.policy.revision,
         }
+        fields |= judged.checked.told if judged.checked else {}
         effects = judged.decision.effects
         fields |= {"tags": list(effects.tags)} if effects.tags else {}
         fields |= {"limit": judged.decision.limit} if judged.decision.limit else {}

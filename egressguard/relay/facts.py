@@ -13,11 +13,25 @@ from dataclasses import dataclass
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.header import decode_words, fields
 from egressguard.observe.clock import local_moment
-from egressguard.policy.facts import Excess, MailFacts, ScanReport
+from egressguard.policy.facts import Authentication, Excess, MailFacts, ScanReport
 from egressguard.smtp.hooks import SessionFacts
 
 FIELDS = 1000
 VALUE_OCTETS = 8192
+
+
+_NOT_CHECKED = Authentication()
+
+
+@dataclass(frozen=True, slots=True)
+class SenderFacts:
+    """What is known of the sender besides what it says; None = not yet. As it stands: of somebody of the site."""
+
+    authentication: Authentication | None = _NOT_CHECKED
+    listed: frozenset[str] | None = frozenset()
+
+
+OWN_SENDER = SenderFacts()
 
 
 def header_facts(section: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -33,7 +47,12 @@ def header_facts(section: bytes) -> Mapping[str, tuple[str, ...]]:
 
 
 def recipient_facts(
-    session: SessionFacts, reverse_path: str, forward_path: str, now: float, exceeded: Mapping[str, Excess]
+    session: SessionFacts,
+    reverse_path: str,
+    forward_path: str,
+    now: float,
+    exceeded: Mapping[str, Excess],
+    sender: SenderFacts = OWN_SENDER,
 ) -> MailFacts:
     """What is known at RCPT: nothing of the content, nor how many recipients will follow."""
     return MailFacts(
@@ -46,6 +65,8 @@ def recipient_facts(
         reverse_path=reverse_path,
         forward_path=forward_path,
         moment=local_moment(now),
+        authentication=sender.authentication,
+        listed=sender.listed,
         exceeded=exceeded,
     )
 
@@ -57,6 +78,7 @@ class ContentFacts:
     size_octets: int
     headers: Mapping[str, tuple[str, ...]]
     report: ScanReport
+    sender: SenderFacts = OWN_SENDER
 
     def facts(
         self,
@@ -76,6 +98,8 @@ class ContentFacts:
             reverse_path=envelope.reverse_path,
             forward_path=forward_path,
             moment=local_moment(now),
+            authentication=self.sender.authentication,
+            listed=self.sender.listed,
             exceeded=exceeded,
             recipient_count=len(envelope.forward_paths),
             size_octets=self.size_octets,

@@ -21,7 +21,7 @@ from egressguard.policy.facts import Excess
 from egressguard.policy.limits import Amounts
 from egressguard.policy.mail import contains_hosts, decide_envelope, decide_mail, strictest
 from egressguard.policy.model import Policy
-from egressguard.relay.facts import ContentFacts, recipient_facts
+from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts, recipient_facts
 from egressguard.smtp.hooks import SessionFacts
 
 CONTAINED = "(contained)"
@@ -69,17 +69,25 @@ class Judgement:
 
 
 def judge_recipient(
-    policy: Policy, limits: Limits, session: SessionFacts, reverse_path: str, forward_path: str, size: int, now: float
+    policy: Policy,
+    limits: Limits,
+    session: SessionFacts,
+    reverse_path: str,
+    forward_path: str,
+    size: int,
+    now: float,
+    sender: SenderFacts = OWN_SENDER,
 ) -> MailDecision | None:
     """The refusal of one recipient, or None: go on. Raises OSError."""
     if (shut := _contained(policy, limits, session, now)) is not None:
         return shut
     if not policy.limits:
-        return decide_envelope(policy, recipient_facts(session, reverse_path, forward_path, now, {}))
+        return decide_envelope(policy, recipient_facts(session, reverse_path, forward_path, now, {}, sender))
     one = Amounts(messages=1, octets=size, recipients=(forward_path,))
     with limits.step():
         exceeded = limits.exceeded(policy, session.client, session.user, reverse_path, one, now)
-        decision = decide_envelope(policy, recipient_facts(session, reverse_path, forward_path, now, exceeded))
+        facts = recipient_facts(session, reverse_path, forward_path, now, exceeded, sender)
+        decision = decide_envelope(policy, facts)
         if decision is not None:
             _charge(policy, limits, session, reverse_path, decision, Amounts(refusals=1), now)
     return decision

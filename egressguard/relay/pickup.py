@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +38,7 @@ class Acceptor(Protocol):
 
     def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
-    ) -> Reply: ...
+    ) -> Reply | Awaitable[Reply]: ...
 
     async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply: ...
 
@@ -113,7 +113,8 @@ class Pickup:
         except AddressError:
             return NOBODY
         for path in paths:
-            reply = self._acceptor.on_recipient(session, sender, path, len(dropped.content))
+            answer = self._acceptor.on_recipient(session, sender, path, len(dropped.content))
+            reply = answer if isinstance(answer, Reply) else await answer
             if not reply.is_positive:
                 return reply
         utf8 = not all(text.isascii() for text in (sender, *paths))

@@ -89,9 +89,17 @@ def _monitoring(policy: Any, domain: str) -> DomainPolicy | None:
 
 
 def judge(
-    author: Author, published: Published, spf: Verdict, signatures: tuple[Verdict, ...], *, whole: bool
+    author: Author,
+    published: Published,
+    spf: Verdict,
+    signatures: tuple[Verdict, ...],
+    *,
+    whole: bool,
+    client_known: bool = True,
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """(the verdict, which of "spf" and "dkim" passed for the author). `whole`: the body could be looked at. Pure."""
+    """(the verdict, which of "spf" and "dkim" passed for the author). Pure.
+
+    `whole`: the body could be looked at; `client_known`: so could who sent it."""
     policy = published.policy
     if policy is None:
         return published.without, ()
@@ -107,6 +115,8 @@ def judge(
         return Verdict("dmarc", "temperror", "an aligned check could not be made yet", shown), ()
     if not whole and any(verdict.method == "dkim" for verdict in own):
         return Verdict("dmarc", "permerror", "an aligned signature could not be verified", shown), ()
+    if not client_known:
+        return Verdict("dmarc", "permerror", "who sent it is not known", shown), ()
     return Verdict("dmarc", "fail", f"p={policy.disposition}", shown), ()
 
 

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egressguard.net.flow import IPAddress, IPNetwork, plain_address
+from egressguard.net.flow import IPAddress, is_of_inside, plain_address
 from egressguard.senderauth.resolver import Resolver
 from egressguard.senderauth.verdict import plain
 
@@ -26,14 +26,6 @@ MOST_ZONES = 16
 
 _LISTED = ipaddress.IPv4Network("127.0.0.0/8")
 _REFUSED = ipaddress.IPv4Network("127.255.255.0/24")
-# Not `is_private`: that has the documentation's prefixes too, and others that routers carry.
-_INSIDE: tuple[IPNetwork, ...] = tuple(
-    ipaddress.ip_network(prefix)
-    for prefix in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class BlockLists:
     async def listed(self, client: IPAddress, zones: Sequence[DnsblZone]) -> tuple[Listing, ...]:
         """Those of the first MOST_ZONES zones that list the client, in their order."""
         address = plain_address(str(client))
-        if any(address in network for network in _INSIDE):
+        if is_of_inside(address):
             return ()
         found = await asyncio.gather(*(self._ask_in_time(address, zone) for zone in zones[:MOST_ZONES]))
         return tuple(listing for listing in found if listing)

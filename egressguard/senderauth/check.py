@@ -22,7 +22,7 @@ from egressguard.net.flow import IPAddress, plain_address
 from egressguard.policy.fields import AuthResult
 from egressguard.senderauth import author_policy, chain, sender_policy, signatures
 from egressguard.senderauth.author import Author, author_of
-from egressguard.senderauth.message import Message
+from egressguard.senderauth.message import Message, Octets
 from egressguard.senderauth.resolver import Questions, Resolver
 from egressguard.senderauth.verdict import SenderAuthentication, Verdict, overall
 from egressguard.senderauth.workers import THREADS, Workers
@@ -61,25 +61,33 @@ class Checker:
         self._workers.close()
 
     async def check(
-        self, client: IPAddress, helo: str, reverse_path: str, content: bytes | None, header_section: bytes
+        self, client: IPAddress | None, helo: str, reverse_path: str, content: Octets | None, header_section: bytes
     ) -> SenderAuthentication:
-        """`reverse_path` "" = the null one. `content` begins with `header_section`, has CRLF line ends, no
-        dot-stuffing; None = too large to be held in memory: then signatures are "policy", and DMARC does not fail
-        for a signature that might have passed."""
+        """`client` None = nobody knows who sent it: SPF is "none". `reverse_path` "" = the null one.
+
+        `content` begins with `header_section`, has CRLF line ends, no dot-stuffing; None = it cannot be read: then
+        signatures are "policy". DMARC does not fail for what might have passed, had it been looked at."""
         message = Message(header_section, content)
         (spf, helo_spf), dkim, arc, (author, published) = await asyncio.gather(
-            self._both_spf(str(plain_address(str(client))), helo, reverse_path),
+            self._both_spf(client, helo, reverse_path),
             self._dkim(message),
             self._arc(message),
             self._author_and_policy(message),
         )
-        dmarc, aligned = author_policy.judge(author, published, spf, dkim, whole=message.whole)
+        dmarc, aligned = author_policy.judge(
+            author, published, spf, dkim, whole=message.whole, client_known=client is not None
+        )
         result = SenderAuthentication(spf, helo_spf, dkim, dmarc, arc, published.policy, aligned)
         self._count(result)
         return result
 
-    async def _both_spf(self, client: str, helo: str, reverse_path: str) -> tuple[Verdict, Verdict]:
-        identity, alone = sender_policy.mail_from(client, helo, reverse_path), sender_policy.helo_name(client, helo)
+    async def _both_spf(self, client: IPAddress | None, helo: str, reverse_path: str) -> tuple[Verdict, Verdict]:
+        if client is None:
+            shown = sender_policy.mail_from("", helo, reverse_path).property
+            unknown = Verdict("spf", "none", "who sent it is not known", (shown,))
+            return unknown, unknown
+        address = str(plain_address(str(client)))
+        identity, alone = sender_policy.mail_from(address, helo, reverse_path), sender_policy.helo_name(address, helo)
         if identity == alone:
             spf = await self._spf(identity)
             return spf, spf

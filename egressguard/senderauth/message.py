@@ -9,6 +9,7 @@ Contract
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ LINE_OCTETS = 1024 * 1024
 
 _BLANKS = re.compile(rb"[\t ]+")
 
+Octets = bytes | mmap.mmap
+
 Fields = list[tuple[bytes, bytes]]
 """(name, all that follows the colon, folds and last CRLF too), from the top."""
 
@@ -33,7 +36,7 @@ Fields = list[tuple[bytes, bytes]]
 class Message:
     """`content` begins with `header_section`, has CRLF line ends; None = it is too large to be held in memory."""
 
-    def __init__(self, header_section: bytes, content: bytes | None) -> None:
+    def __init__(self, header_section: bytes, content: Octets | None) -> None:
         self.header_section = header_section
         self._content = content
         self._digests: dict[tuple[bool, int | None], tuple[bytes, int]] = {}
@@ -99,7 +102,7 @@ class _Sink:
         return self._hash.digest()
 
 
-def body_digest(content: bytes, start: int, *, relaxed: bool, limit: int | None = None) -> tuple[bytes, int]:
+def body_digest(content: Octets, start: int, *, relaxed: bool, limit: int | None = None) -> tuple[bytes, int]:
     """The body from `start` on, canonicalised (RFC 6376 s3.4.3, s3.4.4): its SHA-256 and its octets. Raises Refused."""
     sink, pending, empty = _Sink(limit), 0, True
     for piece in _pieces(content, start):
@@ -117,7 +120,7 @@ def body_digest(content: bytes, start: int, *, relaxed: bool, limit: int | None 
     return sink.digest(), sink.octets
 
 
-def _pieces(content: bytes, start: int) -> Iterator[bytes]:
+def _pieces(content: Octets, start: int) -> Iterator[bytes]:
     """Whole lines, about PIECE_OCTETS of them at a time."""
     while start < len(content):
         end = content.find(b"\n", start + PIECE_OCTETS) + 1 or len(content)

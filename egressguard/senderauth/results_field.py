@@ -1,4 +1,4 @@
-"""Authentication-Results (RFC 8601): write our own, and take out those that claim to be ours.
+"""Authentication-Results (RFC 8601): write our own, and find those that claim to be ours.
 
 Contract
     Pure. A field is one field whatever the values are: nothing of theirs gets past its quotes, no line is over 998.
@@ -54,11 +54,14 @@ def _quoted(text: str) -> str:
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def without_forged_results(header_section: bytes, hostname: str) -> bytes:
-    """The header section without the Authentication-Results fields that claim our authserv-id; else octet for octet."""
-    own = _known(hostname)
-    kept = (lines for lines in _fields(header_section) if not _is_forged(lines, own))
-    return b"".join(line for lines in kept for line in lines)
+def forged_results(header_section: bytes, hostname: str) -> tuple[int, ...]:
+    """Where the names of those Authentication-Results fields begin that claim our authserv-id."""
+    own, places, at = _known(hostname), [], 0
+    for lines in _fields(header_section):
+        if _is_forged(lines, own):
+            places.append(at)
+        at += sum(map(len, lines))
+    return tuple(places)
 
 
 def _fields(header_section: bytes) -> Iterator[list[bytes]]:

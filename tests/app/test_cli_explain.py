@@ -65,6 +65,8 @@ def test_a_message_for_each_recipient() -> None:
         "malware",
         "denied-attachments",
         "users",
+        "disowned",
+        "doubtful",
         "own-domains",
         "devices",
     ]

@@ -30,6 +30,7 @@ WHOLE: Value = {
             "tls": {"certificate": "/a.pem", "private_key": "/a.key"},
             "retry": {},
         },
+        "block_lists": {"zen": {"zone": "zen.dnsbl.example"}},
         "smart_hosts": {
             "provider": {
                 "host": "smtp.provider.example",
@@ -67,6 +68,7 @@ PLACES: dict[type[Strict], Path] = {
     site.Listener: ("site", "relay", "listeners", "submission"),
     site.Tls: ("site", "relay", "tls"),
     site.Retry: ("site", "relay", "retry"),
+    site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
     site.PacketPlane: ("site", "packet_plane"),

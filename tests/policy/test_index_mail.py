@@ -85,6 +85,7 @@ TYPE_WORDS = ["application/*", "text/plain", "*/jpeg", "IMAGE/*", "*x-*", "image
 USERS, LIMITS, LISTENERS = ["anna", "Anna", "bob"], ["per-host", "per-user", "tried"], ["lan", "submission"]
 FIELDS = ["Subject", "X-Mailer", "list-id"]
 RESULTS = list(get_args(AuthResult))
+POLICIES, BLOCK_LISTS = ["none", "quarantine", "reject"], ["zen", "spam"]
 
 CLIENTS = some([*PREFIXES, "@one", "@two", "@none", "lan", "dmz"])
 MATCHES: dict[str, st.SearchStrategy[Any]] = {
@@ -106,6 +107,9 @@ MATCHES: dict[str, st.SearchStrategy[Any]] = {
     "spf": some(RESULTS),
     "dkim": some(RESULTS),
     "dmarc": some(RESULTS),
+    "dmarc_policy": some(POLICIES),
+    "arc": some(RESULTS),
+    "block_list": some(BLOCK_LISTS),
     "more_than_recipients": st.sampled_from([1, 2, 50]),
     "larger_than_octets": st.sampled_from([0, 999, 1000]),
     "header": st.dictionaries(st.sampled_from(FIELDS), some(TEXT_WORDS), min_size=1),
@@ -177,7 +181,8 @@ FACTS = st.builds(
     forward_path=st.just("postmaster") | st.sampled_from(PATHS),
     moment=st.none()
     | st.builds(Moment, st.integers(0, 6), st.sampled_from([0, 359, 360, 361, 480, 1079, 1080, 1320, 1439])),
-    authentication=st.none() | st.builds(Authentication, *[st.sampled_from(RESULTS)] * 3),
+    authentication=st.none() | st.builds(Authentication, *[st.sampled_from(RESULTS)] * 4, st.sampled_from(POLICIES)),
+    listed=st.none() | st.frozensets(st.sampled_from(BLOCK_LISTS)),
     exceeded=st.dictionaries(st.sampled_from(LIMITS), st.just(Excess("host 192.0.2.1", "messages_per_hour", 9, 10))),
     recipient_count=st.none() | st.sampled_from([0, 1, 2, 3, 51]),
     size_octets=st.none() | st.sampled_from([0, 1, 999, 1000, 1001]),
@@ -192,7 +197,11 @@ def mail_policy(
 ) -> Policy:
     named = zip(LIMITS, limits, strict=False)
     return policy_from(
-        site | {"domains": ["Own.example", "strasse.example"]},
+        site
+        | {
+            "domains": ["Own.example", "strasse.example"],
+            "block_lists": {n: {"zone": "b.example"} for n in BLOCK_LISTS},
+        },
         [],
         mail=[{"name": f"m{number}", **rule} for number, rule in enumerate(mail)],
         devices=[{"name": name, **device} for name, device in devices.items()],

@@ -21,6 +21,8 @@ from egressguard.policy.model import Policy
 from egressguard.policy.site import Listener
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
+from egressguard.relay.outside import Outside
+from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
@@ -114,6 +116,7 @@ def desk(tmp_path: Path) -> Any:
     quarantine = Quarantine(tmp_path / "quarantine", spool, lambda *_: None, registry)
     scanner = Scanner()
     limits = LimitStore(tmp_path / "limits.sqlite")
+    outside = Outside(Resolver(["127.0.0.1:9"]), registry)  # nobody from outside comes in these tests
     acceptance = Acceptance(
         policy_of(),
         hostname="unused.example.org",
@@ -121,6 +124,7 @@ def desk(tmp_path: Path) -> Any:
         holder=quarantine,
         scanner=scanner,
         limits=limits,
+        outside=outside,
         local_exists=lambda name: {"anna": True, "postmaster": True, "disk": None}.get(name, False),
         record=record,
         registry=registry,
@@ -128,6 +132,7 @@ def desk(tmp_path: Path) -> Any:
     )
     made = Desk(acceptance, spool, quarantine, scanner, registry, journal)
     yield made
+    outside.close()
     limits.close()
     spool.close()
 

@@ -25,8 +25,10 @@ from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.policy.model import Policy
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.handover_ends import Handover
+from egressguard.relay.outside import Outside
 from egressguard.relay.pickup import Pickup
 from egressguard.scan.client import ScanClient
+from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
@@ -48,6 +50,7 @@ class Smtpd:
     server: SmtpServer
     acceptance: Acceptance
     scanner: ScanClient
+    outside: Outside
     handover: Handover
 
 
@@ -99,6 +102,7 @@ async def _open(frame: Frame) -> AsyncIterator[Smtpd]:
     finally:
         await tarpit.stop()
         handover.close()
+        smtpd.outside.close()
 
 
 async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
@@ -108,6 +112,7 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     mailboxes = MaildirDelivery(places.mailboxes, Accounts(places.accounts), postmaster=admins[0] if admins else None)
     limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
+    outside = Outside(Resolver(policy.site.resolvers), registry)
     scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
     acceptance = Acceptance(
         policy,
@@ -115,6 +120,7 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         scanner=scanner,
         holder=handover,
         limits=limits,
+        outside=outside,
         local_exists=mailboxes.exists,
         record=frame.record,
         registry=registry,
@@ -129,4 +135,4 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         registry,
         partial(Draft, places.drafts),
     )
-    return Smtpd(server, acceptance, scanner, handover)
+    return Smtpd(server, acceptance, scanner, outside, handover)
