@@ -35,10 +35,10 @@ from egressguard.relay.route import (
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due
+from egressguard.store.secret import read_secret
 
 LOCAL = "local"
 MX = "mx"
-SECRET_OCTETS = 4096
 
 
 class LocalDelivery(Protocol):
@@ -212,16 +212,8 @@ async def _smart_peer(name: str, host: SmartHost, means: Means) -> Peer | Outcom
     if not answer.addresses:
         return transient("4.4.3", f"the smart host {host.host} has no address ({answer.answer.value})")
     try:
-        password = await asyncio.to_thread(_read_secret, host, means.secrets) if host.auth else None
+        password = await asyncio.to_thread(read_secret, host.auth.secret, means.secrets) if host.auth else None
     except (OSError, ValueError) as wrong:
         return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
     user = host.auth.user if host.auth else None
     return Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password)
-
-
-def _read_secret(host: SmartHost, secrets: Path) -> str | None:
-    """The first line of the secret's file, below `secrets` if its path is relative."""
-    if host.auth is None:
-        return None
-    with (secrets / host.auth.secret.removeprefix("file:")).open(encoding="utf-8") as file:
-        return file.readline(SECRET_OCTETS).rstrip("\r\n")

@@ -27,11 +27,16 @@ from egressguard.relay.handover import (
 )
 from egressguard.store.content import Content
 from egressguard.store.free_space import FreeSpace
-from egressguard.store.interface import NewMessage, SpoolBroken, SpoolFull
+from egressguard.store.interface import NewMessage, SpoolAway, SpoolBroken, SpoolFull
 
 log = logging.getLogger(__name__)
 
-_ERRORS: Mapping[str, type[Exception]] = {"full": SpoolFull, "broken": SpoolBroken, "trouble": OSError}
+_ERRORS: Mapping[str, type[Exception]] = {
+    "away": SpoolAway,
+    "full": SpoolFull,
+    "broken": SpoolBroken,
+    "trouble": OSError,
+}
 
 
 class Handover:
@@ -146,6 +151,8 @@ class HandoverServer:
                 return {"queue_id": await self._taker.put(message_from_frame(head["put"], body))}
             queue_id, folder, content, facts = head["hold"]
             await self._hold(queue_id, folder, content_from_frame(content, body), facts)
+        except SpoolAway as wrong:
+            return {"error": "away", "words": str(wrong)}
         except SpoolFull as wrong:
             return {"error": "full", "words": str(wrong)}
         except SpoolBroken as wrong:

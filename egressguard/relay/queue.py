@@ -180,16 +180,24 @@ class Queue:
         try:
             while not self._stopping:
                 self._awake.clear()
-                claimed = await self._claim_due()
-                await self._measure()
-                if not claimed:
-                    await self._sleep()
+                try:
+                    await self._turn()
+                except SpoolFull as wrong:
+                    log.error("nothing is delivered: the spool cannot be used", extra={"fields": {"why": str(wrong)}})
+                    await asyncio.sleep(FULL_DISK_SECONDS)
                 if self._fatal is not None:
                     raise self._fatal
         finally:
             self._loop_ended.set()
             if not self._stopping:
                 await self.stop(0)
+
+    async def _turn(self) -> None:
+        """Raises SpoolFull."""
+        claimed = await self._claim_due()
+        await self._measure()
+        if not claimed:
+            await self._sleep()
 
     async def stop(self, drain_seconds: float) -> None:
         """Take nothing new, give back what was not tried yet, and let running attempts end in `drain_seconds`."""
@@ -221,12 +229,7 @@ class Queue:
         if room <= 0:
             return False
         each = self._bounds.ways_of_destination
-        try:
-            claims = await self._spool.claim(now, room, _next_attempt(retry, now), busy, each)
-        except SpoolFull as wrong:
-            log.error("nothing is delivered: a claim cannot be written", extra={"fields": {"why": str(wrong)}})
-            await asyncio.sleep(FULL_DISK_SECONDS)
-            return False
+        claims = await self._spool.claim(now, room, _next_attempt(retry, now), busy, each)
         for parcel in [_Parcel(c, way, self.policy) for c in claims for way in ways_of(self.policy, c)]:
             self._start(parcel)
         self._destinations.forget_idle(now)
@@ -278,6 +281,8 @@ class Queue:
                 content = parcel.content or await self._spool.content(claim.queue_id)
             except KeyError:
                 return None  # deleted by hand meanwhile
+            except SpoolFull:  # the spool is away, or has no room for a copy
+                return await self._unclaim(parcel, now + FULL_DISK_SECONDS)
             sent = await self._attempt(parcel, content)
         await self._settle(parcel, sent, content)
 

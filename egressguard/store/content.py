@@ -1,14 +1,16 @@
 """A message's octets, wherever they lie: in memory while they are few, in a file when they are many.
 
 Contract
-    Immutable. What is put in front of a message lies beside it: nothing is copied to add a header field.
+    What is put in front of a message lies beside it: nothing is copied to add a header field.
     A file belongs to whoever made it (the spool, the quarantine, a Draft); it must stay while the content is read.
-    Methods of a content that lies in a file block: call them in a thread. Octets are never changed.
+    Methods of a content that lies in a file block: call them in a thread. Octets are never changed, but for those
+    that `overwritten` is told of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +41,20 @@ class Content:
     def in_front(self, octets: bytes) -> Content:
         """The same with `octets` before it."""
         return replace(self, front=octets + self.front, is_ascii=self.is_ascii and octets.isascii())
+
+    def overwritten(self, places: Sequence[int], octets: bytes) -> Content:
+        """The same with `octets` at each of `places`; in a file they are written where it lies. Raises OSError."""
+        if self.front:
+            raise ValueError("what lies in front of a message is not overwritten")
+        if self.file is not None:
+            with self.file.open("r+b", buffering=0) as file:
+                for place in places:
+                    os.pwrite(file.fileno(), octets, place)
+            return self
+        changed = bytearray(self.rest)
+        for place in places:
+            changed[place : place + len(octets)] = octets
+        return replace(self, rest=bytes(changed))
 
     def head(self, octets: int) -> bytes:
         """The first `octets` of it. Raises OSError."""

@@ -24,6 +24,10 @@ class SpoolFull(Exception):
     """No room now: 452 4.3.1. It ends by itself when there is room again."""
 
 
+class SpoolAway(SpoolFull):
+    """The database does not answer: 451 4.3.0. It ends by itself; what was under way may have been stored, or not."""
+
+
 class SpoolBroken(Exception):
     """Storage failed (EIO and the like): 451 4.3.0; nothing is written until the process starts anew."""
 
@@ -175,3 +179,7 @@ class Spool(Protocol):
         ...
 
     async def depth(self) -> Depth: ...
+
+    def close(self) -> None:
+        """Commit what waits; what is asked later raises SpoolBroken."""
+        ...

@@ -10,22 +10,29 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from egressguard.store.interface import SpoolBroken
 
 T = TypeVar("T")
 
 
-class Reader:
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Connection = TypeVar("Connection", bound=Closable)
+
+
+class Reader(Generic[Connection]):
     """Owns the connection from now on."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
         self._thread = ThreadPoolExecutor(1, "spool-reader")
         self._closed = False
 
-    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, question: Callable[[Connection], T]) -> T:
         """Raises SpoolBroken when the database cannot be read."""
         if self._closed:
             raise SpoolBroken("closed")

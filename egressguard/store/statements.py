@@ -1,14 +1,18 @@
-"""The spool's moves as SQL, each inside a transaction that its caller opened (docs/queue.md has the table)."""
+"""The spool's moves as SQL, each inside a transaction that its caller opened (docs/queue.md has the table).
+
+Contract
+    One text for every engine: what SQLite takes and store.postgres.session translates. A Dialect has what differs.
+"""
 
 from __future__ import annotations
 
 import enum
 import json
-import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome
@@ -18,28 +22,64 @@ from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttem
 REPLY_CHARACTERS = 500
 
 _INSERT_MESSAGE = (
-    "INSERT INTO message (id, reverse_path, smtputf8, body_8bit, binary, requiretls, ret, envid, size_octets,"
-    " received_at, client, listener, user, rule, policy_revision, tags, is_ascii, front)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    'INSERT INTO message (id, reverse_path, smtputf8, body_8bit, "binary", requiretls, ret, envid, size_octets,'
+    ' received_at, client, listener, "user", rule, policy_revision, tags, is_ascii, front)'
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING number"
 )
 _INSERT_RECIPIENT = (
-    "INSERT OR IGNORE INTO recipient (message_id, forward_path, destination, state, attempts, next_at, last_status,"
-    " last_reply, via, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, '', '', ?, ?, ?)"
+    "INSERT INTO recipient (message_id, forward_path, destination, state, attempts, next_at, last_status,"
+    " last_reply, via, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, '', '', ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
-def insert_message(db: sqlite3.Connection, message: NewMessage, body: bytes | None) -> str:
+class Rows(Protocol):
+    """What a statement gave."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Database(Protocol):
+    """A connection inside a transaction; parameters stand in a statement as ? or, where one stands twice, as ?1."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows: ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one engine says in other words than another."""
+
+    look_for_due: str
+    write_claim: str
+
+
+SQLITE = Dialect(
+    "SELECT message_id, forward_path, attempts + 1, received_at, via, notify, orcpt FROM recipient"
+    " JOIN message ON message.id = message_id"
+    " WHERE state = 'queued' AND destination = ? AND next_at <= ? ORDER BY next_at LIMIT ?",
+    "UPDATE recipient SET state = 'trying', attempts = ?, next_at = ? WHERE message_id = ? AND forward_path = ?",
+)
+
+
+def insert_message(db: Database, message: NewMessage, body: bytes | None) -> str:
     """Store a message with all its recipients due now; return the queue id of its source_id's first put.
 
     `body` None: the content lies in its file."""
     if message.source_id is not None:
-        row = db.execute("SELECT message_id FROM source WHERE source_id = ?", (message.source_id,)).fetchone()
-        if row is not None:
-            return str(row[0])
-        db.execute("INSERT INTO source VALUES (?, ?)", (message.source_id, message.queue_id))
-    number = db.execute(
-        _INSERT_MESSAGE, _values(message, None if body is not None else message.content.front)
-    ).lastrowid
+        new = (message.source_id, message.queue_id)
+        if not db.execute("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING", new).rowcount:
+            known = db.execute("SELECT message_id FROM source WHERE source_id = ?", (message.source_id,)).fetchone()
+            return str(known[0])
+    front = None if body is not None else message.content.front
+    (number,) = db.execute(_INSERT_MESSAGE, _values(message, front)).fetchone()
     if body is not None:
         db.execute("INSERT INTO body VALUES (?, ?)", (number, body))
     paths = message.envelope.forward_paths
@@ -100,7 +140,7 @@ _FIRST_DUE = """
     WHERE name IS NOT NULL AND name NOT IN (SELECT value FROM json_each(?)) ORDER BY first LIMIT ?"""
 
 
-def first_due(db: sqlite3.Connection, skip: Collection[str], limit: int) -> list[tuple[str, float]]:
+def first_due(db: Database, skip: Collection[str], limit: int) -> list[tuple[str, float]]:
     """(destination, when the first that waits for it is due), the longest due first, but those in `skip`.
 
     One step of the index for each destination, however many messages wait."""
@@ -108,21 +148,23 @@ def first_due(db: sqlite3.Connection, skip: Collection[str], limit: int) -> list
 
 
 def claim_due(
-    db: sqlite3.Connection, now: float, limit: int, next_attempt: NextAttempt, places: Sequence[str], limit_each: int
+    db: Database,
+    now: float,
+    limit: int,
+    next_attempt: NextAttempt,
+    places: Sequence[str],
+    limit_each: int,
+    dialect: Dialect = SQLITE,
 ) -> list[Claim]:
     """queued -> trying for at most `limit` recipients that are due at `places`: attempt counted, next try written."""
     rows: list[tuple[Any, ...]] = []
     for place in places:
         if len(rows) >= limit:
             break
-        rows += db.execute(
-            "SELECT message_id, forward_path, attempts + 1, received_at, via, notify, orcpt FROM recipient"
-            " JOIN message ON message.id = message_id"
-            " WHERE state = 'queued' AND destination = ? AND next_at <= ? ORDER BY next_at LIMIT ?",
-            (place, now, min(limit - len(rows), limit_each)),
-        ).fetchall()
+        most = min(limit - len(rows), limit_each)
+        rows += db.execute(dialect.look_for_due, (place, now, most)).fetchall()
     db.executemany(
-        "UPDATE recipient SET state = 'trying', attempts = ?, next_at = ? WHERE message_id = ? AND forward_path = ?",
+        dialect.write_claim,
         [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at, *_ in rows],
     )
     by_message: dict[str, list[Due]] = {}
@@ -132,9 +174,9 @@ def claim_due(
     return [_claim(db, queue_id, due) for queue_id, due in by_message.items()]
 
 
-def _claim(db: sqlite3.Connection, queue_id: str, due: list[Due]) -> Claim:
+def _claim(db: Database, queue_id: str, due: list[Due]) -> Claim:
     row = db.execute(
-        "SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, binary"
+        'SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, "binary"'
         " FROM message WHERE id = ?",
         (queue_id,),
     ).fetchone()
@@ -155,7 +197,7 @@ def _claim(db: sqlite3.Connection, queue_id: str, due: list[Due]) -> Claim:
     )
 
 
-def content_of(db: sqlite3.Connection, queue_id: str, file: Path) -> Content | None:
+def content_of(db: Database, queue_id: str, file: Path) -> Content | None:
     """The message's octets, `file` being the place where they lie if they do not lie here."""
     row = db.execute(
         "SELECT octets, front, size_octets, is_ascii FROM message LEFT JOIN body USING (number) WHERE id = ?",
@@ -169,9 +211,7 @@ def content_of(db: sqlite3.Connection, queue_id: str, file: Path) -> Content | N
     return Content(bytes(front), b"", file, size_octets - len(front), bool(is_ascii))
 
 
-def unclaim(
-    db: sqlite3.Connection, queue_id: str, forward_paths: Collection[str], now: float, destination: str
-) -> None:
+def unclaim(db: Database, queue_id: str, forward_paths: Collection[str], now: float, destination: str) -> None:
     """trying -> queued for what was never tried: the attempt does not count."""
     db.executemany(
         "UPDATE recipient SET state = 'queued', attempts = attempts - 1, next_at = ?, destination = ?"
@@ -180,7 +220,7 @@ def unclaim(
     )
 
 
-def settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
+def settle(db: Database, settlement: Settlement) -> bool:
     """Write what an attempt came to, and its DSNs; True when the message has left the queue and a file behind."""
     waiting = finished = 0
     for path, outcome in settlement.outcomes.items():
@@ -203,7 +243,7 @@ def _said(outcome: Outcome) -> str:
     return text[:REPLY_CHARACTERS]
 
 
-def _delete_if_done(db: sqlite3.Connection, queue_id: str) -> bool:
+def _delete_if_done(db: Database, queue_id: str) -> bool:
     query = (
         "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message_id = ?1)"
         " RETURNING number, front IS NOT NULL"
@@ -211,12 +251,12 @@ def _delete_if_done(db: sqlite3.Connection, queue_id: str) -> bool:
     return _deleted(db, db.execute(query, (queue_id,)).fetchone()) is Deleted.WITH_FILE
 
 
-def release_leases(db: sqlite3.Connection) -> int:
+def release_leases(db: Database) -> int:
     """At start nobody is trying: trying -> queued, due when the claim said. Return how many there were."""
     return db.execute("UPDATE recipient SET state = 'queued' WHERE state = 'trying'").rowcount
 
 
-def make_due(db: sqlite3.Connection, now: float, limit: int) -> int:
+def make_due(db: Database, now: float, limit: int) -> int:
     """Some of all that waits for later becomes due; return how many."""
     query = (
         "UPDATE recipient SET next_at = ?1 WHERE (message_id, forward_path) IN"
@@ -225,23 +265,23 @@ def make_due(db: sqlite3.Connection, now: float, limit: int) -> int:
     return db.execute(query, (now, limit)).rowcount
 
 
-def retry_now(db: sqlite3.Connection, queue_id: str | None, now: float) -> int:
+def retry_now(db: Database, queue_id: str | None, now: float) -> int:
     """Waiting recipients become due; return how many recipients there are, waiting or being tried."""
     db.execute(
-        "UPDATE recipient SET next_at = ?1 WHERE state = 'queued' AND (?2 IS NULL OR message_id = ?2)",
+        "UPDATE recipient SET next_at = ?1 WHERE state = 'queued' AND (CAST(?2 AS TEXT) IS NULL OR message_id = ?2)",
         (now, queue_id),
     )
-    query = "SELECT COUNT(*) FROM recipient WHERE ?1 IS NULL OR message_id = ?1"
+    query = "SELECT COUNT(*) FROM recipient WHERE CAST(?1 AS TEXT) IS NULL OR message_id = ?1"
     return int(db.execute(query, (queue_id,)).fetchone()[0])
 
 
-def hold(db: sqlite3.Connection, queue_id: str) -> int:
+def hold(db: Database, queue_id: str) -> int:
     """queued -> held; what is being tried now is not touched."""
     query = "UPDATE recipient SET state = 'held' WHERE message_id = ? AND state = 'queued'"
     return db.execute(query, (queue_id,)).rowcount
 
 
-def release(db: sqlite3.Connection, queue_id: str, now: float) -> int:
+def release(db: Database, queue_id: str, now: float) -> int:
     """held -> queued, due now."""
     query = "UPDATE recipient SET state = 'queued', next_at = ? WHERE message_id = ? AND state = 'held'"
     return db.execute(query, (now, queue_id)).rowcount
@@ -254,12 +294,12 @@ class Deleted(enum.Enum):
     """Its content lies in a file that has to go now."""
 
 
-def delete_message(db: sqlite3.Connection, queue_id: str) -> Deleted:
+def delete_message(db: Database, queue_id: str) -> Deleted:
     query = "DELETE FROM message WHERE id = ? RETURNING number, front IS NOT NULL"
     return _deleted(db, db.execute(query, (queue_id,)).fetchone())
 
 
-def _deleted(db: sqlite3.Connection, row: tuple[int, bool] | None) -> Deleted:
+def _deleted(db: Database, row: tuple[int, bool] | None) -> Deleted:
     if row is None:
         return Deleted.NOTHING
     number, in_file = row
@@ -269,13 +309,15 @@ def _deleted(db: sqlite3.Connection, row: tuple[int, bool] | None) -> Deleted:
     return Deleted.MESSAGE
 
 
-def depth(db: sqlite3.Connection) -> Depth:
+def depth(db: Database) -> Depth:
     size, oldest = db.execute("SELECT COALESCE(SUM(size_octets), 0), MIN(received_at) FROM message").fetchone()
     incoming, deferred, active, held = db.execute(
         "SELECT COALESCE(SUM(incoming), 0), COALESCE(SUM(deferred), 0), COALESCE(SUM(active), 0),"
-        " COALESCE(SUM(held), 0) FROM (SELECT MAX(state = 'queued' AND attempts = 0) AS incoming,"
-        " MAX(state = 'queued' AND attempts > 0) AS deferred, MAX(state = 'trying') AS active,"
-        " MAX(state = 'held') AS held FROM recipient GROUP BY message_id)"
+        " COALESCE(SUM(held), 0) FROM (SELECT"
+        " MAX(CASE WHEN state = 'queued' AND attempts = 0 THEN 1 ELSE 0 END) AS incoming,"
+        " MAX(CASE WHEN state = 'queued' AND attempts > 0 THEN 1 ELSE 0 END) AS deferred,"
+        " MAX(CASE WHEN state = 'trying' THEN 1 ELSE 0 END) AS active,"
+        " MAX(CASE WHEN state = 'held' THEN 1 ELSE 0 END) AS held FROM recipient GROUP BY message_id) AS messages"
     ).fetchone()
     return Depth(incoming, deferred, active, size, oldest, held)
 
@@ -295,18 +337,18 @@ _ROW_KEYS = (
 _RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply", "via")
 
 
-def list_rows(db: sqlite3.Connection, limit: int, queue_id: str | None) -> list[dict[str, Any]]:
+def list_rows(db: Database, limit: int, queue_id: str | None) -> list[dict[str, Any]]:
     """Messages (the oldest first, or the one named) as the queue tools show them."""
     messages = db.execute(
-        "SELECT id, received_at, size_octets, reverse_path, client, listener, user, rule, policy_revision, tags"
-        " FROM message WHERE ?1 IS NULL OR id = ?1 ORDER BY received_at, id LIMIT ?2",
+        'SELECT id, received_at, size_octets, reverse_path, client, listener, "user", rule, policy_revision, tags'
+        " FROM message WHERE CAST(?1 AS TEXT) IS NULL OR id = ?1 ORDER BY received_at, id LIMIT ?2",
         (queue_id, limit),
     ).fetchall()
     recipients = _recipients(db, [row[0] for row in messages])
     return [dict(zip(_ROW_KEYS, row, strict=True)) | {"recipients": recipients.get(row[0], [])} for row in messages]
 
 
-def _recipients(db: sqlite3.Connection, queue_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _recipients(db: Database, queue_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     rows = db.execute(
         "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply, via FROM recipient"
         " WHERE message_id IN (SELECT value FROM json_each(?)) ORDER BY message_id, forward_path",

@@ -30,9 +30,11 @@ DOMAINS = ("one.example", "two.example", "three.example")
 
 
 class RelayAlone:
-    """Everything from loopback is relayed to the sink at `sink_port`, by a smart host for each of DOMAINS."""
+    """Everything from loopback is relayed to the sink at `sink_port`, by a smart host for each of DOMAINS.
 
-    def __init__(self, folder: Path, sink_port: int, spool: Path | None = None) -> None:
+    `url`: of the PostgreSQL that has the spool; "" = SQLite."""
+
+    def __init__(self, folder: Path, sink_port: int, spool: Path | None = None, url: str = "") -> None:
         self.places = Places(folder / "rules", folder / "state", folder / "run")
         for path in (self.places.snapshot, self.places.accounts.parent, self.places.journals, self.places.secrets):
             path.mkdir(parents=True)
@@ -40,7 +42,8 @@ class RelayAlone:
             path.mkdir(parents=True)
         if spool is not None:
             self.places.spool.symlink_to(spool)
-        (self.places.snapshot / "site.yaml").write_text(_rules(sink_port))
+        (self.places.snapshot / "site.yaml").write_text(_rules(sink_port, shared=bool(url)))
+        (self.places.secrets / "spool.url").write_text(url + "\n")
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = int(self.listening.getsockname()[1])
         self.log = folder / "log"
@@ -164,7 +167,7 @@ class RelayAlone:
         return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-def _rules(sink_port: int) -> str:
+def _rules(sink_port: int, *, shared: bool) -> str:
     hosts = {name.partition(".")[0]: {"host": "127.0.0.1", "port": sink_port, "tls": "none"} for name in DOMAINS}
     rules = {
         "site": {
@@ -175,7 +178,8 @@ def _rules(sink_port: int) -> str:
                 "listeners": {"lan": {"kind": "smtp", "port": 0}},
                 "retry": {"first_seconds": 5, "longest_seconds": 5},
                 "free_space_reserve_octets": 1_000_000,
-            },
+            }
+            | ({"spool": "file:spool.url"} if shared else {}),
             "smart_hosts": hosts,
         },
         "mail": [{"name": "lan", "match": {"client": "lan"}, "action": "accept"}],

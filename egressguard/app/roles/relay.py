@@ -26,7 +26,9 @@ from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Queue
+from egressguard.store.interface import Spool
 from egressguard.store.limits import LimitStore, LimitTrouble
+from egressguard.store.secret import read_secret
 from egressguard.store.spool import SqliteSpool
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ ANSWER_SECONDS = 5
 
 @dataclass(slots=True)
 class Relay:
-    spool: SqliteSpool
+    spool: Spool
     queue: Queue
     quarantine: Quarantine
     limits: LimitStore
@@ -86,9 +88,7 @@ async def _until_ready(smtpd: Child, frame: Frame) -> None:
 @contextlib.asynccontextmanager
 async def _open(frame: Frame) -> AsyncIterator[Relay]:
     policy, places = frame.policy, frame.places
-    spool = await asyncio.to_thread(
-        lambda: SqliteSpool(places.spool, reserve_octets=policy.site.relay.free_space_reserve_octets)
-    )
+    spool = await asyncio.to_thread(_open_spool, policy, places)
     try:
         relay = await _assemble(frame, spool)
         handover = HandoverServer(relay.queue, relay.quarantine.hold)
@@ -99,6 +99,17 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
             await handover.stop()
     finally:
         spool.close()
+
+
+def _open_spool(policy: Policy, places: Places) -> Spool:
+    """Raises OSError, ValueError, sqlite3.Error, SchemaTooNew."""
+    relay = policy.site.relay
+    if relay.spool is None:
+        return SqliteSpool(places.spool, reserve_octets=relay.free_space_reserve_octets)
+    from egressguard.store.postgres.spool import PostgresSpool  # noqa: PLC0415 -- memory that others do not need
+
+    url = read_secret(relay.spool, places.secrets)
+    return PostgresSpool(url, places.spool, reserve_octets=relay.free_space_reserve_octets)
 
 
 def _commands(frame: Frame, relay: Relay) -> Commands:
@@ -114,7 +125,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
     return Commands({**mail.reads, **limits.reads, "metrics": metrics}, {**mail.changes, **limits.changes})
 
 
-async def _assemble(frame: Frame, spool: SqliteSpool) -> Relay:
+async def _assemble(frame: Frame, spool: Spool) -> Relay:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
     admins = policy.site.access.quarantine_admins
