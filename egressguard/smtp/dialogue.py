@@ -110,6 +110,8 @@ class Dialogue:
             reply = await self._act(command)
         except Refusal as refusal:
             reply = refusal.reply
+            if not command.verb and line[:4].upper() == b"BDAT":  # not even a line: how much of it is a chunk?
+                self.closing = True
             if reply.is_permanent or reply.is_transient:
                 self._note_own(command, reply)
         return reply if reply is None else self._judged(command, reply)
