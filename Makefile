@@ -36,8 +36,11 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q -s --timeout=0 tests/system/test_kill_walk.py
 
 FUZZ ?= 20000
-fuzz: ## damaged rule files, FUZZ times as many as the tests try: make fuzz FUZZ=20000
-	EGRESSGUARD_FUZZ=$(FUZZ) .venv/bin/python -m pytest -q --timeout=0 tests/policy/test_rubbish.py
+FUZZ_SECONDS ?= 60
+fuzz: ## octets for every parser of the wire, FUZZ_SECONDS each; then damaged rules and sessions, FUZZ of each
+	.venv/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+	EGRESSGUARD_FUZZ=$(FUZZ) .venv/bin/python -m pytest -q --timeout=0 \
+		tests/policy/test_rubbish.py tests/smtp/test_session_model.py
 
 fresh: ## prove scripts/run and scripts/test in a minimal Debian: make fresh SUITE=trixie (root)
 	scripts/fresh $(SUITE)
