@@ -146,7 +146,7 @@ def _orcpt(parameters: Parameters, *, smtputf8: bool) -> str | None:
 
 def _is_original_address(address_type: str, address: str, *, smtputf8: bool) -> bool:
     if address_type.lower() != "utf-8":
-        return _is_graphic_xtext(address)
+        return _is_printable_xtext(address)
     try:
         return decode_utf8_text(address, utf8=smtputf8).isprintable()
     except XtextError:
@@ -154,8 +154,17 @@ def _is_original_address(address_type: str, address: str, *, smtputf8: bool) -> 
 
 
 def _is_graphic_xtext(text: str) -> bool:
-    """Whether it stands for at least one printable ASCII character, and nothing else (RFC 3461 s4.2, s4.4)."""
+    """Whether it stands for at least one printable ASCII character, and nothing else (RFC 3461 s4.4)."""
     try:
         return _GRAPHIC.fullmatch(decode_xtext(text)) is not None
     except XtextError:
         return False
+
+
+def _is_printable_xtext(text: str) -> bool:
+    """The same of UTF-8: Postfix and its kin write rfc822 addresses beyond ASCII so, where RFC 6533 has utf-8."""
+    try:
+        meant = decode_xtext(text).decode("utf-8")
+    except (XtextError, UnicodeDecodeError):
+        return False
+    return meant != "" and meant.isprintable()

@@ -178,7 +178,11 @@ def _check_options(said: dict[str, str], notify: tuple[str, ...] | None, orcpt: 
         raise Finding(f"NOTIFY {said.get('NOTIFY')!r} became {notify}")
     if orcpt != said.get("ORCPT") or len((orcpt or "").encode()) > 500:
         raise Finding(f"ORCPT {said.get('ORCPT')!r} became {orcpt!r}")
-    if orcpt and not orcpt.lower().startswith("utf-8;") and not _is_printable_xtext(orcpt.partition(";")[2], 500):
+    if (
+        orcpt
+        and not orcpt.lower().startswith("utf-8;")
+        and not _is_printable_xtext(orcpt.partition(";")[2], 500, "utf-8")
+    ):
         raise Finding(f"ORCPT {orcpt!r} is not printable")
 
 
