@@ -186,10 +186,10 @@ def _check_options(said: dict[str, str], notify: tuple[str, ...] | None, orcpt: 
         raise Finding(f"ORCPT {orcpt!r} is not printable")
 
 
-def _is_printable_xtext(text: str, most: int) -> bool:
-    """RFC 3461 s4, read plainly: every plus sign begins the two hexadecimal digits of a printable character."""
-    decoded = re.sub(r"\+([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), text)
-    return len(text) <= most and len(decoded) > 0 and all(" " <= c <= "~" for c in decoded)
+def _is_printable_xtext(text: str, most: int, charset: str = "ascii") -> bool:
+    """RFC 3461 s4, read plainly: every plus sign begins the two hexadecimal digits of an octet."""
+    octets = re.sub(rb"\+([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
+    return len(text) <= most and octets != b"" and octets.decode(charset, "replace").isprintable()
 
 
 def proxy(octets: bytes) -> None:
