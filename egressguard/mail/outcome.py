@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from egressguard.mail.reply import Reply
 
+WORDS_CHARACTERS = 500
+
 
 class Result(enum.Enum):
     DELIVERED = "delivered"
@@ -44,3 +46,11 @@ def permanent(status: str, text: str, said_by: str = "") -> Outcome:
 
 def delivered(text: str, said_by: str = "") -> Outcome:
     return Outcome(Result.DELIVERED, "2.0.0", text, said_by)
+
+
+def one_line(text: str) -> str:
+    """Visible characters on one line, cut to a length that fits a log line and a DSN."""
+    if text.isascii() and text.isprintable() and len(text) <= WORDS_CHARACTERS:
+        return " ".join(text.split())
+    visible = "".join(c if c.isprintable() else " " for c in text[: 4 * WORDS_CHARACTERS])
+    return " ".join(visible.split())[:WORDS_CHARACTERS]

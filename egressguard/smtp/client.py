@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import aiosmtplib
 
-from egressguard.mail.outcome import Outcome, transient
+from egressguard.mail.outcome import Outcome, one_line, transient
 from egressguard.smtp.dial import ConnectionFailed, Host, Peer, TlsFailed, open_connection
 from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.pool import Pool
-from egressguard.smtp.transaction import Patience, Transaction, Transfer, of_reply, one_line
+from egressguard.smtp.transaction import Patience, Transaction, Transfer, of_reply
 from egressguard.smtp.waiting import Ticker
 
 __all__ = ["Patience", "Peer", "Sent", "SmtpClient", "Transaction", "of_reply", "send"]

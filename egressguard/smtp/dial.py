@@ -10,6 +10,7 @@ Contract
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import ipaddress
 import socket
@@ -19,7 +20,7 @@ from typing import Literal, cast
 
 import aiosmtplib
 
-from egressguard.mail.outcome import Outcome, transient
+from egressguard.mail.outcome import Outcome, one_line, transient
 from egressguard.smtp.host_wire import HostWire
 from egressguard.smtp.waiting import Ticker
 
@@ -43,11 +44,11 @@ class Peer:
 
 
 class ConnectionFailed(Exception):
-    """No transaction with this host at this time."""
+    """No transaction with this host at this time. Its words, if there are any, become one visible line."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.text)
-        self.outcome = outcome
+        self.outcome = dataclasses.replace(outcome, text=one_line(outcome.text))
+        super().__init__(self.outcome.text)
 
 
 class TlsFailed(ConnectionFailed):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from egressguard.mail.envelope import RecipientOptions
-from egressguard.mail.outcome import Outcome, Result, permanent, transient
+from egressguard.mail.outcome import Outcome, Result, one_line, permanent, transient
 from egressguard.mail.reply import Reply
 from egressguard.smtp.dial import Host
 from egressguard.smtp.stuffing import BadOctets, Stuffing
@@ -23,7 +23,6 @@ from egressguard.store.content import Content
 
 SLOWEST_OCTETS_PER_SECOND = 16 * 1024
 """A large message gets more time than a small one, as long as it moves at least this fast."""
-REPLY_CHARACTERS = 500
 
 BAD_OCTETS = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
 
@@ -308,11 +307,3 @@ def of_reply(code: int, message: str, said_by: str) -> Outcome:
     status = found[1] if found and found[1][0] == str(code)[0] else ""
     words = text[found.end() :] if found and status else text
     return Outcome.of_reply(Reply(code, status, words), said_by)
-
-
-def one_line(text: str) -> str:
-    """Visible characters on one line, cut to a length that fits a log line and a DSN."""
-    if text.isascii() and text.isprintable() and len(text) <= REPLY_CHARACTERS:
-        return " ".join(text.split())
-    visible = "".join(c if c.isprintable() else " " for c in text[: 4 * REPLY_CHARACTERS])
-    return " ".join(visible.split())[:REPLY_CHARACTERS]

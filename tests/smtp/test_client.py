@@ -143,6 +143,18 @@ def test_a_reply_without_an_end_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
+    "said", ["554 no\x00\x1b[31m", "no\x00\x1b[31mnsense", "554-no\r\n554 \u202eno", "554 " + "x" * 5000]
+)
+@pytest.mark.parametrize("where", ["GREETING", "EHLO", "AUTH"])
+def test_a_host_that_does_not_want_us_says_so_in_one_visible_line(where: str, said: str) -> None:
+    """What it says is logged, journaled and told to the sender."""
+    mx = FakeMx({where: said, "HELO": said}, extensions=("AUTH PLAIN",))
+    outcome = sent_to(mx, user="anna", password="x").outcomes[B]
+    assert outcome.result is Result.TRANSIENT
+    assert outcome.text.isprintable() and len(outcome.text) <= 500
+
+
+@pytest.mark.parametrize(
     ("extensions", "transaction", "status"),
     [
         (("SMTPUTF8",), {"content": "Subject: x\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
