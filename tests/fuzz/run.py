@@ -65,7 +65,8 @@ def _run(name: str, seconds: int, *, grow: bool) -> int:
     print(f"{name}: {number} runs, {edge} edges, {feature} features, {len(findings)} findings", flush=True)
     if findings or not number:
         words = said.decode(errors="replace")
-        sys.stdout.write(words[words.find("=== Uncaught") :][:4000] if "=== Uncaught" in words else words[-4000:])
+        _, raised, why = words.partition("=== Uncaught")
+        print(why.partition("\nINFO: ")[0][:4000] if raised else words[-4000:])
     return 1 if findings or not number else 0
 
 

@@ -40,7 +40,7 @@ SETTINGS = SmtpSettings(
 
 @dataclass
 class Remembering:
-    """Takes everything but "unknown@..." and "policy@..."; `on` replaces what a path's or a message's answer is."""
+    """Takes everything but "unknown@...", "goaway@...", "broken@..."; what is in `put_off` is put off once."""
 
     messages: list[tuple[SessionFacts, Envelope, bytes]] = field(default_factory=list)
     recipients: list[tuple[str, str, int | None]] = field(default_factory=list)
@@ -48,11 +48,15 @@ class Remembering:
     before_message: Callable[[], Awaitable[None]] | None = None
     message_reply: Reply = Reply(250, "2.0.0", "Taken")
     no_room_for_octets: int = -1
+    put_off: set[str] = field(default_factory=set)
 
     async def on_recipient(
         self, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply:
         self.recipients.append((reverse_path, forward_path, size_octets))
+        if forward_path in self.put_off:
+            self.put_off.discard(forward_path)
+            return Reply(451, "4.7.1", "Later")
         if forward_path.startswith("unknown"):
             return Reply(550, "5.1.1", "No such mailbox here")
         if forward_path.startswith("goaway"):
