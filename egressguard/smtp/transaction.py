@@ -27,6 +27,7 @@ SLOWEST_OCTETS_PER_SECOND = 16 * 1024
 BAD_OCTETS = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 s4; what is longer is no limit to any message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -132,7 +133,7 @@ class Transfer:
         if requiretls and not (host.verified and host.offers("requiretls")):  # RFC 8689 s4.2.1
             return permanent("5.7.30", "the next host does not support REQUIRETLS", self._name)
         limit = host.parameter("size")
-        if limit.isdigit() and 0 < int(limit) < content.size_octets:  # RFC 1870 s4: 0 = no fixed limit
+        if _SIZE.fullmatch(limit) and 0 < int(limit) < content.size_octets:  # RFC 1870 s4: 0 = no fixed limit
             return permanent("5.3.4", f"the next host takes {limit} octets at most", self._name)
         self.tells_delivery = host.offers("dsn")
         return None

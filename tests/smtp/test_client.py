@@ -172,6 +172,11 @@ def test_what_the_host_cannot_take_is_not_offered(
     assert not any(line.startswith("MAIL") for line in mx.commands)
 
 
+@pytest.mark.parametrize("size", ["\u00b2", "\u0663", "9" * 5000, "0", "-1", "x", "1 2"], ids=lambda size: repr(size[:9]))
+def test_a_size_that_is_no_limit_limits_nothing(size: str) -> None:
+    assert sent_to(FakeMx(extensions=(f"SIZE {size}",))).outcomes[B].result is Result.DELIVERED
+
+
 def test_a_plain_message_passes_a_host_without_extensions_though_its_client_said_smtputf8() -> None:
     sent = sent_to(FakeMx(extensions=()), letter(smtputf8=True, body_8bit=True))
     assert sent.outcomes[B].result is Result.DELIVERED
