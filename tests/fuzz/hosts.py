@@ -135,6 +135,8 @@ def _check_delivered(sent: Sent, said: bytes, told: bytes) -> None:
     if not delivered:
         return
     codes = _codes(told)
+    if codes is None:
+        return
     commands = _commands(said)
     answered = dict(zip(["greeting", *commands], codes, strict=False))
     for path in delivered:
@@ -158,13 +160,13 @@ def _commands(said: bytes) -> list[str]:
     return commands
 
 
-def _codes(told: bytes) -> list[int]:
-    """As far as they are replies: whole lines, the last line of each."""
+def _codes(told: bytes) -> list[int] | None:
+    """Of all replies; None: not everything is a reply, and where the next begins is anybody's guess."""
     codes = []
     for line in told.split(b"\n")[:-1]:
         match = _LINE.fullmatch(line.rstrip(b"\r"))
-        if match is None:
-            break
+        if match is None or len(line) > REPLY_OCTETS // 8:
+            return None
         if match[2] != b"-":
             codes.append(int(match[1]))
     return codes
