@@ -172,7 +172,9 @@ def test_what_the_host_cannot_take_is_not_offered(
     assert not any(line.startswith("MAIL") for line in mx.commands)
 
 
-@pytest.mark.parametrize("size", ["\u00b2", "\u0663", "9" * 5000, "0", "-1", "x", "1 2"], ids=lambda size: repr(size[:9]))
+@pytest.mark.parametrize(
+    "size", ["\u00b2", "\u0663", "9" * 5000, "0", "-1", "x", "1 2"], ids=lambda size: repr(size[:9])
+)
 def test_a_size_that_is_no_limit_limits_nothing(size: str) -> None:
     assert sent_to(FakeMx(extensions=(f"SIZE {size}",))).outcomes[B].result is Result.DELIVERED
 
