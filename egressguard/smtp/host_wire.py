@@ -41,7 +41,8 @@ class HostWire(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Still there, and nothing was said unasked: the 421 of a host that is tired of waiting."""
-        return self._lost is None and not self._replies and not self._buffer and not self._transport.is_closing()
+        said_something = self._replies or self._lines or self._buffer
+        return self._lost is None and not said_something and not self._transport.is_closing()
 
     def write(self, octets: bytes) -> None:
         if self._lost is not None:

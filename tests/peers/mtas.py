@@ -47,7 +47,9 @@ class Mta(ABC):
     def submit(
         self, sender: str, recipients: list[str], content: bytes, parameters: str = "", options: str = ""
     ) -> None:
-        """From an SMTP client. `parameters` stand behind MAIL's path, `options` behind each recipient's. Every recipient must be taken."""
+        """From an SMTP client, who must get a yes each time.
+
+        `parameters` stand behind MAIL's path, `options` behind each recipient's."""
         words = self._submission()
         pipe = subprocess.PIPE
         with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as process:

@@ -112,7 +112,7 @@ def test_no_more_are_kept_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> 
     sending(dialogue)
 
 
-@pytest.mark.parametrize("how", ["eof", "reset", "421", "words"])
+@pytest.mark.parametrize("how", ["eof", "reset", "421", "words", "half a reply"])
 def test_a_host_that_left_or_spoke_while_idle_costs_no_attempt(how: str) -> None:
     async def dialogue(here: Sending) -> None:
         await here.delivers()
@@ -122,6 +122,7 @@ def test_a_host_that_left_or_spoke_while_idle_costs_no_attempt(how: str) -> None
             "reset": transport.lose,
             "421": lambda: transport.feed(b"421 4.3.2 idle\r\n"),
             "words": lambda: transport.feed(b"half a li"),
+            "half a reply": lambda: transport.feed(b"421-4.3.2 idle\r\n"),
         }[how]()
         await here.delivers()
         assert len(here.mx.lines) == 2
