@@ -29,8 +29,11 @@ _VERIFIER = make_verifier(PASSWORD, salt=b"0123456789abcdef", iterations=MIN_ITE
 class CheapAccounts:
     """auth.Accounts where looking at a password costs nothing."""
 
+    def __init__(self, password: str = PASSWORD) -> None:
+        self._password = password
+
     def verify(self, name: str, password: str) -> bool:
-        return (name.lower(), password) == (NAME, PASSWORD)
+        return (name.lower(), password) == (NAME, self._password)
 
     def offers_scram(self) -> bool:
         return True
