@@ -40,7 +40,7 @@ class _Selector:
 
 
 class MemoryLoop(asyncio.BaseEventLoop):
-    """`connected` are the transports made by `create_connection`; `accepts` tells whether the next one is made."""
+    """`on_connection` hears of each transport that `create_connection` makes; `fails_tls`: no handshake succeeds."""
 
     def __init__(self) -> None:
         super().__init__()

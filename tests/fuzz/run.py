@@ -27,7 +27,7 @@ TARGETS = (
 MOST_OCTETS = 4096
 UNIT_SECONDS = 25
 MEMORY_MB = 1024
-_ONE = "_ONE_TARGET"
+_ONE, _AGAIN = "_ONE_TARGET", "_ONE_TARGET_AGAIN"
 
 
 def main() -> int:
@@ -53,9 +53,11 @@ def _run(name: str, seconds: int, *, grow: bool) -> int:
         found.mkdir()
         said = _atheris(name, f"-max_total_time={seconds}", f"-artifact_prefix={kept}/", str(found), str(kept))
         if grow:
-            merged = Path(folder) / "merged"
+            merged, again = Path(folder) / "merged", Path(folder) / "again"
             merged.mkdir()
-            _atheris(name, "-merge=1", str(merged), str(kept), str(found))
+            again.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fuzz.run "$@"\n')
+            again.chmod(0o755)
+            _atheris(name, "-merge=1", str(merged), str(kept), str(found), again=again)
             _keep(merged, kept)
     findings = [path for path in set(kept.iterdir()) - before if path.name.startswith(("crash-", "timeout-", "oom-"))]
     runs = re.findall(rb"Done (\d+) runs|#(\d+)", said)
@@ -78,11 +80,13 @@ def _keep(merged: Path, kept: Path) -> None:
             shutil.copy(path, kept / path.name)
 
 
-def _atheris(name: str, *words: str) -> bytes:
+def _atheris(name: str, *words: str, again: Path | None = None) -> bytes:
+    """What it said. `again` is the program that libFuzzer starts for each attempt at a merge."""
     limits = [f"-max_len={MOST_OCTETS}", f"-timeout={UNIT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}"]
     dictionary = CORPUS.parent / "smtp.dict"
     command = [sys.executable, "-m", "tests.fuzz.run", f"-dict={dictionary}", *limits, *words]
-    done = subprocess.run(command, env={**os.environ, _ONE: name}, capture_output=True, check=False)
+    environment = {**os.environ, _ONE: name} | ({_AGAIN: str(again)} if again else {})
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -91,8 +95,8 @@ def _fuzz(name: str) -> int:
 
     with atheris.instrument_imports(include=["egressguard", "aiosmtplib"]):
         from tests.fuzz.targets import TARGETS as known
-    os.environ[_ONE] = name  # libFuzzer starts this again for a merge
-    atheris.Setup(sys.argv, known[name])
+    os.environ[_ONE] = name  # a merge starts this again
+    atheris.Setup([os.environ.get(_AGAIN, sys.argv[0]), *sys.argv[1:]], known[name])
     atheris.Fuzz()
     return 0
 
