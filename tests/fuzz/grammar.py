@@ -60,6 +60,8 @@ def path(octets: bytes) -> None:
         return
     if f"<{taken}>" not in text or text.strip(" ").split("<", 1)[0]:
         raise Finding(f"{taken!r} is not what stands in {text!r}")
+    if not taken.isprintable():
+        raise Finding(f"{taken!r} ends up on somebody's terminal")
     if taken.lower() != "postmaster":
         _check_mailbox(taken, utf8=utf8)
 
@@ -233,6 +235,11 @@ def _check_header(octets: bytes, header: Header) -> None:
         size = 4 if octets[13] >> 4 == 1 else 16
         told = [str(ipaddress.ip_address(octets[16 + n * size : 16 + (n + 1) * size])) for n in (0, 1)]
         ports = [int.from_bytes(octets[16 + 2 * size + n * 2 :][:2], "big") for n in (0, 1)]
+        rest = octets[20 + 2 * size :]
+        while rest:  # type, two octets of length, so many octets
+            if len(rest) < 3 or len(rest) < 3 + int.from_bytes(rest[1:3], "big"):
+                raise Finding(f"a TLV that ends early was taken: {rest!r}")
+            rest = rest[3 + int.from_bytes(rest[1:3], "big") :]
     ours = [str(_mapped(header.source)), str(_mapped(header.destination))]
     if [str(_mapped(ipaddress.ip_address(word))) for word in told] != ours:
         raise Finding(f"{told} became {ours}")

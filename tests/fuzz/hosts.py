@@ -141,6 +141,8 @@ def _check_delivered(sent: Sent, said: bytes, told: bytes) -> None:
         return
     commands = _commands(said)
     answered = dict(zip(["greeting", *commands], codes, strict=False))
+    if answered.get("DATA", 354) != 354:
+        raise Finding(f"content went out unasked: {answered}")
     for path in delivered:
         wanted = [f"RCPT TO:<{path}>", "the end"]
         if any(answered.get(command, 0) // 100 != 2 for command in wanted):
