@@ -40,6 +40,10 @@ READY_SECONDS = 30
 ANSWER_SECONDS = 5
 
 
+class SmtpdEnded(Exception):
+    """The other half is gone: this one ends too, as a failure, and both are started again."""
+
+
 @dataclass(slots=True)
 class Relay:
     spool: Spool
@@ -59,7 +63,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             except (CommandError, DaemonUnreachable) as wrong:
                 raise OSError(f"smtpd does not take the policy: {wrong}") from wrong
 
-        works = (relay.queue.run(), _keep_house(relay), relay.smtpd.run_once())
+        works = (relay.queue.run(), _keep_house(relay), _live_with(relay.smtpd, frame))
         working = [asyncio.create_task(work) for work in works]
         for task in working:
             task.add_done_callback(lambda _ended: frame.stopping.set())  # what ends early ends the role
@@ -74,6 +78,13 @@ async def run(places: Places, *, high_ports: bool) -> None:
             for ended in await asyncio.gather(*working, return_exceptions=True):
                 if isinstance(ended, Exception):
                     raise ended
+
+
+async def _live_with(smtpd: Child, frame: Frame) -> None:
+    """Raises SmtpdEnded: systemd starts again what failed, and leaves alone what ended in peace."""
+    status = await smtpd.run_once()
+    if not frame.stopping.is_set():
+        raise SmtpdEnded(f"exit status {status}")
 
 
 async def _until_ready(smtpd: Child, frame: Frame) -> None:
