@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 MIGRATIONS: Sequence[str] = (
     """
@@ -149,9 +150,12 @@ def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A second connection: looking at a long queue keeps nobody from writing."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
-    db.execute("PRAGMA query_only = ON")
+    """A second connection: looking at a long queue keeps nobody from writing.
+
+    The last connection that closes moves the WAL and syncs it; one that is read-only cannot, and leaves it as it is."""
+    address = f"file:{quote(str(path))}?mode=ro"
+    db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=2)
+    db.execute("PRAGMA user_version").fetchone()  # from now on it is there, also for SQLite
     return db
 
 

@@ -83,8 +83,8 @@ class SqliteSpool:
 
     def close(self) -> None:
         """Commit what waits and end the writer; what is asked later raises SpoolBroken."""
-        self._reader.close()
         self._writer.close()
+        self._reader.close()  # last, and it cannot write: broken storage is left as it is
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -115,6 +115,8 @@ class Writer:
         while self._jobs:
             self._take_batch()
             self._finish(self._run() or self._to_disk())
+        if self.broken is None:
+            self._checkpoint_now()
         self._db.close()
 
     def refuse_if_broken(self) -> None:
