@@ -137,6 +137,7 @@ def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        _begin_log_anew(db)
         db.execute("PRAGMA foreign_keys = OFF")  # a migration that drops a table must not empty those that refer to it
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted body once more
@@ -147,6 +148,18 @@ def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3
         db.close()
         raise
     return db
+
+
+def _begin_log_anew(db: sqlite3.Connection) -> None:
+    """What an earlier process left in the WAL goes into the database, and is synced there, before anything is added.
+
+    After a failed fsync the kernel may show pages of the WAL that never reached the disk: behind such a hole nothing
+    would be found again. A full disk may keep it for later."""
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.OperationalError as wrong:
+        if wrong.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+            raise
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from egressguard.store.schema import open_database
 from egressguard.store.spool import SqliteSpool
 
 PUTS_UNTIL_KILLED = """
@@ -150,3 +151,22 @@ def test_a_full_disk_refuses_loses_nothing_and_heals_without_a_restart(tmp_path:
     if "mount:" in done.stderr:
         pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
     assert done.stdout == "whole\n", done.stderr
+
+
+def test_after_a_crash_the_log_begins_anew(tmp_path: Path) -> None:
+    """A page of it that an fsync could not write is clean in memory and missing on the disk: with all that follows.
+
+    What is read back is written once more, into the database, before anything is promised."""
+    said = _run_until_killed(tmp_path, 20)
+    log = tmp_path / "spool.sqlite-wal"
+    assert log.stat().st_size > 0, "nothing to see: the log was empty"
+
+    db = open_database(tmp_path / "spool.sqlite")
+    try:
+        assert log.stat().st_size == 0
+        there = {row[0] for row in db.execute("SELECT id FROM message")}
+    finally:
+        db.close()
+
+    settling = {words[1] for words in said if words[0] == "settling"}
+    assert {words[2] for words in said if words[0] == "put"} - settling <= there
