@@ -68,6 +68,8 @@ class SqliteSpool:
         self._puts: set[asyncio.Task[str]] = set()
         self._lock = _lock(directory)
         try:
+            for leftover in self._temporary.iterdir():  # before anything that needs room: it may be what fills the disk
+                leftover.unlink(missing_ok=True)
             db = open_database(directory / "spool.sqlite")
             try:
                 durable.sync_directory(directory, disk)
@@ -239,8 +241,6 @@ class SqliteSpool:
         """After a crash: nobody holds a claim, unfinished files go, rows that lost their file are set aside."""
         if interrupted := statements.release_leases(db):
             log.warning("attempts were cut off", extra={"fields": {"recipients": interrupted}})
-        for leftover in self._temporary.iterdir():
-            leftover.unlink(missing_ok=True)
         expected = {str(row[0]) for row in db.execute("SELECT id FROM message WHERE front IS NOT NULL")}
         found = {path.name for path in self._bodies.glob("*/*") if self._is_body(path, expected)}
         for lost in sorted(expected - found):
