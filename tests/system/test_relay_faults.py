@@ -11,6 +11,7 @@ import itertools
 import shutil
 import smtplib
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def fill(disk: Path, left_octets: int) -> Path:
+    """The file that does it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while (free := shutil.disk_usage(disk).free) > left_octets:
+            file.write(b"0" * min(free - left_octets, 65536))
+    return ballast
+
+
 @pytest.mark.parametrize(("size_octets", "left_octets"), [(SMALL, 0), (FILE, 0), (DRAFT, 0), (DRAFT, 1_300_000)])
 def test_a_full_disk_is_452_until_there_is_room(
     size_octets: int, left_octets: int, small_disk: Path, tmp_path: Path
@@ -169,10 +179,7 @@ def test_a_full_disk_is_452_until_there_is_room(
     def story(relay: RelayAlone, sender: Sender) -> None:
         assert sender.send(size_octets) == 250
         relay.drain()
-        ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file:
-            while (free := shutil.disk_usage(small_disk).free) > left_octets:
-                file.write(b"0" * min(free - left_octets, 65536))
+        ballast = fill(small_disk, left_octets)
         assert sender.send(size_octets) == 452
         ballast.unlink()
         assert sender.send(size_octets) == 250
@@ -180,3 +187,28 @@ def test_a_full_disk_is_452_until_there_is_room(
     (small_disk / "spool").mkdir()
     sink, sender = play(tmp_path / "relay", story, spool=small_disk / "spool")
     assert not sender.refused & sink.arrivals.keys()
+
+
+def test_a_relay_that_died_on_a_full_disk_starts_again(small_disk: Path, tmp_path: Path) -> None:
+    """What fills it is a message that was arriving: its draft goes before anything needs room."""
+
+    def story(relay: RelayAlone, sender: Sender) -> None:
+        assert sender.send(SMALL) == 250
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=60) as client:
+            client.ehlo("client.example")
+            for line in ("MAIL FROM:<x@load.example>", f"RCPT TO:<x@{DOMAINS[0]}>", "DATA"):
+                client.docmd(line)
+            assert client.sock is not None
+            client.sock.sendall(b"x" * 70 + b"\r\n")
+            deadline = time.monotonic() + 30
+            while not any(path.stat().st_size for path in (small_disk / "spool" / "tmp").iterdir()):
+                client.sock.sendall((b"x" * 70 + b"\r\n") * 2000)
+                assert time.monotonic() < deadline
+            ballast = fill(small_disk, 0)
+            relay.kill()
+        relay.start()
+        ballast.unlink()
+        assert sender.send(SMALL) == 250
+
+    (small_disk / "spool").mkdir()
+    play(tmp_path / "relay", story, spool=small_disk / "spool")
