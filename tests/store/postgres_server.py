@@ -20,14 +20,20 @@ from typing import Self
 import psycopg
 import pytest
 
+from tests.lab.internet import ROOT
+
 NOBODY = 65534
 SECONDS = 60
 
 
-def programs() -> Path | None:
-    """Where initdb and postgres are; Debian keeps them out of PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    return found[-1].parent if found else None
+def programs() -> tuple[list[str], Path] | None:
+    """(the words before them, where initdb and postgres are): the machine's, or those that scripts/peers unpacked.
+
+    Debian keeps them out of PATH."""
+    for before, tree in (([], Path("/")), ([str(ROOT / "scripts" / "peer"), "postgresql"], ROOT / ".peers/postgresql")):
+        if found := sorted(tree.glob("usr/lib/postgresql/*/bin/postgres")):
+            return before, Path("/") / found[-1].parent.relative_to(tree)
+    return None
 
 
 class Server:
@@ -36,8 +42,8 @@ class Server:
     def __init__(self) -> None:
         folder = programs()
         if folder is None:
-            pytest.skip("needs PostgreSQL (Debian: postgresql)")
-        self._programs = folder
+            pytest.skip("needs PostgreSQL: run scripts/peers")
+        self._before, self._programs = folder
         self.folder = Path(tempfile.mkdtemp(prefix="eg-postgres-"))
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
@@ -104,7 +110,7 @@ class Server:
     def _command(self, program: str, *words: str) -> list[str]:
         command = [str(self._programs / program), *words]
         user = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
-        return [*user, *command] if os.geteuid() == 0 else command
+        return [*self._before, *user, *command] if os.geteuid() == 0 else command
 
     def _call(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         command = self._command(program, *words)
