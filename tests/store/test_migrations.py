@@ -28,8 +28,8 @@ def at_version(folder: Path, version: int) -> sqlite3.Connection:
 
 
 _OLD_MESSAGE = (
-    "INSERT INTO message (id, reverse_path, smtputf8, body_8bit, size_octets, received_at, client, listener, user, rule,"
-    " policy_revision, body{names}) VALUES"
+    "INSERT INTO message (id, reverse_path, smtputf8, body_8bit, size_octets, received_at, client, listener, user,"
+    " rule, policy_revision, body{names}) VALUES"
     " (?, 'a@old.example', 0, 1, ?, 1000.0, '192.0.2.9', 'lan', 'anna', 'users', 'abc', ?{places})"
 )
 
