@@ -35,7 +35,7 @@ def load(**changed: str) -> Policy:
 def uncommented(name: str) -> str:
     """A file with its commented examples switched on: comment lines that are YAML by their look."""
     text = (RULES / f"{name}.yaml").read_text()
-    yaml = r"(- |  +[a-z_]+: |    |[a-z_]+: [\[{]|smart_hosts:|  [a-z]+:$)"
+    yaml = r"(- |  +[a-z_]+: |    |[a-z_]+: [\[{]|smart_hosts:|block_lists:|  [a-z]+:$)"
     return "".join(re.sub(rf"^( *)# (?={yaml})", r"\1", line) for line in text.splitlines(keepends=True))
 
 
