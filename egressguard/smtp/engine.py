@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
@@ -86,8 +85,7 @@ class Engine(SMTP):
         if transport.get_extra_info("peername") is None:  # gone before we looked
             transport.abort()
             return
-        sock = transport.get_extra_info("socket")
-        facts = _facts_of(transport, sock, self._entrance)
+        facts = _facts_of(transport, self._entrance, redirected=self._entrance.name == self._settings.redirect_to)
         admitted = self._house.admit(facts.client)
         self._house.metrics.connected(self._entrance.name, accepted=admitted)
         if not admitted:
@@ -404,12 +402,13 @@ def _feed(transport: asyncio.Transport, octets: bytes) -> None:
         octets = octets[count:]
 
 
-def _facts_of(transport: asyncio.Transport, sock: socket.socket, entrance: Entrance) -> SessionFacts:
+def _facts_of(transport: asyncio.Transport, entrance: Entrance, *, redirected: bool) -> SessionFacts:
+    """`redirected`: the connection may have been."""
     address, port = transport.get_extra_info("peername")[:2]
     return SessionFacts(
         client=plain_address(address),
         client_port=port,
         listener=entrance.name,
         kind=entrance.kind,
-        original_destination=original_destination(sock),
+        original_destination=original_destination(transport.get_extra_info("socket")) if redirected else None,
     )

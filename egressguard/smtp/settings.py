@@ -18,6 +18,7 @@ class SmtpSettings:
     max_recipients: int = 1000
     max_excess_recipients: int = 1000  # put off with 452, or named again: Postfix's smtpd_recipient_overshoot_limit
     binarymime: bool = False
+    redirect_to: str | None = None  # the listener that redirected flows land in
     proxy_from: tuple[IPv4Network | IPv6Network, ...] = ()
     max_connections: int = 1000
     max_connections_per_client: int = 100  # a busy mail server behind us opens fewer
@@ -46,6 +47,7 @@ class SmtpSettings:
             max_message_octets=relay.max_message_octets,
             max_recipients=relay.max_recipients,
             binarymime=relay.binarymime,
+            redirect_to=relay.redirect_to,
             proxy_from=relay.proxy_from,
             max_connections=relay.max_connections,
             max_buffered_octets=max(256 * 1024 * 1024, 2 * relay.max_message_octets),
