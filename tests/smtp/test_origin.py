@@ -50,7 +50,8 @@ async def main():
     for command in ("link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 2001:db8::1/128 dev lo nodad"):
         subprocess.run(["ip", *command.split()], check=True)
     subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True)
-    server = SmtpServer(Hooks(), SmtpSettings("gateway.example.org", redirect_to="lan"), None, None, CollectorRegistry(), lambda: None)
+    settings = SmtpSettings("gateway.example.org", redirect_to="lan")
+    server = SmtpServer(Hooks(), settings, None, None, CollectorRegistry(), lambda: None)
     sockets = [socket.create_server(("0.0.0.0", 3000))]
     sockets.append(socket.create_server(("::", 3000), family=socket.AF_INET6))
     sockets.append(socket.create_server(("::", 3001), family=socket.AF_INET6, dualstack_ipv6=True))
