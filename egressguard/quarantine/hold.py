@@ -183,6 +183,7 @@ class Quarantine:
             source_id=f"quarantine:{message_id}",
             tags=tuple(facts.get("tags", ())),
             via={path: tuple(names) for path, names in facts.get("via", {}).items()},
+            verdict=str(facts.get("verdict", "")),
         )
 
     def _note(self, action: str, message_id: str, fields: Mapping[str, object]) -> None:

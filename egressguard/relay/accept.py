@@ -303,6 +303,7 @@ class Acceptance:
             tags=judged.decision.effects.tags,
             via=judged.judgement.via,
             held=judged.decision.action is MailAction.HOLD,
+            verdict=judged.report.verdict.value if judged.report.verdict else "",
         )
         return await self._spool.put(message)
 

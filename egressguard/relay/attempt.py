@@ -8,10 +8,7 @@ Contract
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import random
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +16,13 @@ from typing import Protocol
 
 from egressguard.mail.address import domain_of
 from egressguard.mail.outcome import Outcome, transient
-from egressguard.net.flow import IPAddress
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import choose_route, is_local
-from egressguard.policy.site import SmartHost
-from egressguard.relay.route import (
-    AddressAnswer,
-    Exchange,
-    Host,
-    MxAnswer,
-    literal_address,
-    order_exchanges,
-    reachable_hosts,
-)
+from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
+from egressguard.relay.smart_hosts import find_smart_hosts
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due
-from egressguard.store.secret import read_secret
 
 LOCAL = "local"
 MX = "mx"
@@ -45,14 +32,6 @@ class LocalDelivery(Protocol):
     """The mailbox room: durable when it returns, idempotent per (queue_id, forward_path)."""
 
     async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome: ...
-
-
-class Lookups(Protocol):
-    """relay.dns.Resolver, as far as it is used here."""
-
-    async def resolve_mx(self, domain: str) -> MxAnswer: ...
-
-    async def resolve_addresses(self, host: str) -> AddressAnswer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,73 +126,6 @@ async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Mean
 
 
 async def _find_peers(way: Way, policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
-    if way.via != (MX,):
-        return await _smart_peers(way.via, policy, means)
-    port = policy.site.relay.delivery_port
-    found = await _mx_hosts(way.domain, means, lambda text: _is_ours(text, port, policy, means.hostname))
-    if isinstance(found, Outcome):
-        return found
-    return [Peer(host.name, host.addresses, port) for host in found]
-
-
-async def _mx_hosts(domain: str, means: Means, is_ours: Callable[[str], bool]) -> Sequence[Host] | Outcome:
-    literal = literal_address(domain)
-    exchanges: Sequence[Exchange] | Outcome = (Exchange(0, literal or domain),)
-    if literal is None:
-        exchanges = order_exchanges(domain, await means.resolver.resolve_mx(domain), means.chance)
-    if isinstance(exchanges, Outcome):
-        return exchanges
-    hosts = [exchange.host for exchange in exchanges]
-    answers = await asyncio.gather(*(means.resolver.resolve_addresses(host) for host in hosts))
-    return reachable_hosts(domain, exchanges, dict(zip(hosts, answers, strict=True)), is_ours)
-
-
-def _is_ours(text: str, port: int, policy: Policy, hostname: str) -> bool:
-    """Whether dialling this host name or address on `port` would reach one of our own listeners."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return text == hostname.lower()
-    if address.is_unspecified or address.is_multicast:
-        return True  # nobody else's, whatever a zone says
-    return port in {listener.port for listener in policy.site.relay.listeners.values()} and _is_here(address)
-
-
-def _is_here(address: IPAddress) -> bool:
-    """An address is this machine's if a socket can be bound to it."""
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
-
-
-async def _smart_peers(names: Sequence[str], policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
-    """The smart hosts that can be tried now; an outcome when there is none."""
-    peers: list[Peer] = []
-    trouble = transient("4.3.5", "the route names no smart host")
-    for name in names:
-        host = policy.site.smart_hosts.get(name)
-        if host is None:
-            trouble = transient("4.3.5", f"the smart host {name} is no longer in the rules")
-            continue
-        found = await _smart_peer(name, host, means)
-        if isinstance(found, Outcome):
-            trouble = found
-        else:
-            peers.append(found)
-    return peers or trouble
-
-
-async def _smart_peer(name: str, host: SmartHost, means: Means) -> Peer | Outcome:
-    answer = await means.resolver.resolve_addresses(host.host)
-    if not answer.addresses:
-        return transient("4.4.3", f"the smart host {host.host} has no address ({answer.answer.value})")
-    try:
-        password = await asyncio.to_thread(read_secret, host.auth.secret, means.secrets) if host.auth else None
-    except (OSError, ValueError) as wrong:
-        return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
-    user = host.auth.user if host.auth else None
-    return Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password)
+    if way.via == (MX,):
+        return await find_mx_hosts(way.domain, policy, means.resolver, means.hostname, means.chance)
+    return await find_smart_hosts(way.via, policy, means.resolver, means.secrets)

@@ -139,6 +139,7 @@ def message_to_frame(message: NewMessage) -> tuple[Head, bytes]:
         "tags": message.tags,
         "via": message.via,
         "held": message.held,
+        "verdict": message.verdict,
     }
     return head, body
 
@@ -163,4 +164,5 @@ def message_from_frame(head: Mapping[str, Any], body: bytes) -> NewMessage:
         tags=tuple(head["tags"]),
         via={path: tuple(names) for path, names in head["via"].items()},
         held=head["held"],
+        verdict=head["verdict"],
     )

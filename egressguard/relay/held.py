@@ -32,6 +32,7 @@ def held_facts(
         "options": {path: [o.notify, o.orcpt] for path, o in envelope.recipients.items()},
         "rule": decision.rule,
         "reason": decision.reason,
+        "verdict": report.verdict.value if report and report.verdict else "",
         "findings": report.findings if report else (),
         "client": str(session.client),
         "user": session.user,

@@ -392,6 +392,10 @@ def _claim_of(message: NewMessage) -> Claim:
         envelope.envid,
         envelope.requiretls,
         envelope.binary,
+        message.client,
+        message.listener,
+        message.user,
+        message.verdict,
     )
 
 

@@ -39,7 +39,7 @@ class NewMessage:
     `via` has the way out of recipients whose rule names one; `held`: nobody tries it until it is released.
     `destinations` says for each recipient where it will go, as far as that is known ("" = not yet): a hint by which
     `claim` passes over those that wait. `leased_until`: its recipients are claimed by whoever puts it, this being the
-    time of their next try should nothing be heard of the first."""
+    time of their next try should nothing be heard of the first. `verdict` is the scan's, "" = not known."""
 
     queue_id: str
     envelope: Envelope
@@ -55,6 +55,7 @@ class NewMessage:
     via: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     held: bool = False
     destinations: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""
     leased_until: float | None = None
 
 
@@ -84,6 +85,10 @@ class Claim:
     envid: str | None = None
     requiretls: bool = False
     binary: bool = False
+    client: str = ""
+    listener: str = ""
+    user: str | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,22 @@ MIGRATIONS: Sequence[str] = (
     -- From one destination to the next, however much waits for each.
     CREATE INDEX recipient_due ON recipient (state, destination, next_at);
     """,
+    """
+    ALTER TABLE message ADD COLUMN verdict TEXT NOT NULL DEFAULT '';  -- what the scan found, '' = not known
+    -- Orders of people that outlive a restart.
+    CREATE TABLE suspended (
+        destination TEXT PRIMARY KEY,  -- relay.attempt.Way.key
+        why TEXT NOT NULL,
+        ordered_by TEXT NOT NULL,
+        since REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE suppressed (
+        address TEXT PRIMARY KEY,  -- a forward-path, its domain in lower case
+        why TEXT NOT NULL,
+        since REAL NOT NULL,
+        until REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """Step N brings version N to N + 1. A step that was released is never changed; add another."""
 

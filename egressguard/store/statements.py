@@ -23,8 +23,8 @@ REPLY_CHARACTERS = 500
 
 _INSERT_MESSAGE = (
     'INSERT INTO message (id, reverse_path, smtputf8, body_8bit, "binary", requiretls, ret, envid, size_octets,'
-    ' received_at, client, listener, "user", rule, policy_revision, tags, is_ascii, front)'
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING number"
+    ' received_at, client, listener, "user", rule, policy_revision, tags, is_ascii, front, verdict)'
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING number"
 )
 _INSERT_RECIPIENT = (
     "INSERT INTO recipient (message_id, forward_path, destination, state, attempts, next_at, last_status,"
@@ -127,6 +127,7 @@ def _values(message: NewMessage, front: bytes | None) -> tuple[Any, ...]:
         " ".join(message.tags),
         message.content.is_ascii,
         front,
+        message.verdict,
     )
 
 
@@ -176,11 +177,13 @@ def claim_due(
 
 def _claim(db: Database, queue_id: str, due: list[Due]) -> Claim:
     row = db.execute(
-        'SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, "binary"'
+        'SELECT reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, "binary",'
+        ' client, listener, "user", verdict'
         " FROM message WHERE id = ?",
         (queue_id,),
     ).fetchone()
-    reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, binary = row
+    reverse_path, received_at, size_octets, smtputf8, body_8bit, tags, ret, envid, requiretls, binary, *origin = row
+    client, listener, user, verdict = origin
     return Claim(
         queue_id,
         reverse_path,
@@ -194,6 +197,10 @@ def _claim(db: Database, queue_id: str, due: list[Due]) -> Claim:
         envid,
         bool(requiretls),
         bool(binary),
+        client,
+        listener,
+        user,
+        verdict,
     )
 
 

@@ -80,6 +80,21 @@ MIGRATIONS: Sequence[str] = (
         message_id TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE message ADD COLUMN verdict TEXT NOT NULL DEFAULT '';
+    CREATE TABLE suspended (
+        destination TEXT COLLATE "C" PRIMARY KEY,
+        why TEXT NOT NULL,
+        ordered_by TEXT NOT NULL,
+        since DOUBLE PRECISION NOT NULL
+    );
+    CREATE TABLE suppressed (
+        address TEXT COLLATE "C" PRIMARY KEY,
+        why TEXT NOT NULL,
+        since DOUBLE PRECISION NOT NULL,
+        until DOUBLE PRECISION NOT NULL
+    );
+    """,
 )
 """As in store.schema: a step that was released is never changed; add another."""
 
