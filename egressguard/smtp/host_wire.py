@@ -44,6 +44,11 @@ class HostWire(asyncio.Protocol):
         said_something = self._replies or self._lines or self._buffer
         return self._lost is None and not said_something and not self._transport.is_closing()
 
+    @property
+    def is_ahead(self) -> bool:
+        """It has answered what it was not asked yet. A 421 does not count: it may come at any time (RFC 5321 s3.8)."""
+        return bool(self._replies) and any(code != 421 for code, _ in self._replies)
+
     def write(self, octets: bytes) -> None:
         if self._lost is not None:
             raise HostLost(self._lost)

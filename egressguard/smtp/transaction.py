@@ -4,6 +4,7 @@ Contract
     Commands that may be sent together are (RFC 2920): a message takes two round trips.
     Content goes out as it is or not at all: what the host cannot take, or what could be taken for two messages, is
     a permanent outcome here, before anything is offered.
+    A host that answers ahead of the question is not believed: which answer is whose cannot be told (transient).
     `outcomes` grows as the host answers; whoever runs it gives the rest theirs with `end`.
 """
 
@@ -18,6 +19,7 @@ from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome, Result, one_line, permanent, transient
 from egressguard.mail.reply import Reply
 from egressguard.smtp.dial import Host
+from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.stuffing import BadOctets, Stuffing
 from egressguard.store.content import Content
 
@@ -111,7 +113,7 @@ class Transfer:
         mail, paths = self._mail(host), self._deliverable()
         lines = [mail, *(self._rcpt(path) for path in paths)]
         if host.offers("pipelining"):
-            host.wire.write(b"".join(lines) + b"DATA\r\n")
+            self._ask(host, b"".join(lines) + b"DATA\r\n")
             taken = await self._hear_envelope(host, paths)
             await self._hear_data(host, taken)
         else:
@@ -186,18 +188,18 @@ class Transfer:
         return line.encode() + b"\r\n"
 
     async def _one_by_one(self, host: Host, lines: list[bytes], paths: list[str]) -> None:
-        host.wire.write(lines[0])
+        self._ask(host, lines[0])
         refused = await self._hear(host)
         self.begun = True
         if refused.result is not Result.DELIVERED:
             return self.end(refused)
         taken = []
         for path, line in zip(paths, lines[1:], strict=True):
-            host.wire.write(line)
+            self._ask(host, line)
             if await self._heard_recipient(host, path):
                 taken.append(path)
         if taken:
-            host.wire.write(b"DATA\r\n")
+            self._ask(host, b"DATA\r\n")
             await self._hear_data(host, taken)
 
     async def _hear_envelope(self, host: Host, paths: list[str]) -> list[str]:
@@ -217,6 +219,20 @@ class Transfer:
         self.outcomes[path] = reply
         return False
 
+    def _ask(self, host: Host, commands: bytes) -> None:
+        self._mistrust_if_ahead(host)
+        host.wire.write(commands)
+
+    def _mistrust_if_ahead(self, host: Host) -> None:
+        """Raises HostLost."""
+        if host.wire.is_ahead:
+            self._forget_answers()
+            raise HostLost("the host answers ahead of the question")
+
+    def _forget_answers(self) -> None:
+        """What the host said of one recipient may have been said of another: only what we know ourselves stands."""
+        self.outcomes = {path: outcome for path, outcome in self.outcomes.items() if not outcome.said_by}
+
     async def _hear(self, host: Host) -> Outcome:
         code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
         self.answered = True
@@ -227,6 +243,7 @@ class Transfer:
     async def _hear_data(self, host: Host, taken: list[str]) -> None:
         code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
         self.answered = True
+        self._mistrust_if_ahead(host)
         if code == 354 and not taken:  # RFC 2920 s3.1: it wants a message for nobody, and gets an empty one
             host.wire.write(b".\r\n")
             await host.wire.reply(self._seconds(self._patience.command_seconds))
@@ -235,32 +252,45 @@ class Transfer:
         if code != 354:
             outcome = of_reply(code, text, self._name)
             if outcome.result is Result.DELIVERED:  # 2yz where 354 belongs: nothing was handed over
-                outcome = transient("4.5.0", f"unexpected reply {code} to DATA", self._name)
+                self._forget_answers()  # it may be a recipient's, and theirs somebody else's
+                return self.end(transient("4.5.0", f"unexpected reply {code} to DATA", self._name))
             self.outcomes.update(dict.fromkeys(taken, outcome))
             return
+        early = False
         try:
-            await self._send_dotted(host)
+            early = await self._send_dotted(host)
+        except HostLost:
+            early = host.wire.is_ahead
+            if not early:
+                raise
         except BadOctets:
             host.wire.close()  # before the final dot: the host has no message
             self.outcomes.update(dict.fromkeys(taken, BAD_OCTETS))
             return
-        await self._hear_end(host, taken)
+        await self._hear_end(host, taken, early=early)
 
-    async def _hear_end(self, host: Host, taken: list[str]) -> None:
+    async def _hear_end(self, host: Host, taken: list[str], *, early: bool = False) -> None:
+        """`early`: it answered before the message's end. It may refuse so, but not take what it has not got."""
         seconds = self._patience.for_data(self._transaction.content.size_octets)
         code, text = await host.wire.reply(self._seconds(seconds))
-        self.outcomes.update(dict.fromkeys(taken, of_reply(code, text, self._name)))
-        self.concluded = code != 421
+        outcome = of_reply(code, text, self._name)
+        if early and outcome.result is Result.DELIVERED:
+            outcome = transient("4.5.0", f"unexpected reply {code} before the end of the message", self._name)
+        self.outcomes.update(dict.fromkeys(taken, outcome))
+        self.concluded = code != 421 and not early
 
-    async def _send_dotted(self, host: Host) -> None:
+    async def _send_dotted(self, host: Host) -> bool:
+        """Whether the host answered before the end of what was sent."""
         content, stuffing = self._transaction.content, Stuffing()
         if content.file is None:
             host.wire.write(self._dotted)
-            return
+            return False
         async for piece in _pieces(content):
             host.wire.write(stuffing.add(piece))
             await self._drain(host)
+        early = host.wire.is_ahead
         host.wire.write(stuffing.end())
+        return early
 
     async def _run_chunked(self, host: Host) -> None:
         """Binary content, by BDAT (RFC 3030): each piece is a chunk, an empty one is the last."""

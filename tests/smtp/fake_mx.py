@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import os
+import socket
 import ssl
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +19,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+# What may stand for a reply. All but HANG and ENDLESS end the connection there.
 HANG = "hang"
 CUT = "cut"
+FIN = "fin"  # in order, without a word
+RESET = "reset"
+ALERT = "alert"  # TLS only: a fatal alert where a record belongs
+ENDLESS = "endless"  # continuation lines as long as somebody takes them
+
+_FATAL_ALERT = b"\x15\x03\x03\x00\x02\x02\x28"  # handshake_failure, RFC 8446 s6
+_MOST_SAID_OCTETS = 1 << 28  # of ENDLESS: where a client listens to so much it has no bounds
 
 
 @dataclass
@@ -30,19 +41,25 @@ class _Taking:
 
 @dataclass
 class FakeMx:
-    """`replies` maps a command line's beginning (or GREETING, or DOT: the final dot) to a reply, HANG or CUT.
+    """`replies` maps a command line's beginning to a reply or one of the words above; GREETING, DOT (behind the final
+    dot) and CONTENT (before it) stand for what is no command.
 
     Case does not count, the longest beginning wins. `commands` is every line it was sent, `messages` what it took
-    at the final dot.
+    at the final dot, `said_octets` what it got rid of. With `drip_seconds` it speaks octet by octet; `delays` are
+    seconds before it answers, and behind its answers to `leaves_after` it hangs up, by the same beginnings.
     """
 
     replies: dict[str, str] = field(default_factory=dict)
+    delays: dict[str, float] = field(default_factory=dict)
+    drip_seconds: float = 0
+    leaves_after: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "SIZE 1000000")
     starttls: ssl.SSLContext | None = None
     implicit: ssl.SSLContext | None = None
     port: int = 0
     connections: int = 0
     most_at_once: int = 0
+    said_octets: int = 0
     commands: list[str] = field(default_factory=list)
     messages: list[tuple[str, list[str], bytes]] = field(default_factory=list)
     _now: int = 0
@@ -70,7 +87,7 @@ class FakeMx:
         self.most_at_once = max(self.most_at_once, self._now)
         try:
             await self._session(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         finally:
             self._now -= 1
@@ -115,15 +132,19 @@ class FakeMx:
         going = await self._say(writer, line, "354 go")
         if not going or not self._reply(line, "354").startswith("354"):
             return going
-        content = await self._content(reader)
+        spoken = "CONTENT" in self.replies
+        content = await self._content(reader, writer)
+        if spoken:
+            return True  # that was its answer
         if self._reply("DOT", "250").startswith("2"):
             self.messages.append((taking.sender, taking.paths, content))
         return await self._say(writer, "DOT", "250 2.0.0 taken")
 
-    async def _content(self, reader: asyncio.StreamReader) -> bytes:
-        lines = []
+    async def _content(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        lines: list[bytes] = []
         while (line := await reader.readline()) != b".\r\n":
-            if not line:
+            speaks = not lines and "CONTENT" in self.replies
+            if not line or (speaks and not await self._say(writer, "CONTENT", "")):
                 raise ConnectionError
             lines.append(line[1:] if line.startswith(b".") else line)
         return b"".join(lines)
@@ -140,14 +161,58 @@ class FakeMx:
     async def _say(self, writer: asyncio.StreamWriter, line: str, usual: str) -> bool:
         """False when the connection is over."""
         reply = self._reply(line, usual)
+        delays = [seconds for key, seconds in self.delays.items() if line.upper().startswith(key.upper())]
+        await asyncio.sleep(max(delays, default=0))
         if reply == HANG:
             await asyncio.sleep(3600)
-        if reply == CUT:
-            writer.transport.abort()
+        if reply in _LEAVE:
+            _LEAVE[reply](writer)
             return False
-        writer.write(reply.encode() + b"\r\n")
-        await writer.drain()
+        if reply == ENDLESS:
+            await self._say_without_end(writer)
+        octets = reply.encode() + b"\r\n"
+        for piece in _single(octets) if self.drip_seconds else (octets,):
+            writer.write(piece)
+            await writer.drain()
+            self.said_octets += len(piece)
+            await asyncio.sleep(self.drip_seconds)
+        if line.upper().startswith(self.leaves_after):
+            _fin(writer)
+            return False
         return True
+
+    async def _say_without_end(self, writer: asyncio.StreamWriter) -> None:
+        line = b"250-" + b"x" * 994 + b"\r\n"
+        while self.said_octets < _MOST_SAID_OCTETS:
+            writer.write(line)
+            await writer.drain()
+            self.said_octets += len(line)
+
+
+def _single(octets: bytes) -> Iterator[bytes]:
+    return (octets[n : n + 1] for n in range(len(octets)))
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def _fin(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _alert(writer: asyncio.StreamWriter) -> None:
+    os.write(writer.get_extra_info("socket").fileno(), _FATAL_ALERT)
+    writer.transport.abort()
+
+
+_LEAVE = {CUT: _cut, FIN: _fin, RESET: _reset, ALERT: _alert}
 
 
 def make_certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
