@@ -15,6 +15,7 @@ from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
 from egressguard.policy.limits import quotas
 from egressguard.policy.matchers import ANY_DEVICE
 from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
+from egressguard.policy.next_hop import is_next_hop, parse_next_hop
 from egressguard.policy.patterns import LOCAL, NULL
 from egressguard.policy.sitecheck import Found, check_site, is_host
 from egressguard.policy.words import did_you_mean, one_of, quote
@@ -253,21 +254,35 @@ def _paths(path: Path, texts: Iterable[str], *others: str) -> Found:
 
 
 def _route(policy: Policy, names: Names, index: int, route: Route) -> Found:
-    path: Path = ("routes", index)
-    yield from _via(policy, (*path, "via"), route.via)
-    yield from _domains((*path, "match", "sender_domain"), route.match.sender_domain)
-    yield from _domains((*path, "match", "recipient_domain"), route.match.recipient_domain)
-    yield from _paths((*path, "match", "sender"), route.match.sender, NULL)
-    yield from _known((*path, "match", "tag"), "tag", route.match.tag, names.tags)
+    path: Path = ("routes", index, "match")
+    match = route.match
+    yield from _via(policy, ("routes", index, "via"), route.via)
+    yield from _clients((*path, "client"), match.client, policy)
+    yield from _known((*path, "listener"), "listener", match.listener, policy.site.relay.listeners)
+    yield from _domains((*path, "sender_domain"), match.sender_domain)
+    yield from _domains((*path, "recipient_domain"), match.recipient_domain)
+    yield from _paths((*path, "sender"), match.sender, NULL)
+    yield from _paths((*path, "recipient"), match.recipient)
+    yield from _known((*path, "tag"), "tag", match.tag, names.tags)
+    larger, smaller = match.larger_than_octets, match.smaller_than_octets
+    if larger is not None and smaller is not None and smaller <= larger + 1:
+        words = f"no message is larger than {larger} and smaller than {smaller}; expected a larger number here"
+        yield (*path, "smaller_than_octets"), words
 
 
-def _via(policy: Policy, path: Path, names: tuple[str, ...]) -> Found:
-    if not names:
-        yield path, "a route that leads nowhere; expected mx or the names of smart hosts"
-    elif "mx" not in names:
-        yield from _known(path, "smart host", names, policy.site.smart_hosts)
-    elif len(names) > 1:
+def _via(policy: Policy, path: Path, ways: tuple[str, ...]) -> Found:
+    """What leads out is of one kind: MX, smart hosts, or next hops that stand for themselves."""
+    hops = [parse_next_hop(way) for way in ways if is_next_hop(way)]
+    if not ways:
+        yield path, "a route that leads nowhere; expected mx, the names of smart hosts, or next hops"
+    elif "mx" in ways and len(ways) > 1:
         yield path, "mx stands beside smart hosts; expected either mx or smart hosts"
+    elif hops and len(hops) < len(ways):
+        yield path, "next hops stand beside names; expected a smart host for each, or next hops only"
+    elif len(ways) > 1 and (alone := next((hop for hop in hops if hop.stands_alone), None)) is not None:
+        yield path, f"{alone} stands beside others; expected it alone"
+    elif not hops and ways != ("mx",):
+        yield from _known(path, "smart host", ways, policy.site.smart_hosts)
 
 
 def _device(index: int, device: Device) -> Found:

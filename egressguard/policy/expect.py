@@ -32,6 +32,7 @@ from egressguard.policy.fields import (
     Port,
     Strict,
     Texts,
+    Ways,
 )
 from egressguard.policy.model import Device
 from egressguard.policy.words import explain
@@ -181,8 +182,10 @@ class MailExpect(Strict):
         None, description="fields that are added; left out = not compared", examples=[{"X-Site": "lab"}]
     )
     tags: Names | None = Field(None, description="tags that are given; left out = not compared", examples=[["bulk"]])
-    via: Names | None = Field(
-        None, description="the way out of the first recipient; left out = not compared", examples=[["provider"], "mx"]
+    via: Ways | None = Field(
+        None,
+        description='the way out of the first recipient: "local", or as `via` of a route; left out = not compared',
+        examples=[["provider"], "mx", "[mx.partner.example]:2525"],
     )
     route: MatchedRule | None = Field(
         None, description="the route it takes by `routes`; left out = not compared", examples=["partner"]

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from egressguard.net.flow import Flow
 from egressguard.policy.decision import FlowDecision, MailDecision
-from egressguard.policy.facts import MailFacts
+from egressguard.policy.facts import MailFacts, Verdict
 from egressguard.policy.flows import MAPPED_RULE, Surroundings, decide_flow, mac_matches, time_matches
 from egressguard.policy.mail import decide_mail
 from egressguard.policy.matchers import answers
 from egressguard.policy.mismatch import flow_words, listed, mail_words
 from egressguard.policy.model import FlowRule, MailRule, Policy
 from egressguard.policy.networks import normal, within, zones_of
+from egressguard.policy.routes import LOCAL, RouteFacts, WayOut, mismatch, way_out
 
 BUILT_IN = "(built in)"
 
@@ -127,6 +128,38 @@ def _mail_step(policy: Policy, rule: MailRule, facts: MailFacts, decision: MailD
     if decision.rule == rule.name:
         return Step(rule.name, rule.at, "decides", decision.reason if decision.limit else rule.action)
     return Step(rule.name, rule.at, "added", _added(rule))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteExplanation:
+    """The way out of one recipient; `steps` are the routes that were asked, the one that was taken last."""
+
+    way: WayOut
+    steps: tuple[Step, ...]
+
+
+def explain_route(policy: Policy, facts: MailFacts, decision: MailDecision) -> RouteExplanation:
+    """Which way the message would leave for this recipient, once it is taken."""
+    known = RouteFacts.of(facts, decision.effects.tags)
+    way = way_out(policy, known, decision.effects.via)
+    if decision.effects.via or way.via == (LOCAL,):
+        return RouteExplanation(way, ())
+    steps: list[Step] = []
+    for route in policy.routes:
+        failed = mismatch(policy, route.match, known)
+        if failed is None and not route.staged:
+            steps.append(Step(route.name, route.at, "decides", f"via {listed(route.via)}"))
+            break
+        words = f"staged: would go via {listed(route.via)}"
+        if failed is not None:
+            words = f"{failed}: not {listed(_wanted(getattr(route.match, failed)))}"
+        steps.append(Step(route.name, route.at, "would" if failed is None else "failed", words))
+    return RouteExplanation(way, tuple(steps))
+
+
+def _wanted(value: object) -> list[str]:
+    items = value if isinstance(value, tuple) else (value,)
+    return [str(item.value) if isinstance(item, Verdict) else str(item) for item in items]
 
 
 def _added(rule: MailRule) -> str:

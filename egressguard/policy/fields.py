@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 
 from egressguard.net.flow import IPAddress, IPNetwork
+from egressguard.policy.next_hop import EXPECTED, NEXT_HOP_FORM, parse_next_hop
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 DOMAIN_PATTERN = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})$"
@@ -95,6 +96,18 @@ def _parse_address(value: Any) -> Any:
         raise ValueError("expected an address such as 192.0.2.1 or 2001:db8::1") from None
 
 
+_NAME = re.compile(NAME_PATTERN)
+
+
+def parse_via(value: Any) -> str:
+    """One item of a way out: a name or a next hop, as it is written. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(EXPECTED)
+    if not _NAME.fullmatch(value):
+        parse_next_hop(value)
+    return value
+
+
 def _one_or_many(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
 
@@ -151,6 +164,8 @@ Listings = Annotated[tuple[_Listing, ...], BeforeValidator(_one_or_many), AfterV
 """A set's entries. "file:PATH" stands in the rule file only: policy.expand puts what the file lists in its place."""
 Macs = Many[Annotated[str, BeforeValidator(parse_mac), form(MAC_LISTING_FORM)]]
 SomePorts = Some[Port]
+Ways = Many[Annotated[str, BeforeValidator(parse_via), form(f"{NAME_PATTERN[1:-1]}|{NEXT_HOP_FORM}")]]
+"""What is tried in this order: "mx", names of smart hosts, next hops (policy.next_hop)."""
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60

@@ -145,6 +145,25 @@ says `tunnels: allow`. A rule with `protocol: gre` and the like is an exception 
 A rule with `staged: true` is evaluated, counted and journaled as what it would have done, and decides nothing; so is
 a staged limit. Take `staged` away when the journal shows what you want.
 
+## Ways out
+
+What `via` of a route and `route` of a message rule may say. What is tried comes in order: the next one only while none
+has answered a MAIL command.
+
+| written | is |
+| --- | --- |
+| `mx` | the MX hosts of the recipient's domain |
+| `provider` | a smart host of `site.smart_hosts`, which may have a password; a list is tried in its order |
+| `"[mx.example.org]"`, `"[192.0.2.1]:2525"` | this very host, port 25 if none is said; STARTTLS if offered |
+| `"smtps:[mx.example.org]"` | the same with TLS from the start, its certificate verified, port 465 |
+| `smtp:example.org` | the MX hosts of another domain; stands alone |
+
+A next hop that is this gateway itself is not dialled. Trouble with a next hop (no such name, a refused connection)
+is never a bounce before the message is given up.
+
+The first route that matches decides. Mail for `site.domains` goes into the mailboxes here before any route is asked;
+only `route` of a message rule can send it elsewhere.
+
 ## Counting
 
 A limit counts for messages that a matching rule names it for (`limit:`), apart for each host, device, user, sender

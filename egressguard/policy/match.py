@@ -182,15 +182,38 @@ class MailMatch(Strict):
 class RouteMatch(Strict):
     """All keys must match; a key with a list matches when one item does."""
 
+    client: SomeTexts = Field(
+        (),
+        description="zones (by their networks only), @sets and prefixes that the client was in; left out = any",
+        examples=["lan", ["@mail-servers", "192.0.2.0/24"]],
+    )
+    listener: SomeNames = Field(
+        (), description="the listener that took the message; left out = any", examples=["submission"]
+    )
+    user: SomeTexts = Field(
+        (), description="names of accounts; the client logged in as one of them; left out = any", examples=["anna"]
+    )
     sender: SomeTexts = Field(
         (), description="as in a message rule's match; left out = any", examples=["newsletter@example.org", "<>"]
     )
     sender_domain: SomeTexts = Field(
         (), description="as in a message rule's match; left out = any", examples=["@local"]
     )
+    recipient: SomeTexts = Field(
+        (), description="as in a message rule's match; left out = any", examples=["boss@partner.example"]
+    )
     recipient_domain: SomeTexts = Field(
         (),
         description="as in a message rule's match; left out = any",
         examples=["partner.example", [".partner.example"]],
+    )
+    larger_than_octets: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="the message has more octets than this, as it was taken; left out = any", examples=[10485760]
+    )
+    smaller_than_octets: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the message has fewer octets than this; left out = any", examples=[20971520]
+    )
+    verdict: Some[Annotated[Verdict, Field(strict=False)]] = Field(
+        (), description="what scanning found; where nothing is known, no match; left out = any", examples=["denied"]
     )
     tag: SomeNames = Field((), description="tags that message rules have put on; left out = any", examples=["bulk"])

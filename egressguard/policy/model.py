@@ -28,6 +28,7 @@ from egressguard.policy.fields import (
     SomeTexts,
     Strict,
     Texts,
+    Ways,
     Weekdays,
 )
 from egressguard.policy.match import HeaderName, MailMatch, RouteMatch
@@ -153,10 +154,10 @@ class MailRule(Rule):
     tag: Names = Field(
         (), description="words that `routes` can match and the journal shows; left out = none", examples=["bulk"]
     )
-    route: Names = Field(
+    route: Ways = Field(
         (),
-        description='the way out: "mx", or smart hosts in the order of trying; left out = by `routes`',
-        examples=["mx", ["provider", "backup"]],
+        description="the way out, as `via` of a route has it, also for the site's own domains; left out = by `routes`",
+        examples=["mx", ["provider", "backup"], "lmtp:unix:/run/dovecot/lmtp"],
     )
     notify: Texts = Field(
         (),
@@ -241,8 +242,9 @@ class Route(Rule):
     match: RouteMatch = Field(
         RouteMatch(), description="which messages; left out = any", examples=[{"recipient_domain": "partner.example"}]
     )
-    via: Names = Field(
-        description='"mx", or smart hosts in the order of trying', examples=["mx", ["provider", "backup"]]
+    via: Ways = Field(
+        description='"mx"; or smart hosts, or next hops, in the order of trying: see Ways out',
+        examples=["mx", ["provider", "backup"], ["[mx.partner.example]:2525", "[192.0.2.1]"]],
     )
 
 

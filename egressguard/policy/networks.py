@@ -15,6 +15,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 from egressguard.net.flow import IPAddress, IPNetwork
@@ -144,8 +145,9 @@ def _everything_listed(policy: Policy) -> Iterator[Listed]:
     for flow in policy.flows:
         yield from _listed(flow.source)
         yield from _listed(flow.destination)
-    for mail in policy.mail:
-        yield from _listed(text for text in mail.match.client if text not in policy.site.zones)
+    clients = chain((rule.match.client for rule in policy.mail), (route.match.client for route in policy.routes))
+    for client in clients:
+        yield from _listed(text for text in client if text not in policy.site.zones)
 
 
 def _listed(texts: Iterable[str]) -> Iterator[Listed]:

@@ -25,6 +25,7 @@ from egressguard.policy.fields import (
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=1, le=600)]
+AddressFamily = Literal["ipv6-first", "ipv4-first", "ipv6-only", "ipv4-only"]
 
 
 class Zone(Strict):
@@ -159,6 +160,11 @@ class Relay(Strict):
         50, description="a message with more Received fields is refused as a loop", examples=[30]
     )
     delivery_port: Port = Field(25, description="the port of MX hosts", examples=[2525])
+    address_family: AddressFamily = Field(
+        "ipv6-first",
+        description="which addresses of a host with both are dialled: turn by turn, this family first, or only these",
+        examples=["ipv4-first"],
+    )
     attempt_timeout_seconds: Positive = Field(
         300, description="how long another server may take for one command", examples=[120]
     )

@@ -18,7 +18,8 @@ from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.mail import decide_envelope, decide_mail, limit_of, strictest
 from egressguard.policy.model import Policy
-from egressguard.policy.routes import choose_route
+from egressguard.policy.next_hop import canonical
+from egressguard.policy.routes import RouteFacts, way_out
 
 DEFAULT_SIZE_OCTETS = 1000
 
@@ -133,7 +134,10 @@ def _moment(text: str) -> Moment:
 def _expected(case: FlowCase | MailCase) -> Comparison:
     expect = case.expect
     keys = (key for key in type(expect).model_fields if key in expect.model_fields_set)
-    return {key: getattr(expect, key) for key in keys if getattr(expect, key) is not None}
+    found = {key: getattr(expect, key) for key in keys if getattr(expect, key) is not None}
+    if "via" in found:
+        found["via"] = tuple(map(canonical, found["via"]))  # as way_out has it
+    return found
 
 
 def _try_mail(
@@ -152,10 +156,8 @@ def _try_mail(
     decisions = [decide_mail(policy, facts) for facts in every]
     decision = strictest(decisions)
     found = _found(decision)
-    via = decisions[0].effects.via
-    route = choose_route(policy, given.sender, given.recipient[0], decision.effects.tags)
-    found["route"] = "" if via or route is None else route.name
-    found["via"] = via or (tuple(route.via) if route else ("mx",))
+    way = way_out(policy, RouteFacts.of(every[0], decision.effects.tags), decisions[0].effects.via)
+    found["route"], found["via"] = way.route, way.written
     return Result("mail", case.name, case.at, _expected(case), found, decision.reason)
 
 

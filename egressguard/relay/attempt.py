@@ -8,24 +8,29 @@ Contract
 
 from __future__ import annotations
 
+import dataclasses
+import ipaddress
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from egressguard.mail.address import domain_of
 from egressguard.mail.outcome import Outcome, transient
+from egressguard.policy.facts import Verdict
 from egressguard.policy.model import Policy
-from egressguard.policy.routes import choose_route, is_local
+from egressguard.policy.next_hop import is_next_hop, parse_next_hop
+from egressguard.policy.routes import LOCAL, MX, RouteFacts, way_out
+from egressguard.policy.site import AddressFamily
 from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
+from egressguard.relay.next_hosts import find_next_hosts
+from egressguard.relay.route import of_family
 from egressguard.relay.smart_hosts import find_smart_hosts
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due
 
-LOCAL = "local"
-MX = "mx"
+__all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "ways_of"]
 
 
 class LocalDelivery(Protocol):
@@ -38,7 +43,7 @@ class LocalDelivery(Protocol):
 class Way:
     """Recipients of one message that leave by the same hosts: they share a transaction.
 
-    `via` is LOCAL, MX or the smart hosts' names in order; `domain` counts for MX only.
+    `via` is LOCAL, MX, or the smart hosts' names or the next hops in order; `domain` counts for MX only.
     """
 
     via: tuple[str, ...]
@@ -52,7 +57,8 @@ class Way:
 
     @property
     def transport(self) -> str:
-        return self.via[0]
+        """For metrics and the journal: local, mx, a smart host's name, or a next hop's protocol."""
+        return parse_next_hop(self.via[0]).transport if is_next_hop(self.via[0]) else self.via[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +77,22 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
     """Group the claimed recipients by the way they leave."""
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for due in claim.recipients:
-        groups.setdefault(_way_out(policy, claim, due), []).append(due.forward_path)
+        way = way_out(policy, _facts(claim, due), due.via)
+        groups.setdefault((way.via, way.domain), []).append(due.forward_path)
     return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
 
-def _way_out(policy: Policy, claim: Claim, due: Due) -> tuple[tuple[str, ...], str]:
-    """What the message rule said, else the local mailbox, else what the routes say, else MX."""
-    domain, via = domain_of(due.forward_path), due.via
-    if not via and is_local(policy, due.forward_path):
-        return (LOCAL,), ""
-    if not via:
-        route = choose_route(policy, claim.reverse_path, due.forward_path, claim.tags)
-        via = tuple(route.via) if route else (MX,)
-    return ((MX,), domain) if via[0] == MX else (via, "")
+def _facts(claim: Claim, due: Due) -> RouteFacts:
+    return RouteFacts(
+        claim.reverse_path,
+        due.forward_path,
+        claim.tags,
+        ipaddress.ip_address(claim.client) if claim.client else None,
+        claim.listener,
+        claim.user,
+        claim.size_octets,
+        Verdict(claim.verdict) if claim.verdict else None,
+    )
 
 
 async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, means: Means) -> Sent:
@@ -126,6 +135,18 @@ async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Mean
 
 
 async def _find_peers(way: Way, policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
+    found: Sequence[Peer] | Outcome
     if way.via == (MX,):
-        return await find_mx_hosts(way.domain, policy, means.resolver, means.hostname, means.chance)
-    return await find_smart_hosts(way.via, policy, means.resolver, means.secrets)
+        found = await find_mx_hosts(way.domain, policy, means.resolver, means.hostname, means.chance)
+    elif is_next_hop(way.via[0]):
+        found = await find_next_hosts(way.via, policy, means.resolver, means.hostname)
+    else:
+        found = await find_smart_hosts(way.via, policy, means.resolver, means.secrets)
+    family = policy.site.relay.address_family
+    return found if isinstance(found, Outcome) or family == "ipv6-first" else _of_family(found, family)
+
+
+def _of_family(peers: Sequence[Peer], family: AddressFamily) -> Sequence[Peer] | Outcome:
+    chosen = [dataclasses.replace(peer, addresses=of_family(peer.addresses, family)) for peer in peers]
+    words = f"no host to try has an address that the rules let us dial ({family})"
+    return [peer for peer in chosen if peer.addresses] or transient("4.4.4", words)

@@ -41,7 +41,7 @@ async def find_mx_hosts(
 ) -> Sequence[Peer] | Outcome:
     """The peers to try, in their order; `hostname` is our own name."""
     port = policy.site.relay.delivery_port
-    found = await _mx_hosts(domain, resolver, chance, lambda text: _is_ours(text, port, policy, hostname))
+    found = await _mx_hosts(domain, resolver, chance, lambda text: is_ours(text, port, policy, hostname))
     if isinstance(found, Outcome):
         return found
     return [Peer(host.name, host.addresses, port) for host in found]
@@ -61,7 +61,7 @@ async def _mx_hosts(
     return reachable_hosts(domain, exchanges, dict(zip(hosts, answers, strict=True)), is_ours)
 
 
-def _is_ours(text: str, port: int, policy: Policy, hostname: str) -> bool:
+def is_ours(text: str, port: int, policy: Policy, hostname: str) -> bool:
     """Whether dialling this host name or address on `port` would reach one of our own listeners."""
     try:
         address = ipaddress.ip_address(text)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from egressguard.mail.outcome import Outcome, permanent, transient
+from egressguard.policy.site import AddressFamily
 
 MAX_HOSTS = 10
 """MX hosts looked at for one domain; hostile zones have hundreds."""
@@ -74,10 +75,13 @@ def order_exchanges(domain: str, mx: MxAnswer, chance: Callable[[], float]) -> S
         return transient("4.4.3", f"DNS does not answer for {domain}")
     if mx.answer is Answer.NOTHING or not mx.hosts:
         return (Exchange(0, domain),)
-    named = {(preference, _plain(host)) for preference, host in mx.hosts if _plain(host)}
+    named: dict[str, int] = {}  # each host once, at its best
+    for preference, host in sorted(mx.hosts):
+        if plain := _plain(host):
+            named.setdefault(plain, preference)
     if not named:
         return permanent("5.1.10", f"the domain {domain} accepts no mail (null MX)")
-    shuffled = sorted((preference, chance(), host) for preference, host in sorted(named))
+    shuffled = sorted((preference, chance(), host) for host, preference in named.items())
     return tuple(Exchange(preference, host) for preference, _, host in shuffled[:MAX_HOSTS])
 
 
@@ -110,6 +114,20 @@ def _no_addresses(domain: str, answers: Sequence[Answer]) -> Outcome:
     return permanent("5.4.4", f"no mail host of {domain} has an address")
 
 
-def interleaved(six: Sequence[str], four: Sequence[str]) -> tuple[str, ...]:
-    """IPv6 first, then turn by turn: a broken IPv6 costs one address, not all the tries."""
-    return tuple(address for pair in zip_longest(six, four) for address in pair if address is not None)
+def of_family(addresses: Sequence[str], family: AddressFamily) -> tuple[str, ...]:
+    """The addresses to dial, in their order; a socket's path is of every family."""
+    six = [address for address in addresses if ":" in address]
+    four = [address for address in addresses if ":" not in address]
+    match family:
+        case "ipv6-only":
+            return tuple(six)
+        case "ipv4-only":
+            return tuple(four)
+        case "ipv4-first":
+            return interleaved(four, six)
+    return interleaved(six, four)
+
+
+def interleaved(first: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    """The first family, then turn by turn (RFC 8305 s4): a broken IPv6 costs one address, not all the tries."""
+    return tuple(address for pair in zip_longest(first, other) for address in pair if address is not None)

@@ -72,6 +72,38 @@ def test_a_message_for_each_recipient() -> None:
     ]
 
 
+def test_a_message_that_is_taken_leaves_by_a_route(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        """
+site:
+  zones: {lan: {networks: 192.168.0.0/16}}
+  domains: example.org
+  relay: {listeners: {lan: {kind: smtp, port: 25}}}
+mail: [{name: all, action: accept}]
+routes:
+  - {name: large, match: {larger_than_octets: 10000000}, via: mx}
+  - {name: soon, staged: true, via: mx}
+  - {name: partner, match: {recipient_domain: x.example}, via: ["[mx.x.example]:2525", "[192.0.2.1]"]}
+"""
+    )
+    recipients = [word for path in ("a@x.example", "b@y.example", "c@example.org") for word in ("--recipient", path)]
+    words = ["explain", "message", "-", "--from", "192.168.1.50", *recipients, "--rules", str(tmp_path)]
+    lines = CliRunner().invoke(main, words, input=b"Subject: x\n\n").output.splitlines()
+    assert [line for line in lines if "route" in line or "leaves" in line] == [
+        "  not route large at a.yaml:8:5: larger_than_octets: not 10000000",
+        "  route soon at a.yaml:9:5: staged: would go via mx",
+        "  leaves via smtp:[mx.x.example]:2525, smtp:[192.0.2.1]:25, route partner at a.yaml:10:5",
+        "  not route large at a.yaml:8:5: larger_than_octets: not 10000000",
+        "  route soon at a.yaml:9:5: staged: would go via mx",
+        "  not route partner at a.yaml:10:5: recipient_domain: not x.example",
+        "  leaves by the MX of y.example",
+        "  leaves into the local mailbox",
+    ]
+    told = CliRunner().invoke(main, [*words, "--json"], input=b"Subject: x\n\n").output.splitlines()
+    ways = [(json.loads(line)["via"], json.loads(line)["route"]) for line in told]
+    assert ways == [(["smtp:[mx.x.example]:2525", "smtp:[192.0.2.1]:25"], "partner"), (["mx"], ""), (["local"], "")]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,90 @@ def test_a_password_that_cannot_be_read_is_our_trouble() -> None:
 def test_local_mail_waits_where_there_are_no_mailboxes() -> None:
     outcome = tried(policy_of(domains=["example.net"]), Table(), Sender())
     assert (outcome.result, outcome.status) == (Result.TRANSIENT, "4.3.5")
+
+
+HOPS = [{"name": "all", "via": ["[mx.partner.example]:2525", "smtps:[192.0.2.9]"]}]
+
+
+def test_next_hops_are_dialled_as_they_stand_in_the_rule() -> None:
+    table = Table(hosts={"mx.partner.example": ["192.0.2.25"]})
+    sender = Sender((transient("4.4.1", "refused"), False))
+    assert tried(policy_of(routes=HOPS), table, sender).result is Result.DELIVERED
+    assert [(peer.name, peer.addresses, peer.port, peer.tls) for peer in sender.peers] == [
+        ("mx.partner.example", ("192.0.2.25",), 2525, "opportunistic"),
+        ("192.0.2.9", ("192.0.2.9",), 465, "implicit"),
+    ]
+
+
+@pytest.mark.parametrize("port", [25, 465, 587, 2525, 65535])
+def test_any_port_can_be_named(port: int) -> None:
+    sender = Sender()
+    tried(policy_of(routes=[{"name": "all", "via": [f"[192.0.2.1]:{port}"]}]), Table(), sender)
+    assert sender.peers[0].port == port
+
+
+@pytest.mark.parametrize(
+    ("hop", "hosts", "status"),
+    [
+        ("[gone.example]", {}, "4.4.3"),
+        ("[gw.example.org]", {"gw.example.org": ["192.0.2.1"]}, "4.4.6"),
+        ("[we.example]:25", {"we.example": ["127.0.0.1"]}, "4.4.6"),
+        ("[0.0.0.0]", {}, "4.4.6"),
+    ],
+)
+def test_a_next_hop_that_cannot_be_is_never_dialled_and_never_bounces(
+    hop: str, hosts: dict[str, list[str]], status: str
+) -> None:
+    sender = Sender()
+    policy = policy_of(relay={"listeners": {"l": {"kind": "smtp", "port": 25}}}, routes=[{"name": "a", "via": hop}])
+    outcome = tried(policy, Table(hosts=hosts), sender)
+    assert (outcome.result, outcome.status, sender.peers) == (Result.TRANSIENT, status, [])
+
+
+def test_mail_by_another_domains_mx_is_one_destination_with_that_domains() -> None:
+    policy = policy_of(routes=[{"name": "a", "match": {"recipient_domain": ["x.example"]}, "via": "smtp:Y.example"}])
+    (way,) = ways_of(policy, claim_of("a@x.example", "b@y.example"))
+    assert (way.key, way.forward_paths) == ("mx:y.example", ("a@x.example", "b@y.example"))
+
+
+@pytest.mark.parametrize(
+    ("via", "key", "transport"),
+    [
+        ("[Mx.example]", "smtp:[mx.example]:25", "smtp"),
+        (["[mx.example]", "lmtp:unix:/l"], "smtp:[mx.example]:25,lmtp:unix:/l", "smtp"),
+        ("pipe:uucp:b", "pipe:uucp:b", "pipe"),
+        (["isp", "other"], "isp,other", "isp"),
+    ],
+)
+def test_a_destination_has_one_name_and_metrics_a_bounded_one(via: str | list[str], key: str, transport: str) -> None:
+    (way,) = ways_of(policy_of(routes=[{"name": "a", "via": via}]), claim_of(B))
+    assert (way.key, way.transport) == (key, transport)
+
+
+def test_a_route_knows_who_sent_the_message_and_how_large_it_is() -> None:
+    match = {"client": ["lan"], "user": ["anna"], "listener": ["sub"], "verdict": ["clean"], "larger_than_octets": 99}
+    policy = policy_of(routes=[{"name": "a", "match": match, "via": "[192.0.2.1]"}])
+    claim = claim_of(B)
+    known = {"client": "192.0.2.77", "user": "anna", "listener": "sub", "verdict": "clean"}
+    assert ways_of(policy, dataclasses.replace(claim, **known))[0].via == ("smtp:[192.0.2.1]:25",)
+    for key in known:
+        assert ways_of(policy, dataclasses.replace(claim, **(known | {key: ""})))[0].via == ("mx",), key
+
+
+@pytest.mark.parametrize(
+    ("family", "addresses"),
+    [("ipv4-first", ("192.0.2.1", "2001:db8::1")), ("ipv6-only", ("2001:db8::1",)), ("ipv4-only", ("192.0.2.1",))],
+)
+def test_the_address_family_of_the_rules_holds_for_every_way(family: str, addresses: tuple[str, ...]) -> None:
+    table = Table({"example.net": [(10, "a.mx")]}, {"a.mx": ["2001:db8::1", "192.0.2.1"]})
+    for routes in ([], [{"name": "a", "via": "[a.mx]"}]):
+        sender = Sender()
+        tried(policy_of(relay={"address_family": family}, routes=routes), table, sender)
+        assert sender.peers[0].addresses == addresses
+
+
+def test_a_host_without_an_address_of_the_family_waits() -> None:
+    table = Table({"example.net": [(10, "a.mx")]}, {"a.mx": ["192.0.2.1"]})
+    sender = Sender()
+    outcome = tried(policy_of(relay={"address_family": "ipv6-only"}), table, sender)
+    assert (outcome.result, outcome.status, sender.peers) == (Result.TRANSIENT, "4.4.4", [])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.mail.outcome import Outcome, Result
+from egressguard.policy.site import AddressFamily
 from egressguard.relay.route import (
     MAX_HOSTS,
     AddressAnswer,
@@ -15,6 +16,7 @@ from egressguard.relay.route import (
     MxAnswer,
     interleaved,
     literal_address,
+    of_family,
     order_exchanges,
     reachable_hosts,
 )
@@ -47,14 +49,28 @@ def said(answer: object) -> tuple[Result, str]:
         (MxAnswer(Answer.FAILED), (Result.TRANSIENT, "4.4.3")),
         (mx((0, "")), (Result.PERMANENT, "5.1.10")),
         (mx((0, ".")), (Result.PERMANENT, "5.1.10")),
+        (mx((10, ".")), (Result.PERMANENT, "5.1.10")),  # RFC 7505 s3 wants preference 0; a sender need not care
+        (mx((0, "."), (0, "")), (Result.PERMANENT, "5.1.10")),
     ],
 )
 def test_dns_dictates(answer: MxAnswer, expected: tuple[Result, str]) -> None:
     assert said(order_exchanges(D, answer, lambda: 0.5)) == expected
 
 
-def test_without_mx_the_domain_itself_takes_the_mail() -> None:
-    assert hosts(order_exchanges(D, MxAnswer(Answer.NOTHING), lambda: 0.5)) == [D]
+@pytest.mark.parametrize("answer", [MxAnswer(Answer.NOTHING), MxAnswer(Answer.FOUND)])
+def test_without_mx_the_domain_itself_takes_the_mail(answer: MxAnswer) -> None:
+    assert hosts(order_exchanges(D, answer, lambda: 0.5)) == [D]
+
+
+def test_a_host_that_stands_twice_is_tried_once_at_its_best() -> None:
+    records = mx((30, "A.example.net."), (10, "b.example.net"), (20, "a.example.net"))
+    assert order_exchanges(D, records, lambda: 0.5) == (Exchange(10, "b.example.net"), Exchange(20, "a.example.net"))
+
+
+def test_mx_hosts_without_addresses_do_not_bring_the_domain_itself_back() -> None:
+    """RFC 5321 s5.1: where there are MX records, the domain's own addresses are not to be used."""
+    found = reachable_hosts(D, (Exchange(10, "a"),), {"a": AddressAnswer(Answer.NO_SUCH_NAME)}, never)
+    assert said(found) == (Result.PERMANENT, "5.4.4")
 
 
 def test_a_null_mx_beside_real_ones_does_not_count() -> None:
@@ -72,8 +88,9 @@ def test_the_better_preference_is_always_tried_first(records: list[tuple[int, st
     assert not isinstance(ordered, Outcome)
     preferences = [exchange.preference for exchange in ordered]
     assert preferences == sorted(preferences)
-    assert len(ordered) == min(len(set(records)), MAX_HOSTS)
-    assert {(e.preference, e.host) for e in ordered} <= set(records)
+    best = {host: min(p for p, other in records if other == host) for _, host in records}
+    assert len(ordered) == min(len(best), MAX_HOSTS)
+    assert all(exchange.preference == best[exchange.host] for exchange in ordered)
 
 
 def test_equal_preferences_share_the_load_by_chance() -> None:
@@ -131,3 +148,16 @@ def test_address_literals(domain: str, address: str | None) -> None:
 def test_a_broken_ipv6_costs_one_address_only() -> None:
     assert interleaved(["6a", "6b", "6c"], ["4a"]) == ("6a", "4a", "6b", "6c")
     assert interleaved([], ["4a", "4b"]) == ("4a", "4b")
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("ipv6-first", ("6:a", "4a", "6:b", "4b", "6:c")),
+        ("ipv4-first", ("4a", "6:a", "4b", "6:b", "6:c")),
+        ("ipv6-only", ("6:a", "6:b", "6:c")),
+        ("ipv4-only", ("4a", "4b")),
+    ],
+)
+def test_the_rules_say_which_family_comes_first(family: AddressFamily, expected: tuple[str, ...]) -> None:
+    assert of_family(("6:a", "4a", "6:b", "4b", "6:c"), family) == expected

@@ -17,13 +17,15 @@ from egressguard.app.cli.options import as_json, default_places
 from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
 from egressguard.app.rules import read_rules
 from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
-from egressguard.policy.explain import Step, explain_flow, explain_mail
+from egressguard.policy.decision import MailAction
+from egressguard.policy.explain import RouteExplanation, Step, explain_flow, explain_mail, explain_route
 from egressguard.policy.facts import MailFacts, Moment, ScanReport, Verdict
 from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings
 from egressguard.policy.load import render_faults
 from egressguard.policy.model import Policy
 
+_STAYS_OUT = frozenset({MailAction.REJECT, MailAction.DEFER})
 MAX_MESSAGE_OCTETS = 256 * 1024 * 1024
 
 
@@ -191,7 +193,8 @@ def message_command(
     verdict: str | None,
     as_json: bool,
 ) -> None:
-    """The rule that decides a message (FILE, - = standard input) for each recipient, and why earlier ones did not.
+    """The rule that decides a message (FILE, - = standard input) for each recipient, why earlier ones did not, and
+    which way it would leave.
 
     \b
     Example:
@@ -227,15 +230,40 @@ def message_command(
         )
         told = explain_mail(policy, facts)
         decision = told.decision
+        leaves = None if decision.action in _STAYS_OUT else explain_route(policy, facts, decision)
         if as_json:
-            findings = {"recipient": path, "findings": list(report.findings), "folder": decision.folder}
+            findings: dict[str, object] = {
+                "recipient": path,
+                "findings": list(report.findings),
+                "folder": decision.folder,
+            }
+            findings |= _way_json(leaves) if leaves else {}
             _tell_json(decision.action.value, decision.rule, decision.reason, told.steps, findings)
             continue
         _tell(f"{decision.action.value}: {reverse_path or '<>'} -> {path}", decision.rule, told.steps)
         if told.steps and told.steps[-1].outcome != "decides":
             click.echo(f"  {decision.reason}")
+        if leaves is not None:
+            _tell_way(leaves)
         for finding in report.findings:
             click.echo(f"  found: {''.join(c if c.isprintable() else '?' for c in finding)}")
+
+
+def _way_json(leaves: RouteExplanation) -> Mapping[str, object]:
+    rows = [{"route": s.rule, "at": s.at, "outcome": s.outcome, "words": s.words} for s in leaves.steps]
+    return {"via": list(leaves.way.written), "route": leaves.way.route, "routes": rows}
+
+
+def _tell_way(leaves: RouteExplanation) -> None:
+    way = leaves.way
+    taken = leaves.steps[-1] if way.route else None
+    for step in leaves.steps:
+        if step is not taken:
+            click.echo(f"  {'not ' if step.outcome == 'failed' else ''}route {step.rule} at {step.at}: {step.words}")
+    where = {"local": "into the local mailbox", "mx": f"by the MX of {way.domain}"}.get(
+        way.written[0], f"via {', '.join(way.written)}"
+    )
+    click.echo(f"  leaves {where}" + (f", route {taken.rule} at {taken.at}" if taken else ""))
 
 
 def _read(file: Path) -> bytes:
