@@ -95,6 +95,18 @@ def _a_label(label: str, *, utf8: bool) -> str:
     return a_label
 
 
+def ascii_form(path: str) -> str | None:
+    """The same mailbox with A-labels for U-labels (RFC 5890 s2.3.2.1); None when its local-part is not ASCII."""
+    if path.isascii():
+        return path
+    try:
+        address = parse_address(path, utf8=True)
+        labels = [_a_label(label, utf8=True) for label in address.domain.split(".")]
+    except AddressError:
+        return None
+    return f"{address.local_part}@{'.'.join(labels)}" if address.local_part.isascii() else None
+
+
 def _is_stable(label: str) -> bool:
     """Whether folding changes nothing (RFC 5892 s2.2)."""
     if unicodedata.normalize("NFKC", label) != label:

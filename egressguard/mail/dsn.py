@@ -12,7 +12,6 @@ Contract
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +20,11 @@ from dataclasses import dataclass, field
 from egressguard.mail.header import split_header_section
 from egressguard.mail.outcome import Outcome
 from egressguard.mail.trace import date_time
+from egressguard.mail.transfer_encoding import LINE_OCTETS, quoted_line
 from egressguard.mail.xtext import XtextError, decode_utf8_text, decode_xtext, encode_unitext, encode_utf8_xtext
 
 RETURNED_OCTETS = 32 * 1024
 """Of a header section that comes back alone."""
-LINE_OCTETS = 998  # RFC 5322 s2.1.1
 WORDS_CHARACTERS = 400
 """Of what a peer said: more is of no use to anybody."""
 XTEXT_CHARACTERS = 500
@@ -267,13 +266,9 @@ def _text_part(media_type: str, lines: list[bytes]) -> bytes:
     """The lines as a part: as they are if they can be, else quoted-printable (RFC 2045 s6.7)."""
     plain = all(line.isascii() and len(line) <= LINE_OCTETS and not re.search(rb"[\x00\r\n]", line) for line in lines)
     encoding = b"7bit" if plain else b"quoted-printable"
-    encoded = lines if plain else [_quoted_line(line) for line in lines]
+    encoded = lines if plain else [quoted_line(line) for line in lines]
     head = b"Content-Type: " + media_type.encode() + b"\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n"
     return head + b"\r\n".join(encoded) + b"\r\n"
-
-
-def _quoted_line(line: bytes) -> bytes:
-    return binascii.b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n")
 
 
 def _words(text: str) -> str:

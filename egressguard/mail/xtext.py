@@ -57,6 +57,17 @@ def decode_utf8_text(text: str, *, utf8: bool) -> str:
     return _without_surrogates(_CODE_POINT.sub(lambda found: _character(int(found[1], 16)), text))
 
 
+def seven_bit_orcpt(orcpt: str) -> str:
+    """ORCPT's value for a host without SMTPUTF8; what is no utf-8 address stays as it is."""
+    if orcpt.isascii():
+        return orcpt
+    address_type, semicolon, text = orcpt.partition(";")
+    try:
+        return address_type + semicolon + encode_utf8_xtext(decode_utf8_text(text, utf8=True))
+    except XtextError:
+        return orcpt
+
+
 def _encoded(text: str, unfit: re.Pattern[str]) -> str:
     if not text or "\0" in text:  # HEXPOINT has no form for NUL
         raise XtextError("expected text without NUL")

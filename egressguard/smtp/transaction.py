@@ -2,8 +2,11 @@
 
 Contract
     Commands that may be sent together are (RFC 2920): a message takes two round trips.
-    Content goes out as it is or not at all: what the host cannot take, or what could be taken for two messages, is
-    a permanent outcome here, before anything is offered.
+    Content goes out as it is; for a host without 8BITMIME or BINARYMIME in seven bits, where that breaks nothing
+    (smtp.downgrade). What the host cannot take, or what could be taken for two messages, is a permanent outcome here,
+    before anything is offered.
+    A host without SMTPUTF8 is told of a domain beyond ASCII by its A-labels; local-parts and header sections beyond
+    ASCII it does not get (RFC 6531 s3.2).
     A host that answers ahead of the question is not believed: which answer is whose cannot be told (transient).
     `outcomes` grows as the host answers; whoever runs it gives the rest theirs with `end`.
 """
@@ -11,17 +14,23 @@ Contract
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from egressguard.mail.address import ascii_form
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome, Result, one_line, permanent, transient
 from egressguard.mail.reply import Reply
+from egressguard.mail.xtext import seven_bit_orcpt
 from egressguard.smtp.dial import Host
+from egressguard.smtp.downgrade import in_seven_bits, needs_seven_bits
 from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.stuffing import BadOctets, Stuffing
 from egressguard.store.content import Content
+
+log = logging.getLogger(__name__)
 
 SLOWEST_OCTETS_PER_SECOND = 16 * 1024
 """A large message gets more time than a small one, as long as it moves at least this fast."""
@@ -82,6 +91,7 @@ class Transfer:
         self.answered = False
         self.concluded = False
         self.tells_delivery = False
+        self._ascii_only = False
         self._transaction = transaction
         self._name = host_name
         self._patience = patience
@@ -102,6 +112,9 @@ class Transfer:
         """Raises HostLost, TimeoutError; OSError when our own content cannot be read."""
         host.transactions += 1
         self._ends_at = self._clock() + self._patience.whole(self._transaction.content.size_octets)
+        self._ascii_only = not host.offers("smtputf8")
+        if needs_seven_bits(self._transaction.content, host, binary=self._transaction.binary):
+            self._transaction = await self._in_seven_bits()
         if (unfit := self._unfit(host)) is not None:
             self.begun = self.answered = True
             return self.end(unfit)
@@ -121,17 +134,25 @@ class Transfer:
 
     # What the host can take.
 
+    async def _in_seven_bits(self) -> Transaction:
+        """The transaction as it is when its content has to stay so."""
+        content = await in_seven_bits(self._transaction.content)
+        if content is None:
+            return self._transaction
+        log.info("content goes in seven bits", extra={"fields": {"host": self._name}})
+        return replace(self._transaction, content=content, body_8bit=False, binary=False)
+
     def _unfit(self, host: Host) -> Outcome | None:
         transaction = self._transaction
         content, requiretls = transaction.content, transaction.requiretls
         if _CONTROL.search(transaction.reverse_path):
             return permanent("5.1.7", "the sender's address has control characters")
-        if _needs_utf8(transaction) and not host.offers("smtputf8"):
+        if self._ascii_only and not _has_ascii_form(transaction):
             return permanent("5.6.7", "the next host cannot take internationalized mail", self._name)
         if transaction.binary and not (host.offers("binarymime") and host.offers("chunking")):
-            return permanent("5.6.3", "the next host cannot take binary content", self._name)
+            return permanent("5.6.3", "the next host cannot take binary content, which must not be changed", self._name)
         if not content.is_ascii and not transaction.binary and not host.offers("8bitmime"):
-            return permanent("5.6.3", "the next host cannot take 8-bit content", self._name)
+            return permanent("5.6.3", "the next host cannot take 8-bit content, which must not be changed", self._name)
         if requiretls and not (host.verified and host.offers("requiretls")):  # RFC 8689 s4.2.1
             return permanent("5.7.30", "the next host does not support REQUIRETLS", self._name)
         limit = host.parameter("size")
@@ -163,14 +184,14 @@ class Transfer:
 
     def _mail(self, host: Host) -> bytes:
         transaction = self._transaction
-        line = f"MAIL FROM:<{transaction.reverse_path}>"
+        line = f"MAIL FROM:<{self._written(transaction.reverse_path)}>"
         if host.offers("size"):
             line += f" SIZE={transaction.content.size_octets}"
         if transaction.binary:
             line += " BODY=BINARYMIME"
         elif not transaction.content.is_ascii:
             line += " BODY=8BITMIME"
-        if _needs_utf8(transaction):
+        if not self._ascii_only and _needs_utf8(transaction):
             line += " SMTPUTF8"
         if transaction.requiretls:
             line += " REQUIRETLS"
@@ -180,12 +201,18 @@ class Transfer:
         return line.encode() + b"\r\n"
 
     def _rcpt(self, path: str) -> bytes:
-        line = f"RCPT TO:<{path}>"
+        line = f"RCPT TO:<{self._written(path)}>"
         options = self._transaction.options.get(path)
         if options is not None and self.tells_delivery:
             line += f" NOTIFY={','.join(options.notify)}" if options.notify else ""
-            line += f" ORCPT={options.orcpt}" if options.orcpt else ""
+            line += f" ORCPT={self._original(options.orcpt)}" if options.orcpt else ""
         return line.encode() + b"\r\n"
+
+    def _written(self, path: str) -> str:
+        return (ascii_form(path) or path) if self._ascii_only else path
+
+    def _original(self, orcpt: str) -> str:
+        return seven_bit_orcpt(orcpt) if self._ascii_only else orcpt
 
     async def _one_by_one(self, host: Host, lines: list[bytes], paths: list[str]) -> None:
         self._ask(host, lines[0])
@@ -316,8 +343,17 @@ class Transfer:
 
 def _needs_utf8(transaction: Transaction) -> bool:
     """RFC 6531 s3.4: paths or header section beyond ASCII; the client's word SMTPUTF8 alone does not count."""
-    if not all(path.isascii() for path in (transaction.reverse_path, *transaction.forward_paths)):
-        return True
+    paths = (transaction.reverse_path, *transaction.forward_paths)
+    return not all(path.isascii() for path in paths) or _has_utf8_header(transaction)
+
+
+def _has_ascii_form(transaction: Transaction) -> bool:
+    """Whether it can go without SMTPUTF8."""
+    paths = (transaction.reverse_path, *transaction.forward_paths)
+    return all(ascii_form(path) is not None for path in paths) and not _has_utf8_header(transaction)
+
+
+def _has_utf8_header(transaction: Transaction) -> bool:
     content = transaction.content
     return transaction.smtputf8 and not content.is_ascii and not content.header_section().isascii()
 

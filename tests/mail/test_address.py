@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressguard.mail.address import Address, AddressError, parse_address, parse_domain
+from egressguard.mail.address import Address, AddressError, ascii_form, parse_address, parse_domain
 
 LABEL_63 = "a" * 63
 DOMAIN_255 = ".".join(["a" * 63] * 3 + ["b" * 63])
@@ -179,3 +179,20 @@ def test_an_accepted_domain_has_the_labels_that_dns_is_asked_for(text: str) -> N
     assert len(asked.labels) - 1 == len(domain.split("."))
     for label, wanted in zip(domain.split("."), asked.labels, strict=False):
         assert label.isascii() == (not wanted.startswith(b"xn--") or label.startswith("xn--"))
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("", ""),
+        ("A@B.example", "A@B.example"),
+        ("a@grå.example", "a@xn--gr-zia.example"),
+        ('"a b"@GRÅ.example', '"a b"@xn--gr-zia.example'),
+        ("grå@example.net", None),
+        ("grå@grå.example", None),
+        ("a@\uff45.example", None),
+        ("grå", None),
+    ],
+)
+def test_an_address_without_smtputf8_is_the_same_mailbox_or_none(path: str, form: str | None) -> None:
+    assert ascii_form(path) == form

@@ -13,6 +13,7 @@ from egressguard.mail.xtext import (
     encode_unitext,
     encode_utf8_xtext,
     encode_xtext,
+    seven_bit_orcpt,
 )
 
 
@@ -119,3 +120,16 @@ def test_any_text_is_decoded_or_refused(text: str, utf8: bool) -> None:
             decode(text)
         except XtextError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "for_others"),
+    [
+        ("rfc822;a@b", "rfc822;a@b"),
+        ("utf-8;gr\\x{E5}@x", "utf-8;gr\\x{E5}@x"),
+        ("utf-8;grå@x", "utf-8;gr\\x{E5}@x"),
+        ("utf-8;grå@ x", "utf-8;grå@ x"),
+    ],
+)
+def test_an_original_recipient_for_a_host_without_smtputf8(orcpt: str, for_others: str) -> None:
+    assert seven_bit_orcpt(orcpt) == for_others

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome, Result
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction, of_reply, send
 from egressguard.smtp.tls import server_context
@@ -157,9 +158,13 @@ def test_a_host_that_does_not_want_us_says_so_in_one_visible_line(where: str, sa
 @pytest.mark.parametrize(
     ("extensions", "transaction", "status"),
     [
-        (("SMTPUTF8",), {"content": "Subject: x\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
+        (("SMTPUTF8",), {"content": "DKIM-Signature: x\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
+        ((), {"content": "Subject: grå\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
         (("8BITMIME",), {"forward_paths": ("grå@example.net",), "smtputf8": True}, "5.6.7"),
         (("8BITMIME",), {"content": "Subject: grå\r\n\r\n".encode(), "smtputf8": True}, "5.6.7"),
+        (("8BITMIME",), {"reverse_path": "grå@example.net", "smtputf8": True}, "5.6.7"),
+        (("8BITMIME",), {"forward_paths": (B, "grå@grå.example"), "smtputf8": True}, "5.6.7"),
+        ((), {"content": b"DKIM-Signature: x\r\n\r\n\0", "body_8bit": True, "binary": True}, "5.6.3"),
         (("SIZE 10",), {}, "5.3.4"),
     ],
 )
@@ -190,6 +195,16 @@ def test_eight_bit_and_utf8_are_declared() -> None:
     sent_to(mx, letter(content="Subject: å\r\n\r\n".encode(), forward_paths=(path,), smtputf8=True))
     assert mx.messages[0][0].endswith(" BODY=8BITMIME SMTPUTF8")
     assert mx.messages[0][1] == [path]
+
+
+def test_a_host_without_smtputf8_gets_a_domain_by_its_a_labels() -> None:
+    mx = FakeMx(extensions=("8BITMIME", "DSN"))
+    path = "b@grå.example"
+    options = {path: RecipientOptions(("FAILURE",), "utf-8;grå@x.example")}
+    sent = sent_to(mx, letter(reverse_path="a@grå.example", forward_paths=(path,), smtputf8=True, options=options))
+    assert sent.outcomes[path].result is Result.DELIVERED
+    assert mx.messages[0][:2] == ("MAIL FROM:<a@xn--gr-zia.example>", ["b@xn--gr-zia.example"])
+    assert "RCPT TO:<b@xn--gr-zia.example> NOTIFY=FAILURE ORCPT=utf-8;gr\\x{E5}@x.example" in mx.commands
 
 
 def test_the_next_address_is_dialled_when_one_refuses() -> None:
