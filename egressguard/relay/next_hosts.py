@@ -13,7 +13,7 @@ from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import NextHop, parse_next_hop
 from egressguard.relay.mx_hosts import Lookups, is_ours
-from egressguard.smtp.dial import Peer
+from egressguard.smtp.dial import Peer, TlsMode
 
 
 async def find_next_hosts(
@@ -32,9 +32,12 @@ async def find_next_hosts(
 
 
 async def _peer(hop: NextHop, policy: Policy, resolver: Lookups, hostname: str) -> Peer | Outcome:
+    if hop.path:
+        return Peer(hop.path, (hop.path,), 0, "none", lmtp=True)
     answer = await resolver.resolve_addresses(hop.host)
     if not answer.addresses:
         return transient("4.4.3", f"the next hop {hop} has no address ({answer.answer.value})")
     if any(is_ours(name, hop.port, policy, hostname) for name in (hop.host, *answer.addresses)):
         return transient("4.4.6", f"the next hop {hop} is this gateway itself")
-    return Peer(hop.host, answer.addresses, hop.port, "implicit" if hop.transport == "smtps" else "opportunistic")
+    tls: TlsMode = "implicit" if hop.transport == "smtps" else "opportunistic"
+    return Peer(hop.host, answer.addresses, hop.port, tls, lmtp=hop.transport == "lmtp")

@@ -116,6 +116,8 @@ def _no_addresses(domain: str, answers: Sequence[Answer]) -> Outcome:
 
 def of_family(addresses: Sequence[str], family: AddressFamily) -> tuple[str, ...]:
     """The addresses to dial, in their order; a socket's path is of every family."""
+    if any(address.startswith("/") for address in addresses):
+        return tuple(addresses)
     six = [address for address in addresses if ":" in address]
     four = [address for address in addresses if ":" not in address]
     match family:

@@ -29,7 +29,8 @@ TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A host to dial: `name` is what its certificate must carry, `addresses` (IP) are tried in order."""
+    """A host to dial: `name` is what its certificate must carry, `addresses` (IP, or a Unix socket's path) are tried in
+    order. One that speaks LMTP (RFC 2033) answers for each recipient after the content."""
 
     name: str
     addresses: tuple[str, ...]
@@ -38,6 +39,7 @@ class Peer:
     ca_file: str | None = None
     user: str | None = None
     password: str | None = None
+    lmtp: bool = False
 
     def __repr__(self) -> str:
         return f"Peer({self.name!r}, {self.addresses!r}, {self.port}, tls={self.tls!r}, user={self.user!r})"
@@ -59,9 +61,17 @@ class Host:
     """A host that is ready for transactions: what it offers, and the wire to it."""
 
     def __init__(
-        self, client: aiosmtplib.SMTP, address: str, ticker: Ticker, *, encrypted: bool, verified: bool
+        self,
+        client: aiosmtplib.SMTP,
+        address: str,
+        ticker: Ticker,
+        *,
+        encrypted: bool,
+        verified: bool,
+        lmtp: bool = False,
     ) -> None:
         self.address = address
+        self.lmtp = lmtp
         self.encrypted = encrypted
         self.verified = verified
         self.transactions = 0
@@ -103,7 +113,8 @@ async def open_connection(
     try:
         encrypted = await _set_up(client, peer, context)
         await _log_in(client, peer, address, command_seconds, encrypted=encrypted)
-        return Host(client, address, ticker, encrypted=encrypted, verified=encrypted and peer.tls != "opportunistic")
+        verified = encrypted and peer.tls != "opportunistic"
+        return Host(client, address, ticker, encrypted=encrypted, verified=verified, lmtp=peer.lmtp)
     except BaseException as wrong:
         client.close()
         if isinstance(wrong, aiosmtplib.SMTPException | OSError):
@@ -114,7 +125,7 @@ async def open_connection(
 async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext | None) -> bool:
     """Greeting, EHLO (HELO if it must be), STARTTLS, EHLO again; True when what follows is encrypted."""
     await client.connect()
-    await _greet(client)
+    await _greet(client, peer)
     if context is None or peer.tls == "implicit":
         return context is not None
     if not client.supports_extension("starttls"):
@@ -123,7 +134,7 @@ async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext |
         raise TlsFailed(transient("4.7.4", "the host does not offer STARTTLS", peer.name))
     try:
         await client.starttls(tls_context=context)
-        await _greet(client)
+        await _greet(client, peer)
     except (aiosmtplib.SMTPException, OSError) as wrong:
         raise TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name)) from wrong
     return True
@@ -149,13 +160,23 @@ async def _log_in(
         raise ConnectionFailed(transient("4.7.0", f"no way to log in: {wrong}", peer.name)) from wrong
 
 
-async def _greet(client: aiosmtplib.SMTP) -> None:
+async def _greet(client: aiosmtplib.SMTP, peer: Peer) -> None:
+    if peer.lmtp:
+        return await _greet_lmtp(client)
     try:
         await client.ehlo()
     except aiosmtplib.SMTPHeloError:
         if not client.is_connected:
             raise
         await client.helo()
+
+
+async def _greet_lmtp(client: aiosmtplib.SMTP) -> None:
+    """RFC 2033 s4.1: LHLO is EHLO by another name, and there is no HELO."""
+    reply = await client.execute_command(b"LHLO", (client.local_hostname or "").encode("ascii"))
+    if reply.code != 250:
+        raise aiosmtplib.SMTPHeloError(reply.code, reply.message)
+    client.last_ehlo_response = reply
 
 
 def _explained(wrong: aiosmtplib.SMTPException | OSError, peer: Peer, address: str) -> ConnectionFailed:
@@ -171,7 +192,7 @@ def _explained(wrong: aiosmtplib.SMTPException | OSError, peer: Peer, address: s
 
 
 async def _dial(peer: Peer, address: str, timeout_seconds: float) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family, place = _place(peer, address)
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as wrong:
@@ -179,7 +200,7 @@ async def _dial(peer: Peer, address: str, timeout_seconds: float) -> socket.sock
     try:
         sock.setblocking(False)
         async with asyncio.timeout(timeout_seconds):
-            await asyncio.get_running_loop().sock_connect(sock, (address, peer.port))
+            await asyncio.get_running_loop().sock_connect(sock, place)
     except BaseException as wrong:
         sock.close()
         if isinstance(wrong, OSError):
@@ -188,9 +209,17 @@ async def _dial(peer: Peer, address: str, timeout_seconds: float) -> socket.sock
     return sock
 
 
+def _place(peer: Peer, address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    """Where a socket has to go."""
+    if address.startswith("/"):
+        return socket.AF_UNIX, address
+    return socket.AF_INET6 if ":" in address else socket.AF_INET, (address, peer.port)
+
+
 def _no_connection(peer: Peer, address: str, wrong: OSError) -> ConnectionFailed:
     words = "does not answer" if isinstance(wrong, TimeoutError) else wrong.strerror or str(wrong)
-    return ConnectionFailed(transient("4.4.1", f"{address} port {peer.port}: {words}", peer.name))
+    where = address if address.startswith("/") else f"{address} port {peer.port}"
+    return ConnectionFailed(transient("4.4.1", f"{where}: {words}", peer.name))
 
 
 def _tls_context(peer: Peer) -> ssl.SSLContext:
@@ -220,4 +249,4 @@ def _unverified_context() -> ssl.SSLContext:
 
 
 def is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
+    return address.startswith("/") or ipaddress.ip_address(address).is_loopback

@@ -1,4 +1,4 @@
-"""One transaction with a host: MAIL, RCPT, DATA or BDAT, and what its replies mean for each recipient.
+"""One transaction with a host, by SMTP or LMTP: MAIL, RCPT, DATA or BDAT, and what its replies mean for each recipient.
 
 Contract
     Commands that may be sent together are (RFC 2920): a message takes two round trips.
@@ -273,6 +273,8 @@ class Transfer:
         self._mistrust_if_ahead(host)
         if code == 354 and not taken:  # RFC 2920 s3.1: it wants a message for nobody, and gets an empty one
             host.wire.write(b".\r\n")
+            if host.lmtp:
+                return  # RFC 2033 s4.2 wants 503 here; an answer for each of nobody is none
             await host.wire.reply(self._seconds(self._patience.command_seconds))
             self.concluded = True
             return
@@ -298,12 +300,13 @@ class Transfer:
 
     async def _hear_end(self, host: Host, taken: list[str], *, early: bool = False) -> None:
         """`early`: it answered before the message's end. It may refuse so, but not take what it has not got."""
-        seconds = self._patience.for_data(self._transaction.content.size_octets)
-        code, text = await host.wire.reply(self._seconds(seconds))
-        outcome = of_reply(code, text, self._name)
-        if early and outcome.result is Result.DELIVERED:
-            outcome = transient("4.5.0", f"unexpected reply {code} before the end of the message", self._name)
-        self.outcomes.update(dict.fromkeys(taken, outcome))
+        seconds, code = self._patience.for_data(self._transaction.content.size_octets), 421
+        for paths in [[path] for path in taken] if host.lmtp and not early else [taken]:  # RFC 2033 s4.2: one for each
+            code, text = await host.wire.reply(self._seconds(seconds))
+            outcome = of_reply(code, text, self._name)
+            if early and outcome.result is Result.DELIVERED:
+                outcome = transient("4.5.0", f"unexpected reply {code} before the end of the message", self._name)
+            self.outcomes.update(dict.fromkeys(paths, outcome))
         self.concluded = code != 421 and not early
 
     async def _send_dotted(self, host: Host) -> bool:

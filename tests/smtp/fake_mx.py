@@ -56,6 +56,7 @@ class FakeMx:
     extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "SIZE 1000000")
     starttls: ssl.SSLContext | None = None
     implicit: ssl.SSLContext | None = None
+    lmtp: bool = False  # then DOT <path> is the final dot's reply for that recipient
     port: int = 0
     connections: int = 0
     most_at_once: int = 0
@@ -67,8 +68,13 @@ class FakeMx:
 
     @contextlib.asynccontextmanager
     async def listening(self, address: str = "127.0.0.1") -> AsyncIterator[FakeMx]:
-        server = await asyncio.start_server(self._serve, address, self.port, ssl=self.implicit)
-        self.port = server.sockets[0].getsockname()[1]
+        """On a free port, or where `address` is a path on a Unix socket."""
+        server: asyncio.Server
+        if address.startswith("/"):
+            server = await asyncio.start_unix_server(self._serve, address)
+        else:
+            server = await asyncio.start_server(self._serve, address, self.port, ssl=self.implicit)
+            self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
         finally:
@@ -106,7 +112,9 @@ class FakeMx:
                 going = await self._say(writer, line, self._usual(verb, writer)) and verb != "QUIT"
 
     def _usual(self, verb: str, writer: asyncio.StreamWriter) -> str:
-        if verb == "EHLO":
+        if self.lmtp and verb in {"EHLO", "HELO"}:
+            return "500 5.5.1 LHLO please"
+        if verb == ("LHLO" if self.lmtp else "EHLO"):
             return self._ehlo(writer.get_extra_info("sslcontext") is not None)
         return {"QUIT": "221 bye", "AUTH": "235 2.7.0 welcome"}.get(verb, "250 ok")
 
@@ -136,9 +144,19 @@ class FakeMx:
         content = await self._content(reader, writer)
         if spoken:
             return True  # that was its answer
+        if self.lmtp:
+            return await self._each_told(taking, content, writer)
         if self._reply("DOT", "250").startswith("2"):
             self.messages.append((taking.sender, taking.paths, content))
         return await self._say(writer, "DOT", "250 2.0.0 taken")
+
+    async def _each_told(self, taking: _Taking, content: bytes, writer: asyncio.StreamWriter) -> bool:
+        taken = [path for path in taking.paths if self._reply(f"DOT <{path}>", "250").startswith("2")]
+        self.messages.append((taking.sender, taken, content))
+        for path in taking.paths:
+            if not await self._say(writer, f"DOT <{path}>", "250 2.0.0 taken"):
+                return False
+        return True
 
     async def _content(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         lines: list[bytes] = []
