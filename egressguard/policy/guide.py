@@ -157,6 +157,7 @@ has answered a MAIL command.
 | `"[mx.example.org]"`, `"[192.0.2.1]:2525"` | this very host, port 25 if none is said; STARTTLS if offered |
 | `"smtps:[mx.example.org]"` | the same with TLS from the start, its certificate verified, port 465 |
 | `smtp:example.org` | the MX hosts of another domain; stands alone |
+| `"lmtp:[192.0.2.1]"`, `lmtp:unix:/run/dovecot/lmtp` | a mailbox server (RFC 2033), port 24 or a Unix socket |
 
 A next hop that is this gateway itself is not dialled. Trouble with a next hop (no such name, a refused connection)
 is never a bounce before the message is given up.
