@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from egressguard.firewall.host import QueueBackend
 from egressguard.firewall.table import OPEN_QUEUE_CHAIN, OWNER, QUEUE_CHAIN, TABLE
@@ -166,19 +166,28 @@ async def _run(*arguments: str, given: str = "") -> str:
     return await _execute(["nft", *arguments], given)
 
 
+def _file_of(text: str) -> BinaryIO:
+    """`text` to be read, without a name. (A pipe to a program that has ended already is RuntimeError in uvloop.)"""
+    file = os.fdopen(os.memfd_create("egressguard-nft"), "w+b")
+    file.write(text.encode())
+    file.seek(0)
+    return file
+
+
 async def _execute(command: list[str], given: str) -> str:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=os.environ | {"TZ": "UTC"},  # times in a ruleset are UTC, and nft translates from local time
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        with _file_of(given) as standard_input:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=os.environ | {"TZ": "UTC"},  # times in a ruleset are UTC, and nft translates from local time
+                stdin=standard_input,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
     except OSError as wrong:
         raise NftError(f"{command[0]}: {wrong.strerror}") from wrong
     try:
-        out, err = await asyncio.wait_for(process.communicate(given.encode()), TIMEOUT_SECONDS)
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
     except TimeoutError:
         process.kill()
         await process.wait()
