@@ -90,6 +90,7 @@ SECTIONS = (
     Section("### site.relay", "Relay"),
     Section("### site.relay.listeners", "Listener", "Name: mapping."),
     Section("### site.relay.tls", "Tls", "Both or none."),
+    Section("### site.relay.sessions", "SessionLimits"),
     Section("### site.relay.retry", "Retry"),
     Section("### site.block_lists", "BlockList", "Name: mapping. A list that does not answer lists nobody."),
     Section("### site.smart_hosts", "SmartHost", "Name: mapping."),

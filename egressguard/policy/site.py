@@ -22,6 +22,7 @@ from egressguard.policy.fields import (
     Strict,
     Texts,
 )
+from egressguard.policy.session_limits import SessionLimits
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=1, le=600)]
@@ -71,6 +72,20 @@ class Listener(Strict):
         description="the gateway's addresses to listen on",
         examples=["192.168.1.1", ["192.168.1.1", "fd00::1"]],
     )
+    greeting_pause_seconds: Annotated[int, Field(ge=0, le=30)] = Field(
+        0,
+        description="kind smtp: how long the greeting waits; who talks before it is no server and refused (554); "
+        "for a listener that only the world's servers use; 0 = at once",
+        examples=[5],
+    )
+
+    @model_validator(mode="after")
+    def _pauses_for_servers_only(self) -> Listener:
+        if self.greeting_pause_seconds and self.kind != "smtp":
+            raise ValueError(
+                f"greeting_pause_seconds with kind {self.kind}; expected kind smtp: people's programs wait"
+            )
+        return self
 
 
 class Tls(Strict):
@@ -155,6 +170,17 @@ class Relay(Strict):
     )
     max_connections: Positive = Field(
         1000, description="open connections of clients, all listeners together", examples=[200]
+    )
+    pam_service: Name | None = Field(
+        None,
+        description="a PAM service (/etc/pam.d/NAME) for people without an account of ours: they log in too, "
+        "with PLAIN or LOGIN; its modules run without root's rights; left out = our accounts only",
+        examples=["egressguard"],
+    )
+    sessions: SessionLimits = Field(
+        SessionLimits(),
+        description="what one client may take, and how long; left out = its defaults",
+        examples=[{"max_connections_per_client": 20}],
     )
     max_hops: Annotated[int, Field(ge=10)] = Field(
         50, description="a message with more Received fields is refused as a loop", examples=[30]

@@ -14,13 +14,15 @@ class Connections:
         self._by_client: Counter[IPAddress] = Counter()
         self.open = 0
 
-    def enter(self, client: IPAddress, *, limit: int, limit_per_client: int) -> bool:
-        client = counted_as(client)
-        if self.open >= limit or self._by_client[client] >= limit_per_client:
-            return False
+    def exceeded(self, client: IPAddress, *, limit: int, limit_per_client: int) -> str | None:
+        """The name of the limit that one more of this client's would exceed."""
+        if self.open >= limit:
+            return "max_connections"
+        return "max_connections_per_client" if self._by_client[counted_as(client)] >= limit_per_client else None
+
+    def enter(self, client: IPAddress) -> None:
         self.open += 1
-        self._by_client[client] += 1
-        return True
+        self._by_client[counted_as(client)] += 1
 
     def leave(self, client: IPAddress) -> None:
         client = counted_as(client)

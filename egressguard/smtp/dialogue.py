@@ -38,6 +38,11 @@ _STAGE_OF: dict[str, Stage] = {
     "DATA": "data",
     "BDAT": "data",
 }
+_LIMIT_OF = {
+    replies.TOO_BIG: "max_message_octets",
+    replies.TOO_MANY_RECIPIENTS: "max_recipients",
+    replies.AUTH_LIMITED: "max_auth_failures",
+}
 _BDAT = re.compile(r"([0-9]{1,15})(?: (LAST))?", re.IGNORECASE)
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS"})
 """A browser talked into talking to us: nothing it says further may be taken for SMTP."""
@@ -140,18 +145,23 @@ class Dialogue:
         """Count what was refused; too much of it, or of idle talk, ends the session."""
         if reply.is_permanent or reply.is_transient:
             self._metrics.rejected(_STAGE_OF.get(command.verb, "other"), replies.reason_of(reply))
+            if (limit := _LIMIT_OF.get(reply)) is not None:
+                self._metrics.limited(limit)
         if reply.is_permanent:
             self._errors += 1
         if reply.code in {221, 421} or reply == replies.TROUBLE:
             self.closing = True
-        elif self._errors > self._settings.max_errors or self._excess_recipients > self._settings.max_excess_recipients:
-            return self._last(replies.TOO_MANY_ERRORS)
+        elif self._errors > self._settings.max_errors:
+            return self._last(replies.TOO_MANY_ERRORS, "max_errors")
+        elif self._excess_recipients > self._settings.max_excess_recipients:
+            return self._last(replies.TOO_MANY_ERRORS, "max_excess_recipients")
         elif self._idle_commands > self._settings.max_idle_commands:
-            return self._last(replies.TOO_MANY_COMMANDS)
+            return self._last(replies.TOO_MANY_COMMANDS, "max_idle_commands")
         return reply
 
-    def _last(self, reply: Reply) -> Reply:
+    def _last(self, reply: Reply, limit: str) -> Reply:
         self.closing = True
+        self._metrics.limited(limit)
         self._metrics.rejected("other", replies.reason_of(reply))
         return self.refuse("other", reply)
 

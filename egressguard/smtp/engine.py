@@ -202,6 +202,7 @@ class Engine(SMTP):
         return told
 
     async def _converse(self, dialogue: Dialogue) -> None:
+        await self._wait_for_silence()
         reply: Reply | None = dialogue.greeting
         await self.send(dialogue.greeting)
         ends_at = self.loop.time() + self._settings.session_seconds
@@ -209,7 +210,7 @@ class Engine(SMTP):
             if self._house.stopping:
                 raise SessionOver(replies.STOPPING)
             if self.loop.time() > ends_at:
-                raise SessionOver(replies.TIMED_OUT)
+                raise self._out_of_time("session_seconds")
             reply = await dialogue.answer(await self._line())
             if reply is not None:
                 self._write(reply)
@@ -218,6 +219,21 @@ class Engine(SMTP):
         await self._flush()
         if reply is not None and reply.code != 221:
             await self._linger()
+
+    async def _wait_for_silence(self) -> None:
+        """A mail server waits for the greeting (RFC 5321 s3.1); a spammer's program often does not."""
+        pause = self._entrance.greeting_pause_seconds
+        if not (pause or self._wire.has_input()) or self._over_tls:
+            return
+        if not await self._wire.talks_within(pause):
+            return
+        self._house.metrics.spoke_early(self._entrance.name, refused=pause > 0)
+        if pause:
+            raise SessionOver(replies.EARLY_TALKER)
+
+    def _out_of_time(self, limit: str) -> SessionOver:
+        self._house.metrics.limited(limit)
+        return SessionOver(replies.TIMED_OUT)
 
     def _new_dialogue(self, facts: SessionFacts) -> Dialogue:
         house = self._house
@@ -233,7 +249,9 @@ class Engine(SMTP):
         except BadLine:
             raise SessionOver(replies.BAD_LINE) from None
         except TimeoutError:
-            raise SessionOver(replies.STOPPING if self._house.stopping else replies.TIMED_OUT) from None
+            if self._house.stopping:
+                raise SessionOver(replies.STOPPING) from None
+            raise self._out_of_time("command_seconds") from None
         if line is None:
             raise SessionOver
         return line
@@ -331,6 +349,7 @@ class Engine(SMTP):
                 return await question
         except TimeoutError:
             log.error("a recipient could not be judged in time")
+            self._house.metrics.limited("recipient_hook_seconds")
             return replies.TROUBLE
 
     def new_intake(self) -> Intake:
@@ -349,6 +368,7 @@ class Engine(SMTP):
             await waiting.until(self.loop.time() + self._settings.message_hook_seconds)  # which cancels nothing
         except TimeoutError:
             log.error("a message could not be taken in time; it may still be")
+            self._house.metrics.limited("message_hook_seconds")
             return replies.TROUBLE
         finally:
             waiting.close()
@@ -385,7 +405,8 @@ class Engine(SMTP):
         try:
             piece = await self._wire.piece(seconds, limit_octets)
         except TimeoutError:
-            raise SessionOver(replies.TIMED_OUT) from None
+            silent = self.loop.time() < ends_at
+            raise self._out_of_time("data_chunk_seconds" if silent else "data_seconds") from None
         if piece is None:  # cut before the end: there is no message
             raise SessionOver
         return piece

@@ -29,7 +29,6 @@ class House(Protocol):
     """What all sessions of a server share."""
 
     hooks: SessionHooks
-    settings: SmtpSettings
     metrics: SmtpMetrics
     tls_context: ssl.SSLContext | None
     authenticator: Authenticator | None
@@ -37,6 +36,9 @@ class House(Protocol):
     new_draft: Callable[[], Draft]
     ticker: Ticker
     stopping: bool
+
+    @property
+    def settings(self) -> SmtpSettings: ...
 
     def admit(self, client: IPAddress) -> bool:
         """Whether there is room for one more of this client's; who was let in must leave."""
@@ -57,5 +59,8 @@ class House(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
+    """`greeting_pause_seconds`: whoever talks before it is over is refused."""
+
     name: str
     kind: Kind
+    greeting_pause_seconds: float = 0

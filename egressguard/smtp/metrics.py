@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from egressguard.smtp.hooks import STAGES, Stage
 from egressguard.smtp.replies import REASONS
+from egressguard.smtp.settings import LIMITS
 
 MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
 AUTH_RESULTS = ("ok", "wrong", "limited", "cannot_tell")
@@ -39,6 +42,24 @@ class SmtpMetrics:
             ["version", "result"],
             registry=registry,
         )
+        self._limits = Gauge(
+            "egressguard_smtpd_limit",
+            "The limits in force, by the names they have in the rules.",
+            ["limit"],
+            registry=registry,
+        )
+        self._limited = Counter(
+            "egressguard_smtpd_limit_hits_total",
+            "Clients stopped by a limit, by its name in the rules.",
+            ["limit"],
+            registry=registry,
+        )
+        self._early = Counter(
+            "egressguard_smtpd_early_talkers_total",
+            "Clients that spoke before the greeting, by listener and result (refused, heard).",
+            ["listener", "result"],
+            registry=registry,
+        )
         self.size = Histogram(
             "egressguard_smtpd_message_size_bytes", "Messages received whole.", buckets=_SIZES, registry=registry
         )
@@ -51,6 +72,20 @@ class SmtpMetrics:
     def listening(self, listener: str) -> None:
         for result in ("accepted", "refused"):
             self._connections.labels(listener, result)
+        for result in ("refused", "heard"):
+            self._early.labels(listener, result)
+
+    def limits(self, limits: Mapping[str, float]) -> None:
+        for name, value in limits.items():
+            self._limits.labels(name).set(value)
+            self._limited.labels(name)
+
+    def limited(self, limit: str) -> None:
+        assert limit in LIMITS
+        self._limited.labels(limit).inc()
+
+    def spoke_early(self, listener: str, *, refused: bool) -> None:
+        self._early.labels(listener, "refused" if refused else "heard").inc()
 
     def connected(self, listener: str, *, accepted: bool) -> None:
         self._connections.labels(listener, "accepted" if accepted else "refused").inc()

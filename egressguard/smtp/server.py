@@ -13,7 +13,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -54,10 +53,10 @@ class SmtpServer:
     ) -> None:
         self.hooks = hooks
         self.new_draft = new_draft
-        self.settings = settings
         self.tls_context = tls_context
         self.authenticator = authenticator
         self.metrics = SmtpMetrics(registry)
+        self.settings = settings
         self.buffered = Budget()
         self.ticker = Ticker()
         self.stopping = False
@@ -67,11 +66,20 @@ class SmtpServer:
         self._commits: set[asyncio.Task[Reply]] = set()
         logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's: a line a connection, addresses and all
 
+    @property
+    def settings(self) -> SmtpSettings:
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: SmtpSettings) -> None:
+        self._settings = settings
+        self.metrics.limits(settings.limits)
+
     async def start(self, listener_name: str, listener: Listener, sockets: Iterable[socket.socket]) -> None:
         """Serve on sockets that are bound already. A submission listener needs a TLS context."""
         if listener.kind != "smtp" and self.tls_context is None:
             raise ValueError(f"listener {listener_name}: {listener.kind} needs TLS")
-        entrance = Entrance(listener_name, listener.kind)
+        entrance = Entrance(listener_name, listener.kind, listener.greeting_pause_seconds)
         self.metrics.listening(listener_name)
         loop = asyncio.get_running_loop()
         engine = Engine(self, entrance)
@@ -107,19 +115,22 @@ class SmtpServer:
     # What the sessions share (house.House).
 
     def admit(self, client: IPAddress) -> bool:
+        if self.stopping:
+            return False
         limits = self.settings
-        speaks_for_others = limits.hears_proxy(client)
-        return not self.stopping and self._connections.enter(
-            client,
-            limit=limits.max_connections,
-            limit_per_client=limits.max_connections if speaks_for_others else limits.max_connections_per_client,
-        )
+        each = limits.max_connections if limits.hears_proxy(client) else limits.max_connections_per_client
+        exceeded = self._connections.exceeded(client, limit=limits.max_connections, limit_per_client=each)
+        if exceeded is not None:
+            self.metrics.limited(exceeded)
+            return False
+        self._connections.enter(client)
+        return True
 
     def readmit(self, before: IPAddress, client: IPAddress) -> bool:
         self._connections.leave(before)
         if self.admit(client):
             return True
-        self._connections.enter(before, limit=sys.maxsize, limit_per_client=sys.maxsize)  # until it has left
+        self._connections.enter(before)  # until it has left
         return False
 
     def joined(self, session: Session, task: asyncio.Task[None]) -> None:

@@ -1,12 +1,16 @@
-"""The server's limits, each with its reason. Seconds and octets."""
+"""The server's limits, each with its reason. Seconds and octets; the rules have all of them (policy.session_limits)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from egressguard.net.flow import IPAddress
+from egressguard.policy.session_limits import SessionLimits
 from egressguard.policy.site import Relay
+
+_RULED = tuple(SessionLimits.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,11 @@ class SmtpSettings:
     message_hook_seconds: float = 540  # clients wait 10 minutes for the reply (s4.5.3.2.6): answer before
     session_seconds: float = 4 * 3600
 
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Every limit by its name, for the metrics."""
+        return {name: getattr(self, name) for name in LIMITS}
+
     def hears_proxy(self, client: IPAddress) -> bool:
         """Whether this peer speaks for others, and says so by the PROXY protocol."""
         return any(client in network for network in self.proxy_from if network.version == client.version)
@@ -51,4 +60,8 @@ class SmtpSettings:
             proxy_from=relay.proxy_from,
             max_connections=relay.max_connections,
             max_buffered_octets=max(256 * 1024 * 1024, 2 * relay.max_message_octets),
+            **{name: getattr(relay.sessions, name) for name in _RULED},
         )
+
+
+LIMITS = ("max_message_octets", "max_recipients", "max_connections", "max_buffered_octets", *_RULED)

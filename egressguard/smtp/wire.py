@@ -106,6 +106,13 @@ class Wire:
             return None
         return self._take(len(self._buffer) if limit_octets is None else limit_octets)
 
+    async def talks_within(self, seconds: float) -> bool:
+        """Whether there is input, or comes any in this time; it is not taken. Raises ConnectionError."""
+        try:
+            return bool(self._buffer) or (await self._more(self._loop.time() + seconds))
+        except TimeoutError:
+            return False
+
     def take_all(self) -> bytes:
         return self._take(len(self._buffer))
 

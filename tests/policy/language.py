@@ -11,6 +11,7 @@ import yaml
 from egressguard.policy import model, site
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
+from egressguard.policy.session_limits import SessionLimits
 
 Value = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -29,6 +30,7 @@ WHOLE: Value = {
             "tarpit_port": 2599,
             "tls": {"certificate": "/a.pem", "private_key": "/a.key"},
             "retry": {},
+            "sessions": {},
         },
         "block_lists": {"zen": {"zone": "zen.dnsbl.example"}},
         "smart_hosts": {
@@ -68,6 +70,7 @@ PLACES: dict[type[Strict], Path] = {
     site.Listener: ("site", "relay", "listeners", "submission"),
     site.Tls: ("site", "relay", "tls"),
     site.Retry: ("site", "relay", "retry"),
+    SessionLimits: ("site", "relay", "sessions"),
     site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
@@ -88,6 +91,7 @@ PLACES: dict[type[Strict], Path] = {
 }
 
 BESIDE: dict[tuple[str, str], Value] = {
+    ("Listener", "greeting_pause_seconds"): {"kind": "smtp"},
     ("FlowRule", "destination_host"): {"decide": "queue"},
     ("FlowRule", "action"): {"port": 25},
     ("FlowRule", "fail"): {"decide": "queue"},

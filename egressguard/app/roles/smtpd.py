@@ -30,6 +30,7 @@ from egressguard.relay.pickup import Pickup
 from egressguard.scan.client import ScanClient
 from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.auth import Authenticator
+from egressguard.smtp.pam_accounts import PamAccounts
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 from egressguard.smtp.tarpit import Tarpit
@@ -105,6 +106,11 @@ async def _open(frame: Frame) -> AsyncIterator[Smtpd]:
         smtpd.outside.close()
 
 
+def _accounts(policy: Policy, places: Places) -> PasswdFile | PamAccounts:
+    file, service = PasswdFile(places.accounts), policy.site.relay.pam_service
+    return file if service is None else PamAccounts(file, service)
+
+
 async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
@@ -131,7 +137,7 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         acceptance,
         SmtpSettings.of(policy.site.relay, hostname),
         server_context(*certificate),
-        Authenticator(PasswdFile(places.accounts)),
+        Authenticator(_accounts(policy, places)),
         registry,
         partial(Draft, places.drafts),
     )
