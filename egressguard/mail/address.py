@@ -99,12 +99,17 @@ def ascii_form(path: str) -> str | None:
     """The same mailbox with A-labels for U-labels (RFC 5890 s2.3.2.1); None when its local-part is not ASCII."""
     if path.isascii():
         return path
+    local_part, _, domain = path.rpartition("@")
+    a_labels = ascii_domain(domain)
+    return f"{local_part}@{a_labels}" if local_part and local_part.isascii() and a_labels is not None else None
+
+
+def ascii_domain(domain: str) -> str | None:
+    """The domain in A-labels; None when it is none."""
     try:
-        address = parse_address(path, utf8=True)
-        labels = [_a_label(label, utf8=True) for label in address.domain.split(".")]
+        return ".".join(_a_label(label, utf8=True) for label in parse_domain(domain, utf8=True).split("."))
     except AddressError:
         return None
-    return f"{address.local_part}@{'.'.join(labels)}" if address.local_part.isascii() else None
 
 
 def _is_stable(label: str) -> bool:

@@ -14,9 +14,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from egressguard.mail.dsn import Action, Report, render_report
+from egressguard.mail.dsn import render_report
 from egressguard.mail.envelope import NULL_REVERSE_PATH, Envelope
 from egressguard.mail.outcome import Outcome
+from egressguard.mail.report import Action, Report
 from egressguard.policy.site import Retry
 from egressguard.relay.schedule import retry_at
 from egressguard.store.content import Content
@@ -174,6 +175,7 @@ def _report(
         envid=claim.envid,
         orcpts={due.forward_path: due.options.orcpt for due in claim.recipients if due.options.orcpt is not None},
         smtputf8=claim.smtputf8,
+        client=claim.client,
     )
 
 

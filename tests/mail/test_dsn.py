@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import re
 from email.message import EmailMessage
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressguard.mail.dsn import RETURNED_OCTETS, Action, Report, render_report
+from egressguard.mail.dsn import RETURNED_OCTETS, render_report
 from egressguard.mail.outcome import Outcome, Result, delivered, permanent, transient
 from egressguard.mail.reply import Reply
+from egressguard.mail.report import Action, Report
 from egressguard.mail.xtext import encode_utf8_xtext, encode_xtext
 
 ORIGINAL = b"Subject: lunch\r\nTo: b@example.net\r\n\r\nsecret body\r\n"
@@ -59,6 +61,7 @@ def test_it_is_a_report_that_programs_understand() -> None:
         "Remote-MTA": "dns; mx.example.net",
         "Diagnostic-Code": "smtp; 550 5.1.1 no such user",
         "Last-Attempt-Date": "Thu, 01 Jan 1970 00:01:00 +0000",
+        "Final-Log-ID": "0ABC",
     }
     assert returned.get_content_type() == "text/rfc822-headers"
     assert returned.get_content().splitlines() == ["Subject: lunch", "To: b@example.net"]
@@ -111,6 +114,7 @@ def test_no_reply_and_no_host_name_breaks_out(text: str, said_by: str) -> None:
         "Remote-MTA",
         "Diagnostic-Code",
         "Last-Attempt-Date",
+        "Final-Log-ID",
     }
     assert render_report(report(outcomes={"b@example.net": outcome})).isascii()
 
@@ -217,9 +221,9 @@ def test_no_envelope_id_and_no_original_recipient_breaks_out(envid: str, kind: s
     assert octets.isascii()
     assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
     whole, recipient = list(parsed(envid=envid, orcpts=orcpts).iter_parts())[1].get_payload()
-    own = {"Reporting-MTA", "X-EgressGuard-Queue-ID", "Arrival-Date"}
+    own = {"Reporting-MTA", "Arrival-Date"}
     assert own <= set(whole.keys()) <= own | {"Original-Envelope-Id"}
-    own = {"Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date"}
+    own = {"Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date", "Final-Log-ID"}
     assert own <= set(recipient.keys()) <= own | {"Original-Recipient"}
 
 
@@ -260,3 +264,63 @@ def test_a_message_in_utf8_comes_back_under_its_own_type_and_in_seven_bits() -> 
     part = returned(original=original, smtputf8=True)
     assert part.startswith(b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: quoted-printable")
     assert returned(original=b"Subject: \xff\r\n\r\n", smtputf8=True).startswith(b"Content-Type: text/rfc822-headers")
+
+
+PATHS = HOSTILE | st.sampled_from(
+    ["a@example.org", "grün@example.org", "ü" * 32 + "@" + ".".join(["ü" * 40] * 5) + ".example"]
+)
+
+
+@given(PATHS, PATHS, HOSTILE, HOSTILE, st.sampled_from(Action), st.binary(max_size=200), st.booleans(), st.booleans())
+def test_whatever_it_tells_of_it_has_three_parts_and_the_fields_of_its_own(
+    sender: str, path: str, words: str, mta: str, action: Action, original: bytes, smtputf8: bool, whole: bool
+) -> None:
+    outcome = Outcome(Result.PERMANENT, words, words, mta, None)
+    facts = {
+        "reverse_path": sender,
+        "outcomes": {path: outcome},
+        "action": action,
+        "reporting_mta": mta,
+        "client": words,
+    }
+    more = {"original": original, "smtputf8": smtputf8, "returns_whole": whole, "orcpts": {path: f"utf-8;{words}"}}
+    if b"=_boundary" in original:
+        return
+    octets = render_report(report(**facts, **more))
+    assert octets.count(b"\r\n--=_boundary\r\n") == 3
+    assert octets.count(b"\r\n--=_boundary") == 4
+    assert octets.endswith(b"\r\n--=_boundary--\r\n")
+    assert not re.search(rb"\0|\r(?!\n)|(?<!\r)\n|[^\r\n]{999}", octets)
+    top, status = octets.partition(b"\r\n\r\n")[0], octets.split(b"\r\n--=_boundary")[2].split(b"\r\n\r\n")
+    assert set(email.message_from_bytes(top)) <= TOP
+    assert len(status) == 3  # its header, the message's fields, the recipient's
+    assert set(email.message_from_bytes(status[1])) <= {"Reporting-MTA", "Received-From-MTA", "Arrival-Date"}
+    assert {"Final-Recipient", "Action", "Status"} <= set(email.message_from_bytes(status[2])) <= OF_RECIPIENT
+
+
+TOP = {
+    *("From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted", "MIME-Version"),
+    *("Content-Type", "Content-Transfer-Encoding"),
+}
+OF_RECIPIENT = {
+    *("Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Final-Log-ID"),
+    *("Last-Attempt-Date", "Will-Retry-Until"),
+}
+
+
+@pytest.mark.parametrize(
+    ("message_id", "answers"),
+    [
+        (b"Message-ID: <1@x>\r\n", True),
+        (b"Message-ID:\r\n <1@x>\r\n", True),
+        (b"Message-ID: <1@x> <2@x>\r\n", False),
+        (b"Message-ID: <1@x>\r\nMessage-ID: <2@x>\r\n", False),
+        (b"Message-ID: <\xff@x>\r\n", False),
+        (b"Message-ID: 1\r\n", False),
+        (b"Message-ID: <" + b"x" * 300 + b">\r\n", False),
+        (b"", False),
+    ],
+)
+def test_it_answers_the_message_that_it_is_about(message_id: bytes, answers: bool) -> None:
+    message = parsed(original=message_id + ORIGINAL)
+    assert (message["In-Reply-To"], message["References"]) == (("<1@x>",) * 2 if answers else (None, None))
