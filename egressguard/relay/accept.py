@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: the message goes round in a 
 NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")
 CANNOT_COUNT = Reply(451, "4.3.0", "Limits cannot be counted now, try again later")
 NOT_STORED = Reply(451, "4.3.0", "The message cannot be stored now, try again later")
+
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t\r\n]*(<[!-;=?-~]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 
 _COUNTED = {
     MailAction.ACCEPT: "accepted",
@@ -326,6 +329,7 @@ class Acceptance:
             "policy_revision": judged.policy.revision,
         }
         fields |= judged.checked.told if judged.checked else {}
+        fields |= {"message_id": found[1].decode()} if (found := _MESSAGE_ID.search(judged.header_section)) else {}
         effects = judged.decision.effects
         fields |= {"tags": list(effects.tags)} if effects.tags else {}
         fields |= {"limit": judged.decision.limit} if judged.decision.limit else {}

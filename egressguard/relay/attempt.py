@@ -12,7 +12,7 @@ import dataclasses
 import ipaddress
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -121,7 +121,9 @@ async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, mean
 async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: Means, patience: Patience) -> Sent:
     sent = Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)
     for peer in peers:
+        before = sent.dialogues
         sent = await means.send(transaction, peer, means.hostname, patience)
+        sent = replace(sent, dialogues=before + sent.dialogues) if before else sent
         if sent.begun:
             break
     return sent

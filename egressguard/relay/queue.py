@@ -30,6 +30,7 @@ from egressguard.relay.schedule import lease_until, retry_at
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage, Settlement, Spool, SpoolFull
+from egressguard.store.journal import DIALOGUE
 from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ LONGEST_SLEEP_SECONDS = 5.0
 
 SHORTEST_SLEEP_SECONDS = 0.05
 """What is due and was not claimed waits for somebody else's end; looking for it all the time would help nobody."""
+
+TOLD_DIALOGUES = 20
+"""Of one attempt: an MX with many dead addresses."""
 
 Record = Callable[[str, Mapping[str, object]], None]
 
@@ -319,6 +323,7 @@ class Queue:
         if news.failed:
             refused = len(news.failed) - len(expired)
             self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
+        self._tell_dialogues(parcel, sent)
         self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
 
     async def _notices(self, claim: Claim, news: News, content: Content, now: float) -> Mapping[str, NewMessage]:
@@ -362,6 +367,15 @@ class Queue:
                 "dsn": told.get(path, ""),
             }
             self._record(f"delivery.{kind}", fields)
+
+    def _tell_dialogues(self, parcel: _Parcel, sent: Sent) -> None:
+        """For `egressguard trace`: once for each connection, whatever number of recipients it was about."""
+        if not sent.dialogues:
+            return
+        loop_now, now = asyncio.get_running_loop().time(), time.time()
+        for dialogue in sent.dialogues[-TOLD_DIALOGUES:]:
+            told = dialogue.told(loop_now, now)
+            self._record(DIALOGUE, {"queue_id": parcel.claim.queue_id, "transport": parcel.way.transport, **told})
 
     async def _measure(self) -> None:
         """Counting a long queue takes time: never spend more than a fiftieth of it on that."""

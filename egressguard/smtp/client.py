@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiosmtplib
@@ -25,6 +25,7 @@ from egressguard.smtp.dial import ConnectionFailed, Host, Peer, TlsFailed, open_
 from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.pool import Pool
 from egressguard.smtp.transaction import Patience, Transaction, Transfer, of_reply
+from egressguard.smtp.transcript import Dialogue
 from egressguard.smtp.waiting import Ticker
 
 __all__ = ["Patience", "Peer", "Sent", "SmtpClient", "Transaction", "of_reply", "send"]
@@ -40,11 +41,13 @@ class Sent:
     """`outcomes` has every recipient. `begun`: the host took part in a transaction, so what it said stands; else
     nothing of the message was offered to it, and another host may be tried at once.
 
-    `tells_delivery`: the host takes it upon itself to tell of success (RFC 3461 s5.2.1)."""
+    `tells_delivery`: the host takes it upon itself to tell of success (RFC 3461 s5.2.1). `dialogues`: what was said,
+    connection by connection."""
 
     outcomes: Mapping[str, Outcome]
     begun: bool
     tells_delivery: bool = False
+    dialogues: tuple[Dialogue, ...] = ()
 
 
 Send = Callable[[Transaction, Peer, str, Patience], Awaitable[Sent]]
@@ -65,14 +68,16 @@ class SmtpClient:
     async def send(self, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
         """Try to hand `transaction` to `peer`. Every forward-path has an outcome in the answer."""
         key = (peer, ehlo_name)
+        said: list[Dialogue] = []
         while (kept := self._pool.take(key)) is not None:
             transfer = await self._over(kept, transaction, peer, patience, key)
+            said.append(_dialogue(kept, peer, transfer))
             if transfer.answered:
-                return _sent(transfer)
+                return _sent(transfer, said)
         transfer = Transfer(transaction, peer.name, patience)
         try:
             async with asyncio.timeout(patience.whole_seconds):
-                host = await self._connect(peer, ehlo_name, patience)
+                host = await self._connect(peer, ehlo_name, patience, said)
         except TimeoutError:
             transfer.end(transient("4.4.2", "the host did not answer in the time allowed", peer.name))
         except ConnectionFailed as failed:
@@ -81,7 +86,8 @@ class SmtpClient:
             transfer.end(transient("4.4.2", _words(wrong), peer.name))
         else:
             transfer = await self._over(host, transaction, peer, patience, key)
-        return _sent(transfer)
+            said.append(_dialogue(host, peer, transfer))
+        return _sent(transfer, said)
 
     async def _over(
         self, host: Host, transaction: Transaction, peer: Peer, patience: Patience, key: tuple[Peer, str]
@@ -93,8 +99,10 @@ class SmtpClient:
         except TimeoutError:
             transfer.answered, listens = True, False  # by its silence: another connection would meet the same
             transfer.end(transient("4.4.2", "the host did not answer in the time allowed", peer.name))
+            transfer.transcript.noted("no answer in the time allowed")
         except HostLost as lost:
             transfer.end(transient("4.4.2", one_line(str(lost)), peer.name))
+            transfer.transcript.noted(str(lost))
         except OSError as wrong:  # our own disk
             transfer.end(transient("4.3.0", f"the content cannot be read: {_words(wrong)}"))
         except BaseException:
@@ -106,17 +114,20 @@ class SmtpClient:
             self._pool.part(host, politely=listens and host.wire.is_idle)
         return transfer
 
-    async def _connect(self, peer: Peer, ehlo_name: str, patience: Patience) -> Host:
-        """An EHLO'd and (as `peer.tls` asks) encrypted connection to the first address that gives one."""
+    async def _connect(self, peer: Peer, ehlo_name: str, patience: Patience, said: list[Dialogue]) -> Host:
+        """An EHLO'd and (as `peer.tls` asks) encrypted connection to the first address that gives one.
+
+        `said` gets what was said where none came of it."""
         last = ConnectionFailed(transient("4.4.1", "no address to dial", peer.name))
         for address in peer.addresses:
             try:
-                return await self._open(peer, address, ehlo_name, patience)
+                return await self._open(peer, address, ehlo_name, patience, said)
             except ConnectionFailed as failed:
+                _keep(failed, said)
                 last = failed
         raise last
 
-    async def _open(self, peer: Peer, address: str, ehlo_name: str, patience: Patience) -> Host:
+    async def _open(self, peer: Peer, address: str, ehlo_name: str, patience: Patience, said: list[Dialogue]) -> Host:
         seconds = (patience.connect_seconds, patience.command_seconds)
         if peer.tls != "opportunistic":
             return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=peer.tls != "none")
@@ -124,6 +135,7 @@ class SmtpClient:
             try:
                 return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=True)
             except TlsFailed as failed:
+                _keep(failed, said)
                 self._remember_broken(peer.name)
                 fields = {"host": peer.name, "why": failed.outcome.text}
                 log.info("STARTTLS is offered there but does not work, going plain", extra={"fields": fields})
@@ -148,8 +160,18 @@ async def send(transaction: Transaction, peer: Peer, ehlo_name: str, patience: P
         await client.close()
 
 
-def _sent(transfer: Transfer) -> Sent:
-    return Sent(transfer.outcomes, transfer.begun, transfer.tells_delivery)
+def _sent(transfer: Transfer, said: Sequence[Dialogue]) -> Sent:
+    return Sent(transfer.outcomes, transfer.begun, transfer.tells_delivery, tuple(said))
+
+
+def _keep(failed: ConnectionFailed, said: list[Dialogue]) -> None:
+    if failed.dialogue is not None:
+        said.append(failed.dialogue)
+
+
+def _dialogue(host: Host, peer: Peer, transfer: Transfer) -> Dialogue:
+    parts = (host.opening, transfer.transcript) if host.transactions == 1 else (transfer.transcript,)
+    return Dialogue(peer.name, host.address, peer.port, parts, host.tls, host.verified, host.transactions)
 
 
 def _words(wrong: BaseException) -> str:

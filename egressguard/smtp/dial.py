@@ -22,6 +22,8 @@ import aiosmtplib
 
 from egressguard.mail.outcome import Outcome, one_line, transient
 from egressguard.smtp.host_wire import HostWire
+from egressguard.smtp.recording import RecordingSMTP, tls_words
+from egressguard.smtp.transcript import Dialogue, Transcript
 from egressguard.smtp.waiting import Ticker
 
 TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
@@ -48,6 +50,8 @@ class Peer:
 class ConnectionFailed(Exception):
     """No transaction with this host at this time. Its words, if there are any, become one visible line."""
 
+    dialogue: Dialogue | None = None
+
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = dataclasses.replace(outcome, text=one_line(outcome.text))
         super().__init__(self.outcome.text)
@@ -65,6 +69,7 @@ class Host:
         client: aiosmtplib.SMTP,
         address: str,
         ticker: Ticker,
+        opening: Transcript,
         *,
         encrypted: bool,
         verified: bool,
@@ -72,6 +77,8 @@ class Host:
     ) -> None:
         self.address = address
         self.lmtp = lmtp
+        self.opening = opening
+        self.tls = tls_words(client.get_transport_info("ssl_object"))
         self.encrypted = encrypted
         self.verified = verified
         self.transactions = 0
@@ -100,8 +107,15 @@ async def open_connection(
     """Dial `address`, read the greeting, say EHLO, start TLS, log in. Raises ConnectionFailed, TlsFailed."""
     context = _tls_context(peer) if encrypt else None
     implicit = peer.tls == "implicit"
-    sock = await _dial(peer, address, connect_seconds)
-    client = aiosmtplib.SMTP(
+    opening = Transcript()
+    opening.noted(f"dialling {address} port {peer.port}")
+    try:
+        sock = await _dial(peer, address, connect_seconds)
+    except ConnectionFailed as failed:
+        raise _told(failed, peer, address, opening) from failed.__cause__
+    client = RecordingSMTP(
+        opening,
+        (peer.password,),
         hostname=peer.name,
         sock=sock,
         local_hostname=ehlo_name,
@@ -114,12 +128,20 @@ async def open_connection(
         encrypted = await _set_up(client, peer, context)
         await _log_in(client, peer, address, command_seconds, encrypted=encrypted)
         verified = encrypted and peer.tls != "opportunistic"
-        return Host(client, address, ticker, encrypted=encrypted, verified=verified, lmtp=peer.lmtp)
+        return Host(client, address, ticker, opening, encrypted=encrypted, verified=verified, lmtp=peer.lmtp)
     except BaseException as wrong:
         client.close()
+        if isinstance(wrong, ConnectionFailed):
+            _told(wrong, peer, address, opening)
         if isinstance(wrong, aiosmtplib.SMTPException | OSError):
-            raise _explained(wrong, peer, address) from wrong
+            raise _told(_explained(wrong, peer, address), peer, address, opening) from wrong
         raise
+
+
+def _told(failed: ConnectionFailed, peer: Peer, address: str, opening: Transcript) -> ConnectionFailed:
+    opening.noted(failed.outcome.text)
+    failed.dialogue = Dialogue(peer.name, address, peer.port, (opening,))
+    return failed
 
 
 async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext | None) -> bool:

@@ -28,6 +28,7 @@ from egressguard.smtp.dial import Host
 from egressguard.smtp.downgrade import in_seven_bits, needs_seven_bits
 from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.stuffing import BadOctets, Stuffing
+from egressguard.smtp.transcript import SHOWN_RECIPIENTS, Transcript
 from egressguard.store.content import Content
 
 log = logging.getLogger(__name__)
@@ -92,12 +93,14 @@ class Transfer:
         self.concluded = False
         self.tells_delivery = False
         self._ascii_only = False
+        self.transcript = Transcript()
         self._transaction = transaction
         self._name = host_name
         self._patience = patience
         self._clock = asyncio.get_running_loop().time
         self._ends_at = 0.0
         self._dotted = b""
+        self._recipients_heard = 0
 
     def _seconds(self, most: float) -> float:
         """How long to wait for the next thing: `most`, or what is left of the whole."""
@@ -222,7 +225,7 @@ class Transfer:
             return self.end(refused)
         taken = []
         for path, line in zip(paths, lines[1:], strict=True):
-            self._ask(host, line)
+            self._ask(host, line, shown=self._recipients_heard < SHOWN_RECIPIENTS)
             if await self._heard_recipient(host, path):
                 taken.append(path)
         if taken:
@@ -240,14 +243,20 @@ class Transfer:
         return taken
 
     async def _heard_recipient(self, host: Host, path: str) -> bool:
-        reply = await self._hear(host)
+        self._recipients_heard += 1
+        reply = await self._hear(host, shown=self._recipients_heard <= SHOWN_RECIPIENTS)
         if reply.result is Result.DELIVERED:
             return True
         self.outcomes[path] = reply
         return False
 
-    def _ask(self, host: Host, commands: bytes) -> None:
+    def _ask(self, host: Host, commands: bytes, *, shown: bool = True) -> None:
         self._mistrust_if_ahead(host)
+        self._say(host, commands, shown=shown)
+
+    def _say(self, host: Host, commands: bytes, *, shown: bool = True) -> None:
+        if shown:
+            self.transcript.said(commands)
         host.wire.write(commands)
 
     def _mistrust_if_ahead(self, host: Host) -> None:
@@ -260,22 +269,30 @@ class Transfer:
         """What the host said of one recipient may have been said of another: only what we know ourselves stands."""
         self.outcomes = {path: outcome for path, outcome in self.outcomes.items() if not outcome.said_by}
 
-    async def _hear(self, host: Host) -> Outcome:
-        code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
+    async def _hear(self, host: Host, *, shown: bool = True) -> Outcome:
+        code, text = await self._reply(host, self._patience.command_seconds, shown=shown)
         self.answered = True
         return of_reply(code, text, self._name)
+
+    async def _reply(self, host: Host, most_seconds: float, *, shown: bool = True) -> tuple[int, str]:
+        code, text = await host.wire.reply(self._seconds(most_seconds))
+        if shown:
+            self.transcript.heard(code, text)
+        else:
+            self.transcript.heard_further(code)
+        return code, text
 
     # The content.
 
     async def _hear_data(self, host: Host, taken: list[str]) -> None:
-        code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
+        code, text = await self._reply(host, self._patience.command_seconds)
         self.answered = True
         self._mistrust_if_ahead(host)
         if code == 354 and not taken:  # RFC 2920 s3.1: it wants a message for nobody, and gets an empty one
-            host.wire.write(b".\r\n")
+            self._say(host, b".\r\n")
             if host.lmtp:
                 return  # RFC 2033 s4.2 wants 503 here; an answer for each of nobody is none
-            await host.wire.reply(self._seconds(self._patience.command_seconds))
+            await self._reply(host, self._patience.command_seconds)
             self.concluded = True
             return
         if code != 354:
@@ -285,6 +302,7 @@ class Transfer:
                 return self.end(transient("4.5.0", f"unexpected reply {code} to DATA", self._name))
             self.outcomes.update(dict.fromkeys(taken, outcome))
             return
+        self.transcript.noted(f"{self._transaction.content.size_octets} octets of content")
         early = False
         try:
             early = await self._send_dotted(host)
@@ -293,6 +311,7 @@ class Transfer:
             if not early:
                 raise
         except BadOctets:
+            self.transcript.noted(BAD_OCTETS.text)
             host.wire.close()  # before the final dot: the host has no message
             self.outcomes.update(dict.fromkeys(taken, BAD_OCTETS))
             return
@@ -301,8 +320,9 @@ class Transfer:
     async def _hear_end(self, host: Host, taken: list[str], *, early: bool = False) -> None:
         """`early`: it answered before the message's end. It may refuse so, but not take what it has not got."""
         seconds, code = self._patience.for_data(self._transaction.content.size_octets), 421
-        for paths in [[path] for path in taken] if host.lmtp and not early else [taken]:  # RFC 2033 s4.2: one for each
-            code, text = await host.wire.reply(self._seconds(seconds))
+        groups = [[path] for path in taken] if host.lmtp and not early else [taken]  # RFC 2033 s4.2: one for each
+        for number, paths in enumerate(groups):
+            code, text = await self._reply(host, seconds, shown=number < SHOWN_RECIPIENTS)
             outcome = of_reply(code, text, self._name)
             if early and outcome.result is Result.DELIVERED:
                 outcome = transient("4.5.0", f"unexpected reply {code} before the end of the message", self._name)
@@ -325,18 +345,21 @@ class Transfer:
     async def _run_chunked(self, host: Host) -> None:
         """Binary content, by BDAT (RFC 3030): each piece is a chunk, an empty one is the last."""
         paths = self._deliverable()
-        host.wire.write(b"".join([self._mail(host), *(self._rcpt(path) for path in paths)]))
+        self._say(host, b"".join([self._mail(host), *(self._rcpt(path) for path in paths)]))
         taken = await self._hear_envelope(host, paths)
         if not taken:
             return
+        self.transcript.noted(f"{self._transaction.content.size_octets} octets of content, by BDAT")
         async for piece in _pieces(self._transaction.content):
             host.wire.write(b"BDAT %d\r\n" % len(piece) + piece)
             await self._drain(host)
-            refused = await self._hear(host)
+            code, text = await host.wire.reply(self._seconds(self._patience.command_seconds))
+            refused = of_reply(code, text, self._name)
             if refused.result is not Result.DELIVERED:
+                self.transcript.heard(code, text)
                 self.outcomes.update(dict.fromkeys(taken, refused))
                 return
-        host.wire.write(b"BDAT 0 LAST\r\n")
+        self._say(host, b"BDAT 0 LAST\r\n")
         await self._hear_end(host, taken)
 
     async def _drain(self, host: Host) -> None:

@@ -3,7 +3,9 @@
 Contract
     `record` returns at once; when the writer cannot keep up, the newest rows are dropped and counted.
     A journal that cannot be written is logged once and does not stop the work it describes.
-    The oldest rows go when there are more than `max_rows`.
+    The oldest rows go when there are more than `max_rows`; what was said to other hosts (DIALOGUE) is kept apart, in
+    fewer rows.
+    What became of one message is found by an index, however long the journal is.
 """
 
 from __future__ import annotations
@@ -29,16 +31,47 @@ TRIM_EVERY_ROWS = 5_000
 FIELD_CHARACTERS = 8_192
 """Of one event, as JSON. What is longer is cut to its words: the journal is no place for content."""
 
-_Row = tuple[float, str, str]
+DIALOGUE = "delivery.dialogue"
+"""An event that is kept in a table of its own: each is larger than a hundred others, and only `trace` looks at it."""
+DIALOGUE_ROWS = 100_000
+_Row = tuple[float, str, str, str | None]
+"""(at, kind, fields, the queue id it is about)"""
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS event"
+    " (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT, queue_id TEXT)",
+    "CREATE TABLE IF NOT EXISTS dialogue"
+    " (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT, queue_id TEXT)",
+)
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS event_at ON event (at)",
+    "CREATE INDEX IF NOT EXISTS event_queue_id ON event (queue_id) WHERE queue_id IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS dialogue_queue_id ON dialogue (queue_id)",
+    # What people did with the queue: such an event may be about many messages (`queue_ids`).
+    "CREATE INDEX IF NOT EXISTS event_order ON event (at) WHERE kind >= 'queue.' AND kind < 'queue/'",
+)
+_INSERT_EVENT = "INSERT INTO event (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"
+_INSERT_DIALOGUE = "INSERT INTO dialogue (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"
+_LIFE = (
+    "SELECT at, kind, fields FROM event WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
+    "SELECT at, kind, fields FROM dialogue WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
+    "SELECT at, kind, fields FROM event WHERE kind >= 'queue.' AND kind < 'queue/' AND queue_id IS NULL"
+    " AND instr(fields, json_quote(?1)) ORDER BY at LIMIT ?2",
+)
+_FIND = (
+    "SELECT at, queue_id, '' FROM event WHERE at >= ? AND queue_id IS NOT NULL AND kind >= 'mail.' AND kind < 'mail/'"
+    " AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?))"
+    " ORDER BY at DESC LIMIT ?"
+)
 _encode = json.JSONEncoder(default=str).encode
 
 
 class Journal:
     """`dropped` counts rows that were lost because the writer could not keep up or storage failed."""
 
-    def __init__(self, path: Path, *, max_rows: int) -> None:
+    def __init__(self, path: Path, *, max_rows: int, max_dialogues: int = DIALOGUE_ROWS) -> None:
         self._path = path
         self._max_rows = max_rows
+        self._max_dialogues = max_dialogues
         self._waiting: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
         self.dropped = 0
         self._trim_every = min(TRIM_EVERY_ROWS, max_rows // 10 + 1)
@@ -53,7 +86,8 @@ class Journal:
         if self._waiting.qsize() >= WAITING_ROWS:
             self.dropped += 1
         else:
-            self._waiting.put((at, kind, _as_json(fields)))
+            queue_id = fields.get("queue_id")
+            self._waiting.put((at, kind, _as_json(fields), queue_id if isinstance(queue_id, str) else None))
 
     def close(self) -> None:
         """Write what waits, and end the writer."""
@@ -91,11 +125,15 @@ class Journal:
 
     def _commit(self, db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
         with db:
-            db.executemany("INSERT INTO event (at, kind, fields) VALUES (?, ?, ?)", rows)
+            for wanted, insert in ((False, _INSERT_EVENT), (True, _INSERT_DIALOGUE)):
+                db.executemany(insert, [row for row in rows if (row[1] == DIALOGUE) is wanted])
             self._since_trim += len(rows)
             if self._since_trim >= self._trim_every:
                 self._since_trim = 0
                 db.execute("DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (self._max_rows,))
+                db.execute(
+                    "DELETE FROM dialogue WHERE id <= (SELECT MAX(id) FROM dialogue) - ?", (self._max_dialogues,)
+                )
         self._complained = False
 
     def _complain(self, wrong: Exception) -> None:
@@ -114,10 +152,12 @@ def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=5)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT)"
-    )
-    db.execute("CREATE INDEX IF NOT EXISTS event_at ON event (at)")
+    for statement in _TABLES:
+        db.execute(statement)
+    if "queue_id" not in {row[1] for row in db.execute("PRAGMA table_info(event)")}:
+        db.execute("ALTER TABLE event ADD COLUMN queue_id TEXT")  # a file of an earlier program
+    for statement in _INDEXES:
+        db.execute(statement)
     return db
 
 
@@ -125,24 +165,51 @@ def read_journal(
     paths: Iterable[Path], *, since: float | None = None, kind: str | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
     """The newest `limit` events of all files, oldest first. A missing file has none. Raises PermissionError."""
-    rows: list[_Row] = []
-    for path in paths:
-        rows += _read(path, since or 0.0, kind, limit)
+    query = "SELECT at, kind, fields FROM event WHERE at >= ? AND (? IS NULL OR kind = ?) ORDER BY at DESC LIMIT ?"
+    rows = [row for path in paths for row in _read(path, query, (since or 0.0, kind, kind, limit))]
     newest = heapq.nlargest(limit, rows, key=lambda row: row[0])
-    return [{"at": at, "kind": name, **json.loads(fields)} for at, name, fields in reversed(newest)]
+    return [_event(row) for row in reversed(newest)]
 
 
-def _read(path: Path, since: float, kind: str | None, limit: int) -> list[_Row]:
+def read_life(paths: Iterable[Path], queue_id: str, *, limit: int = 10_000) -> list[dict[str, Any]]:
+    """All that is known of one message, oldest first: events, what people did with it, dialogues.
+
+    Raises PermissionError."""
+    rows = [row for path in paths for query in _LIFE for row in _read(path, query, (queue_id, limit))]
+    return [_event(row) for row in sorted(rows, key=lambda row: row[0])]
+
+
+def find_messages(
+    paths: Iterable[Path], *, sender: str = "", recipient: str = "", message_id: str = "", since: float, limit: int
+) -> list[str]:
+    """Queue ids of messages that we took (or not), the newest first, by what their acceptance says; "" = anything.
+
+    Of many recipients only the first ones stand there. Raises PermissionError."""
+    needles = (
+        f'"sender": {json.dumps(sender)}' if sender else "",
+        json.dumps(recipient) if recipient else "",
+        f'"message_id": {json.dumps(message_id)}' if message_id else "",
+    )
+    rows = [row for path in paths for row in _read(path, _FIND, (since, *needles, limit))]
+    return [queue_id for _, queue_id, _ in sorted(rows, reverse=True)][:limit]
+
+
+_Found = tuple[float, str, str]
+
+
+def _event(row: _Found) -> dict[str, Any]:
+    at, kind, fields = row
+    return {"at": at, "kind": kind, **json.loads(fields)}
+
+
+def _read(path: Path, query: str, parameters: Sequence[object]) -> list[_Found]:
     if not path.exists():
         return []
     with path.open("rb"):  # SQLite would say "unable to open"; this says why
         pass
     db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)
     try:
-        return db.execute(
-            "SELECT at, kind, fields FROM event WHERE at >= ? AND (? IS NULL OR kind = ?) ORDER BY at DESC LIMIT ?",
-            (since, kind, kind, limit),
-        ).fetchall()
+        return db.execute(query, parameters).fetchall()
     except sqlite3.Error as wrong:
         log.warning("a journal cannot be read", extra={"fields": {"path": str(path), "why": str(wrong)}})
         return []

@@ -130,6 +130,9 @@ class _Tls:
         self._transport = transport
         self._buffer = bytearray()
 
+    def cipher(self) -> tuple[str, str, int]:
+        return "TLS_AES_256_GCM_SHA384", "TLSv1.3", 256
+
     def version(self) -> str:
         return "TLSv1.3"
 

@@ -20,6 +20,7 @@ from egressguard.relay.queue import Bounds, Queue
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import SpoolBroken, SpoolFull
+from egressguard.store.journal import DIALOGUE
 from egressguard.store.spool import SqliteSpool
 from tests.relay.setting import Table, message_to, policy_of
 from tests.smtp.fake_mx import CUT, HANG, FakeMx
@@ -44,11 +45,12 @@ class Mailboxes:
 
 
 class House:
-    """A queue with all it needs. `now` is the clock; `events` what was journalled."""
+    """A queue with all it needs. `now` is the clock; `events` what was journalled, but for the `dialogues`."""
 
     def __init__(self, directory: Path, policy: Policy, bounds: Bounds, **means: Any) -> None:
         self.now = 1000.0
         self.events: list[tuple[str, Mapping[str, object]]] = []
+        self.dialogues: list[Mapping[str, object]] = []
         self.registry = CollectorRegistry()
         self.spool = SqliteSpool(directory)
         facts: dict[str, Any] = {"resolver": TABLE, "send": SmtpClient().send, "local": Mailboxes()}
@@ -57,11 +59,17 @@ class House:
             self.spool,
             policy,
             self.means,
-            lambda kind, fields: self.events.append((kind, fields)),
+            self._record,
             RelayMetrics(self.registry),
             clock=lambda: self.now,
             bounds=bounds,
         )
+
+    def _record(self, kind: str, fields: Mapping[str, object]) -> None:
+        if kind == DIALOGUE:
+            self.dialogues.append(fields)
+        else:
+            self.events.append((kind, fields))
 
     async def put(self, *paths: str, **more: Any) -> str:
         queue_id = await self.spool.put(message_to(*paths, **more))
@@ -140,6 +148,9 @@ def test_a_message_goes_out_and_is_gone(tmp_path: Path) -> None:
             await here.settled(2)
             assert await here.spool.rows(10) == []
             assert here.kinds == ["delivery.delivered"] * 2
+            (dialogue,) = here.dialogues  # once, not for each recipient
+            assert dialogue["queue_id"] == here.events[0][1]["queue_id"]
+            assert "[250, '2.0.0 taken']" in str([entry[1:] for entry in dialogue["said"]])  # type: ignore[attr-defined]
             assert here.metric("delivery_attempts_total", transport="mx", result="delivered") == 1
             assert here.metric("delivery_recipients_total", transport="mx", outcome="delivered") == 2
         ((_, paths, content),) = mx.messages

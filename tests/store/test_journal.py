@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from egressguard.store import journal as module
-from egressguard.store.journal import FIELD_CHARACTERS, Journal, read_journal
+from egressguard.store.journal import DIALOGUE, FIELD_CHARACTERS, Journal, find_messages, read_journal, read_life
 
 
 def written(path: Path, *events: tuple[float, str], max_rows: int = 1000) -> Path:
@@ -98,3 +98,73 @@ def test_an_event_is_bounded_and_anything_can_be_a_field(tmp_path: Path) -> None
     long, odd = read_journal([tmp_path / "journal"])
     assert len(long["cut"]) <= FIELD_CHARACTERS
     assert odd["path"] == str(tmp_path)
+
+
+def life(path: Path, queue_id: str) -> list[tuple[float, str]]:
+    return [(event["at"], event["kind"]) for event in read_life([path], queue_id)]
+
+
+def test_a_message_s_life_is_found_by_its_id_and_no_other_s(tmp_path: Path) -> None:
+    path = tmp_path / "relay"
+    journal = Journal(path, max_rows=1000)
+    for queue_id in ("A1", "A2"):
+        journal.record(1.0, "delivery.transient", {"queue_id": queue_id})
+        journal.record(2.0, DIALOGUE, {"queue_id": queue_id, "lines": "x"})
+    journal.record(3.0, "queue.hold", {"by": "anna", "queue_ids": ["A1", "A2"]})
+    journal.record(4.0, "queue.hold", {"by": "anna", "queue_ids": ["A11"]})
+    journal.record(5.0, "flow.blocked", {"source": "A1"})
+    journal.close()
+    assert life(path, "A1") == [(1.0, "delivery.transient"), (2.0, DIALOGUE), (3.0, "queue.hold")]
+    assert life(path, "A11") == [(4.0, "queue.hold")]
+    assert life(path, 'A"1') == []
+    assert DIALOGUE not in {event["kind"] for event in read_journal([path])}
+
+
+def test_dialogues_have_a_bound_of_their_own(tmp_path: Path) -> None:
+    for number in range(3):
+        journal = Journal(tmp_path / "relay", max_rows=1000, max_dialogues=5)
+        for _ in range(10):
+            journal.record(float(number), DIALOGUE, {"queue_id": "A1"})
+            journal.record(float(number), "delivery.delivered", {"queue_id": "A1"})
+        journal.close()
+    kinds = [kind for _, kind in life(tmp_path / "relay", "A1")]
+    assert kinds.count("delivery.delivered") == 30
+    assert kinds.count(DIALOGUE) <= 5 + 10  # trimmed now and then
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"sender": "a@one.example"}, ["A2", "A1"]),
+        ({"sender": "A@ONE.example"}, ["A2", "A1"]),
+        ({"sender": "a@one"}, []),
+        ({"recipient": "c@two.example"}, ["A2"]),
+        ({"sender": "a@one.example", "recipient": "b@two.example"}, ["A1"]),
+        ({"message_id": "<1@x>"}, ["A1"]),
+        ({"message_id": '<1@x>", "'}, []),
+        ({"sender": "ü@one.example"}, ["A3"]),
+        ({}, ["A3", "A2", "A1"]),
+    ],
+)
+def test_messages_are_found_by_what_their_acceptance_says(
+    tmp_path: Path, asked: dict[str, str], found: list[str]
+) -> None:
+    journal = Journal(tmp_path / "smtpd", max_rows=1000)
+    first = {"queue_id": "A1", "sender": "a@one.example", "recipients": ["b@two.example"], "message_id": "<1@x>"}
+    journal.record(1.0, "mail.accepted", first)
+    journal.record(2.0, "mail.held", {"queue_id": "A2", "sender": "a@one.example", "recipients": ["c@two.example"]})
+    journal.record(3.0, "mail.accepted", {"queue_id": "A3", "sender": "ü@one.example", "recipients": []})
+    journal.record(4.0, "delivery.delivered", {"queue_id": "A4", "sender": "a@one.example"})
+    journal.close()
+    assert find_messages([tmp_path / "smtpd"], **asked, since=0.0, limit=10) == found
+    assert find_messages([tmp_path / "smtpd"], **asked, since=5.0, limit=10) == []
+
+
+def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "old")
+    db.execute("CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT)")
+    db.execute("INSERT INTO event (at, kind, fields) VALUES (1.0, 'x', '{}')")
+    db.commit()
+    db.close()
+    written(tmp_path / "old", (2.0, "x"))
+    assert times(tmp_path / "old") == [1.0, 2.0]
