@@ -24,13 +24,20 @@ def prepare_directories(places: Places, *, as_root: bool) -> None:
 
 
 def _share_secrets(places: Places) -> None:
-    """Passwords that the administrator wrote are root's, and readable for the roles' group."""
+    """Passwords that the administrator wrote are root's, and readable for the roles' group; signing keys are not."""
     group_id = grp.getgrnam(GROUP).gr_gid
     files = (places.accounts, scram_file(places.accounts))
-    for path in (*files, *(p for p in places.secrets.iterdir() if p.is_file() and not p.is_symlink())):
+    for path in (*files, *_files_in(places.secrets)):
         if path.exists():
             os.chown(path, 0, group_id)
             path.chmod(0o640)
+    for path in _files_in(places.signing_keys):
+        os.chown(path, *_owner("relay"))
+        path.chmod(0o600)
+
+
+def _files_in(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.is_file() and not path.is_symlink()]
 
 
 def _wanted(places: Places) -> list[tuple[Path, str, int]]:
@@ -48,6 +55,7 @@ def _wanted(places: Places) -> list[tuple[Path, str, int]]:
         (places.quarantine, "relay", 0o2770),
         (places.mailboxes, "relay", 0o2770),
         (places.secrets, "", 0o2750),
+        (places.signing_keys, "", 0o2750),
         (places.tls, "", 0o2750),
         (places.accounts.parent, "", 0o2750),
         (places.dovecot_state, "access", 0o2770),

@@ -78,6 +78,11 @@ class Places:
         return self.state / "secrets"
 
     @property
+    def signing_keys(self) -> Path:
+        """Private keys to sign with; each is a file that only the relay's user reads."""
+        return self.secrets / "dkim"
+
+    @property
     def tls(self) -> Path:
         return self.state / "tls"
 

@@ -188,10 +188,12 @@ def _effects(policy: Policy, names: Names, path: Path, rule: MailRule) -> Found:
     yield from _paths((*path, "notify"), rule.notify)
     if rule.route:
         yield from _via(policy, (*path, "route"), rule.route)
-    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit
+    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit or rule.rewrite_sender
     if rule.action == "continue" and not adds:
         words = "a rule that goes on and adds nothing does nothing; expected limit, tag, add_header, route or notify"
         yield (*path, "action"), words
+    if rule.rewrite_sender and policy.site.forwarding.srs is None:
+        yield (*path, "rewrite_sender"), "rewritten how? expected `srs: {domain: ..., secrets: ...}` in site.forwarding"
     for name in rule.add_header:
         if name.lower() in _OWN_FIELDS:
             words = f"the field {name} belongs to the message's author or to the relay; expected one such as X-Site"

@@ -48,13 +48,14 @@ class Effects:
     """What the rules that matched add to a message, in their order.
 
     `headers` (name, value) go in front; `via` is the way out, () = by the routes; `notify` (rule, address);
-    `limits` are the names of the limits that count this message."""
+    `limits` are the names of the limits that count this message; `rewrite_sender`: of mail that is forwarded."""
 
     headers: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
     via: tuple[str, ...] = ()
     notify: tuple[tuple[str, str], ...] = ()
     limits: tuple[str, ...] = ()
+    rewrite_sender: bool = False
 
 
 NO_EFFECTS = Effects()

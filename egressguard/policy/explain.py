@@ -169,5 +169,6 @@ def _added(rule: MailRule) -> str:
         "limit": rule.limit,
         "route": rule.route,
         "notify": rule.notify,
+        "rewrite_sender": ("SRS",) if rule.rewrite_sender else (),
     }
     return "goes on, adds " + "; ".join(f"{key} {listed(items)}" for key, items in parts.items() if items)

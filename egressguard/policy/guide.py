@@ -95,6 +95,9 @@ SECTIONS = (
     Section("### site.block_lists", "BlockList", "Name: mapping. A list that does not answer lists nobody."),
     Section("### site.smart_hosts", "SmartHost", "Name: mapping."),
     Section("### site.smart_hosts auth", "SmartHostAuth", "Secrets never stand in rule files."),
+    Section("### site.signing", "Signer", "Name: mapping. Two of one domain: both sign. [Below](#signatures) is more."),
+    Section("### site.forwarding", "Forwarding"),
+    Section("### site.forwarding.srs", "Srs"),
     Section("### site.packet_plane", "PacketPlane"),
     Section("### site.apply", "Apply"),
     Section("### site.apply.management", "ManagementFlow", "Items of the list."),
@@ -132,7 +135,7 @@ AFTER = """\
 | | `defer` | 451 with `text`; the client tries again |
 | | `quarantine` | stored in the quarantine's `folder`, 250; delivered when somebody releases it |
 | | `hold` | stored in the queue, 250; waits there until somebody releases it |
-| | `continue` | the next rule is asked; the `limit`, `add_header`, `tag`, `route`, `notify` of this one stay |
+| | `continue` | the next rule is asked; what this one adds (`limit`, `tag`, `add_header`, `route`, ...) stays |
 
 `redirect` brings a message to the relay, the message rules then say what may become of it: match `redirected: true`.
 
@@ -176,6 +179,19 @@ the host gets 451 for everything during `contain_seconds`. A refused message cou
 Time is cut into twelfths of the span, and thirteen of them are looked at: no span ever holds more than the number;
 what was counted frees up at most a twelfth late. `over_limit` in a match asks whether a limit would be exceeded,
 without charging it.
+
+## Signatures
+
+Mail of users, devices, redirected hosts, local programs and the gateway itself is signed when it is taken, by the
+signers of the author's domain (the one domain of its one From field). A message without such a From is not signed;
+where a key cannot be read the message is deferred, 451. Mail of the world is never signed: it gets an ARC set, if
+`site.forwarding.seal` says so and a recipient is not ours.
+
+A new key: `egressguard dkim make`, a second signer with `sign: false`, DNS, `egressguard dkim check`; then `sign: true`
+there and `sign: false` at the old one, whose record stays in DNS as long as signed mail may be under way.
+
+`rewrite_sender` needs `site.forwarding.srs`. Bounces (null reverse-path only) to an address so made go back to its
+sender, as long as rules take mail for that domain; a forged or old one is refused, 550 5.1.1.
 
 ## Includes, variables, lists of prefixes
 

@@ -87,7 +87,7 @@ class MailIndex:
 
 def _effects(rule: MailRule) -> Effects:
     """What the rule adds by itself; NO_EFFECTS itself when that is nothing."""
-    if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit):
+    if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit or rule.rewrite_sender):
         return NO_EFFECTS
     return Effects(
         headers=tuple(rule.add_header.items()),
@@ -95,6 +95,7 @@ def _effects(rule: MailRule) -> Effects:
         via=rule.route,
         notify=tuple((rule.name, address) for address in rule.notify),
         limits=once((rule.limit,)),
+        rewrite_sender=rule.rewrite_sender,
     )
 
 

@@ -108,6 +108,7 @@ def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
         via=hardest.effects.via,
         notify=once(e.notify for e in effects),
         limits=once(e.limits for e in effects),
+        rewrite_sender=any(e.rewrite_sender for e in effects),
     )
     return replace(hardest, effects=merged, would=once(decision.would for decision in every))
 
@@ -154,6 +155,7 @@ def _added(have: Effects, more: Effects) -> Effects:
         via=have.via or more.via,
         notify=(*have.notify, *more.notify),
         limits=once((have.limits, more.limits)),
+        rewrite_sender=have.rewrite_sender or more.rewrite_sender,
     )
 
 

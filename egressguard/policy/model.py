@@ -159,6 +159,12 @@ class MailRule(Rule):
         description="the way out, as `via` of a route has it, also for the site's own domains; left out = by `routes`",
         examples=["mx", ["provider", "backup"], "lmtp:unix:/run/dovecot/lmtp"],
     )
+    rewrite_sender: bool = Field(
+        False,
+        description="true = mail of the world leaves under a reverse-path of ours (SRS, as site.forwarding.srs says), "
+        "which brings bounces back to the sender",
+        examples=[True],
+    )
     notify: Texts = Field(
         (),
         description="addresses told of each match, at most one message a minute; left out = none",

@@ -23,6 +23,7 @@ from egressguard.policy.fields import (
     Texts,
 )
 from egressguard.policy.session_limits import SessionLimits
+from egressguard.policy.signing import Forwarding, Signer
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=1, le=600)]
@@ -430,6 +431,24 @@ class Site(Strict):
         default_factory=dict,
         description="other relays by name, for `via` and `route`; left out = none",
         examples=[{"provider": {"host": "smtp.provider.example", "port": 2525}}],
+    )
+    signing: Annotated[dict[Name, Signer], Field(max_length=100)] = Field(
+        default_factory=dict,
+        description="DKIM keys by name, and whose mail is signed with them; left out = nothing is signed",
+        examples=[
+            {
+                "own": {
+                    "domains": "example.org",
+                    "selector": "rsa202611",
+                    "key": "file:dkim/rsa202611.example.org.pem",
+                }
+            }
+        ],
+    )
+    forwarding: Forwarding = Field(
+        Forwarding(),
+        description="what is done to mail of the world that leaves again; left out = nothing",
+        examples=[{"srs": {"domain": "example.org", "secrets": "file:srs.secret"}}],
     )
     packet_plane: PacketPlane = Field(
         PacketPlane(), description="the wall in the kernel; left out = its defaults", examples=[{"log_per_second": 100}]

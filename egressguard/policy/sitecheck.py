@@ -10,6 +10,7 @@ from egressguard.policy.document import Path
 from egressguard.policy.endpoint import parse_endpoint, parse_port
 from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
+from egressguard.policy.signing import AUTHOR_FIELD, Signer
 from egressguard.policy.site import Relay, Site, SmartHost, Zone
 from egressguard.policy.words import did_you_mean, one_of, quote
 
@@ -28,6 +29,8 @@ def check_site(site: Site) -> Found:
     yield from _domains(site)
     yield from _relay(site.relay)
     yield from chain.from_iterable(_smart_host(name, host) for name, host in site.smart_hosts.items())
+    yield from chain.from_iterable(_signer(name, signer) for name, signer in site.signing.items())
+    yield from _forwarding(site)
     yield from _clamd(site)
     yield from _ports(site)
 
@@ -103,6 +106,35 @@ def _smart_host(name: str, smart_host: SmartHost) -> Found:
     if smart_host.auth is not None and smart_host.tls in {"none", "opportunistic"}:
         words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls or implicit"
         yield (*path, "tls"), words
+
+
+def _signer(name: str, signer: Signer) -> Found:
+    path: Path = ("site", "signing", name)
+    for index, domain in enumerate(signer.domains):
+        if not is_host(domain):
+            yield (*path, "domains", index), f"{quote(domain)} is no domain; expected one such as example.org"
+    if AUTHOR_FIELD.lower() not in map(str.lower, signer.headers):
+        yield (*path, "headers"), "a signature has to cover the author (RFC 6376 s5.4); expected From among them"
+    for index, field in enumerate(signer.headers):
+        if field.lower() in _NEVER_SIGNED:
+            yield (*path, "headers", index), f"{field} changes on the way; expected fields that nobody changes"
+
+
+_NEVER_SIGNED = frozenset(
+    {"received", "return-path", "dkim-signature", "authentication-results", "bcc"}
+    | {"arc-seal", "arc-message-signature", "arc-authentication-results"}
+)
+
+
+def _forwarding(site: Site) -> Found:
+    path: Path = ("site", "forwarding")
+    seal, srs = site.forwarding.seal, site.forwarding.srs
+    if seal is not None and seal not in site.signing:
+        hint = did_you_mean(seal, site.signing)
+        yield (*path, "seal"), f"unknown signer {quote(seal)}{hint}; expected {one_of(site.signing)}"
+    if srs is not None and srs.domain.lower() not in map(str.lower, site.domains):
+        words = f"bounces for {quote(srs.domain)} would not come to us as ours; expected {one_of(site.domains)}"
+        yield (*path, "srs", "domain"), words
 
 
 def _is_address(text: str) -> bool:

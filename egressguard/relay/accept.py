@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,9 +31,13 @@ from egressguard.relay.accept_metrics import AcceptMetrics
 from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts, header_facts
 from egressguard.relay.held import held_facts
 from egressguard.relay.judge import Judgement, Limits, judge_message, judge_recipient
+from egressguard.relay.judged import Judged, session_fields
 from egressguard.relay.notice import Notices, rule_notice
+from egressguard.relay.outgoing import Outgoing, Taken
 from egressguard.relay.outside import Checked, Outside, is_of_the_world
+from egressguard.relay.signatures import Signatures
 from egressguard.relay.stamp import Stamp
+from egressguard.senderauth.sign_keys import KeyTrouble
 from egressguard.smtp.hooks import SessionFacts, Stage
 from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, SpoolAway, SpoolBroken, SpoolFull
@@ -43,7 +45,6 @@ from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
 
-JOURNALED_RECIPIENTS = 5
 UNKNOWN_SENDER = SenderFacts(authentication=None)
 """At RCPT, where no rule asks for block lists."""
 TAKEN = Reply(250, "2.1.5", "OK")
@@ -52,9 +53,8 @@ CANNOT_LOOK_UP = Reply(451, "4.3.0", "The mailbox cannot be looked up now, try a
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: the message goes round in a loop")
 NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")
 CANNOT_COUNT = Reply(451, "4.3.0", "Limits cannot be counted now, try again later")
+NOT_SIGNED = Reply(451, "4.3.5", "The message cannot be signed now, try again later")
 NOT_STORED = Reply(451, "4.3.0", "The message cannot be stored now, try again later")
-
-_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t\r\n]*(<[!-;=?-~]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 
 _COUNTED = {
     MailAction.ACCEPT: "accepted",
@@ -89,26 +89,6 @@ class Holder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A message that has a decision, and how it will be stored."""
-
-    session: SessionFacts
-    envelope: Envelope
-    content: Content
-    header_section: bytes
-    queue_id: str
-    received_at: float
-    report: ScanReport
-    judgement: Judgement
-    policy: Policy
-    checked: Checked | None = None
-
-    @property
-    def decision(self) -> MailDecision:
-        return self.judgement.decision
-
-
 class Acceptance:
     """smtp.hooks.SessionHooks. `policy` is replaced as a whole on reload; each message is judged by one policy.
 
@@ -126,6 +106,7 @@ class Acceptance:
         scanner: Scanner,
         limits: Limits,
         outside: Outside,
+        signatures: Signatures,
         local_exists: Callable[[str], bool | None],
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
@@ -139,6 +120,8 @@ class Acceptance:
         self._scanner = scanner
         self._limits = limits
         self._outside = outside
+        self._signatures = signatures
+        self._outgoing = Outgoing(signatures)
         self._notices = Notices()
         self._local_exists = local_exists
         self._record = record
@@ -192,7 +175,7 @@ class Acceptance:
         if reply is None:
             return TAKEN
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
-        fields = _session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
+        fields = session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
         fields |= {"recipient_count": 1, "rule": rule, "reply": str(reply), "size_octets": size_octets}
         self._record(kind, fields | {"stage": "rcpt"})
         return reply
@@ -216,11 +199,11 @@ class Acceptance:
         await self._notify(judged, reply)
         return reply
 
-    async def _judge(self, session: SessionFacts, envelope: Envelope, content: Content) -> _Judged:
+    async def _judge(self, session: SessionFacts, envelope: Envelope, content: Content) -> Judged:
         policy, now = self.policy, self._clock()
         section = await _header_section(content)
         judged = partial(
-            _Judged,
+            Judged,
             session,
             envelope,
             content,
@@ -260,7 +243,7 @@ class Acceptance:
             log.error("the scanner does not answer", extra={"fields": {"why": str(wrong)}})
             return ScanReport(None, ("the scanner does not answer",))
 
-    async def _do(self, judged: _Judged) -> Reply:
+    async def _do(self, judged: Judged) -> Reply:
         if judged.decision.action in {MailAction.REJECT, MailAction.DEFER}:
             return TOO_MANY_HOPS if judged.decision.rule == "(hops)" else _refusal(judged.decision)
         try:
@@ -271,21 +254,27 @@ class Acceptance:
         except SpoolFull as wrong:
             log.error("no room for a message", extra={"fields": {"why": str(wrong)}})
             return NO_ROOM
+        except KeyTrouble:  # told where it happened
+            return NOT_SIGNED
         except (SpoolBroken, OSError) as wrong:
             log.error("a message could not be stored", extra={"fields": {"why": str(wrong)}})
             return NOT_STORED
         return Reply(250, "2.0.0", f"Taken as {queue_id}")
 
-    async def _store(self, judged: _Judged) -> str:
-        session, envelope = judged.session, judged.envelope
+    async def _store(self, judged: Judged) -> str:
+        session = judged.session
         hostname = judged.policy.site.relay.hostname or self._hostname
         stamp = Stamp(hostname, judged.queue_id, judged.received_at)
-        added = "".join(f"{name}: {value}\r\n" for name, value in judged.decision.effects.headers).encode("ascii")
-        content = judged.content
-        if judged.checked is not None:
-            content, envelope = await judged.checked.as_taken(content, envelope)
-            added = judged.checked.field + added
-        content = content.in_front(stamp.in_front(session, envelope, judged.header_section) + added)
+        taken = Taken(
+            judged.envelope,
+            judged.content,
+            judged.header_section,
+            stamp.in_front(session, judged.envelope, judged.header_section),
+            judged.decision.effects,
+            judged.checked,
+            judged.received_at,
+        )
+        content, envelope = await self._outgoing.stored(judged.policy, taken)
         if judged.decision.action is MailAction.QUARANTINE:
             facts = held_facts(
                 session, envelope, judged.decision, judged.report, judged.received_at, judged.judgement.via
@@ -310,63 +299,35 @@ class Acceptance:
         )
         return await self._spool.put(message)
 
-    def _note(self, judged: _Judged, reply: Reply) -> None:
+    def _note(self, judged: Judged, reply: Reply) -> None:
         """What it came to: a message that policy takes and storage does not is a deferred one."""
         counted = _COUNTED[judged.decision.action]
         if reply.is_transient:
             counted = "deferred"
         self._metrics.answered(judged.session.listener, counted, judged.decision)
-        paths = judged.envelope.forward_paths
-        fields = _session_fields(judged.session) | {
-            "queue_id": judged.queue_id,
-            "sender": judged.envelope.reverse_path,
-            "recipients": list(paths[:JOURNALED_RECIPIENTS]),
-            "recipient_count": len(paths),
-            "size_octets": judged.content.size_octets,
-            "rule": judged.decision.rule,
-            "reason": judged.decision.reason,
-            "findings": list(judged.report.findings),
-            "policy_revision": judged.policy.revision,
-        }
-        fields |= judged.checked.told if judged.checked else {}
-        fields |= {"message_id": found[1].decode()} if (found := _MESSAGE_ID.search(judged.header_section)) else {}
-        effects = judged.decision.effects
-        fields |= {"tags": list(effects.tags)} if effects.tags else {}
-        fields |= {"limit": judged.decision.limit} if judged.decision.limit else {}
-        if would := judged.decision.would:
-            fields |= {"would": [f"{w.rule}: {w.action}" for w in would]}
+        fields = judged.told
         if not reply.is_positive:
             fields |= {"reply": str(reply), "stage": "data"}
         self._record(f"mail.{counted}", fields)
 
-    async def _notify(self, judged: _Judged, reply: Reply) -> None:
+    async def _notify(self, judged: Judged, reply: Reply) -> None:
         """Tell whom the rules name. It is no part of the answer: what cannot be stored is only logged."""
         hostname = judged.policy.site.relay.hostname or self._hostname
         for rule, address in judged.decision.effects.notify:
             left_out = self._notices.due(rule, address, judged.received_at)
             if left_out is None:
                 continue
-            told: dict[str, object] = {
-                "client": judged.session.client,
-                "user": judged.session.user or "-",
-                "sender": judged.envelope.reverse_path or "<>",
-                "recipients": judged.envelope.forward_paths[:JOURNALED_RECIPIENTS],
-                "size": f"{judged.content.size_octets} octets",
-                "findings": judged.report.findings or "none",
-                "decision": f"{judged.decision.action.value} by rule {judged.decision.rule}",
-                "reply": reply,
-            }
             notice = rule_notice(
                 rule=rule,
                 address=address,
-                told=told,
+                told=judged.summary | {"reply": reply},
                 left_out=left_out,
                 hostname=hostname,
                 notice_id=self._new_queue_id(judged.received_at),
                 now=judged.received_at,
             )
             try:
-                await self._spool.put(notice)
+                await self._spool.put(await self._signatures.signed_notice(judged.policy, notice))
             except (SpoolFull, SpoolBroken, OSError) as wrong:
                 log.error("a notice could not be stored", extra={"fields": {"rule": rule, "why": str(wrong)}})
 
@@ -374,24 +335,13 @@ class Acceptance:
         """What the server refused before it came to a decision of ours: strangers, bad grammar, wrong passwords."""
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = {"stage": stage, "reply": str(reply), "about": about, "rule": ""}
-        self._record(kind, _session_fields(session) | fields)
+        self._record(kind, session_fields(session) | fields)
 
 
 async def _header_section(content: Content) -> bytes:
     if content.file is None:
         return content.header_section()
     return await asyncio.to_thread(content.header_section)
-
-
-def _session_fields(session: SessionFacts) -> dict[str, object]:
-    return {
-        "client": str(session.client),
-        "listener": session.listener,
-        "helo": session.helo,
-        "tls": session.tls,
-        "user": session.user,
-        "original_destination": session.original_destination,
-    }
 
 
 def _refusal(decision: MailDecision) -> Reply:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +28,7 @@ from egressguard.relay.route import of_family
 from egressguard.relay.smart_hosts import find_smart_hosts
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Due
+from egressguard.store.interface import Claim, Due, NewMessage
 
 __all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "ways_of"]
 
@@ -61,9 +61,18 @@ class Way:
         return parse_next_hop(self.via[0]).transport if is_next_hop(self.via[0]) else self.via[0]
 
 
+SignNotice = Callable[[Policy, NewMessage], Awaitable[NewMessage]]
+
+
+async def _unsigned(_policy: Policy, notice: NewMessage) -> NewMessage:
+    return notice
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What attempts need from outside. `secrets` is the directory below which "file:NAME" passwords lie."""
+    """What attempts need from outside. `secrets` is the directory below which "file:NAME" passwords lie.
+
+    `sign` puts our signature on a notice; it never fails."""
 
     resolver: Lookups
     hostname: str
@@ -71,6 +80,7 @@ class Means:
     local: LocalDelivery | None = None
     send: Send = field(default_factory=lambda: SmtpClient().send)
     chance: Callable[[], float] = random.random
+    sign: SignNotice = _unsigned
 
 
 def ways_of(policy: Policy, claim: Claim) -> list[Way]:

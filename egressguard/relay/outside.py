@@ -10,9 +10,6 @@ Contract
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import mmap
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from prometheus_client import CollectorRegistry, Counter
@@ -26,8 +23,10 @@ from egressguard.policy.mail import asks_for_block_lists
 from egressguard.policy.model import Policy
 from egressguard.policy.networks import zones_of
 from egressguard.relay.facts import SenderFacts
+from egressguard.relay.mapped import octets_of
 from egressguard.senderauth.blocklists import BlockLists, DnsblZone
 from egressguard.senderauth.check import Checker
+from egressguard.senderauth.message import Octets
 from egressguard.senderauth.resolver import Resolver
 from egressguard.senderauth.results_field import authentication_results, forged_results
 from egressguard.senderauth.verdict import SenderAuthentication
@@ -69,6 +68,11 @@ class Checked:
             silent = {path: replace(each, notify=("NEVER",)) for path, each in options.items()}
             envelope = replace(envelope, recipients=silent)
         return content, envelope
+
+    @property
+    def arc(self) -> str:
+        """What the check of the ARC chain came to."""
+        return self.facts.authentication.arc if self.facts.authentication else "temperror"
 
     @property
     def told(self) -> dict[str, object]:
@@ -117,11 +121,14 @@ class Outside:
     ) -> Checked:
         """`hostname` is our authserv-id. `content` is as it came: nothing of ours is in front of it."""
         source = source_of(policy, session, section)
-        with _octets(content) as octets:
-            listed, result = await asyncio.gather(
-                self._ask_lists(policy, source.client),
-                self._checker.check(source.client, source.helo, envelope.reverse_path, octets, section),
-            )
+        try:
+            octets: Octets | None = octets_of(content)
+        except OSError:
+            octets = None
+        listed, result = await asyncio.gather(
+            self._ask_lists(policy, source.client),
+            self._checker.check(source.client, source.helo, envelope.reverse_path, octets, section),
+        )
         return Checked(
             facts=SenderFacts(_words(result), listed),
             field=authentication_results(hostname, result),
@@ -165,18 +172,3 @@ def _is_service(policy: Policy, client: IPAddress) -> bool:
 def _words(result: SenderAuthentication) -> Authentication:
     summary = result.summary
     return Authentication(summary.spf, summary.dkim, summary.dmarc, result.arc.result, result.disposition)
-
-
-@contextlib.contextmanager
-def _octets(content: Content) -> Iterator[bytes | mmap.mmap | None]:
-    """All of it without a copy: a file's pages are the kernel's, which takes them back when it needs them."""
-    if content.file is None:
-        yield content.rest
-        return
-    try:
-        with content.file.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError:
-        yield None
-        return
-    yield mapped  # not closed here: a thread that nobody waits for any more may still read it

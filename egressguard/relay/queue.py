@@ -317,7 +317,7 @@ class Queue:
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
         news = _news(parcel, sent, expired, now)
-        told = await self._notices(claim, news, content, now)
+        told = await self._notices(parcel.policy, claim, news, content, now)
         notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
         await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
         if news.failed:
@@ -326,12 +326,16 @@ class Queue:
         self._tell_dialogues(parcel, sent)
         self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
 
-    async def _notices(self, claim: Claim, news: News, content: Content, now: float) -> Mapping[str, NewMessage]:
+    async def _notices(
+        self, policy: Policy, claim: Claim, news: News, content: Content, now: float
+    ) -> Mapping[str, NewMessage]:
         """The notices to store, by the recipients they tell of. The content is read only when there is one."""
         if not is_wanted(claim, news):
             return {}
         text, hostname = await _returned(content), self._means.hostname
-        return notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
+        told = notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
+        signed = {id(notice): await self._means.sign(policy, notice) for notice in told.values()}
+        return {path: signed[id(notice)] for path, notice in told.items()}
 
     async def _write(self, settlement: Settlement) -> None:
         """A full disk must not lose the news that a message was delivered: it would go out twice."""

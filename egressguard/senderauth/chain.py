@@ -33,7 +33,7 @@ from egressguard.senderauth.workers import Workers
 MOST_SETS = 50  # RFC 8617 s4.2.1
 
 _RESULTS, _MESSAGE, _SEAL = b"arc-authentication-results", b"arc-message-signature", b"arc-seal"
-_SET = (_RESULTS, _MESSAGE, _SEAL)
+SET_NAMES = (_RESULTS, _MESSAGE, _SEAL)
 _IN_MESSAGE = (b"i", b"a", b"b", b"bh", b"d", b"h", b"s")
 _IN_SEAL = (b"i", b"a", b"b", b"cv", b"d", b"s")
 _INSTANCE = re.compile(rb"0*([1-9][0-9]?)")
@@ -73,7 +73,7 @@ async def check_arc(message: Message, questions: Questions, workers: Workers, no
 def read_chain(message: Message, now: float) -> Chain | None:
     """None: there is none. Raises Refused: it is broken as it stands (s5.2 steps 1 to 3)."""
     fields = message.fields()
-    sets = _sets([field for field in fields if field[0].lower() in _SET])
+    sets = read_sets(fields)
     if not sets:
         return None
     seals = tuple(_seal(one[_SEAL], instance, now) for instance, one in enumerate(sets, 1))
@@ -84,16 +84,19 @@ def read_chain(message: Message, now: float) -> Chain | None:
     return Chain(fields, sets, newest, seals)
 
 
-def _sets(fields: Fields) -> tuple[dict[bytes, tuple[bytes, bytes]], ...]:
+def read_sets(fields: Fields) -> tuple[Mapping[bytes, tuple[bytes, bytes]], ...]:
+    """The ARC sets among `fields`, by instance from 1: name -> field. Raises Refused: not all of them are whole."""
     sets: dict[int, dict[bytes, tuple[bytes, bytes]]] = {}
     for field in fields:
+        if field[0].lower() not in SET_NAMES:
+            continue
         name, instance = field[0].lower(), _instance(field)
         one = sets.setdefault(instance, {})
         if name in one:
             raise Refused("fail", f"set {instance} has a field twice")
         one[name] = field
     for instance in range(1, len(sets) + 1):
-        if len(sets.get(instance, ())) != len(_SET):
+        if len(sets.get(instance, ())) != len(SET_NAMES):
             raise Refused("fail", f"set {instance} is not complete")
     return tuple(sets[instance] for instance in range(1, len(sets) + 1))
 
@@ -141,9 +144,9 @@ def _verify(message: Message, chain: Chain, keys: Mapping[str, Records]) -> Verd
 def _verify_seal(chain: Chain, instance: int, keys: Mapping[str, Records]) -> None:
     """A seal covers all fields of all sets up to its own, in their order, itself last (s5.1.1)."""
     seal = chain.seals[instance - 1]
-    names = [name for _ in range(instance) for name in _SET][:-1]
+    names = [name for _ in range(instance) for name in SET_NAMES][:-1]
     # Fields are picked from the lowest up: the oldest set has to stand lowest, wherever it stood.
-    ordered = [one[name] for one in reversed(chain.sets[:instance]) for name in reversed(_SET)]
+    ordered = [one[name] for one in reversed(chain.sets[:instance]) for name in reversed(SET_NAMES)]
     try:
         check_fields(seal, names, ordered, parse_key(keys[seal.key_name].values, b"rsa-sha256"))
     except Refused as refused:

@@ -132,7 +132,9 @@ def _relaxed(lines: bytes) -> bytes:
     # Blanks first: to look for blanks before each line end is quadratic where a line is all blanks.
     if len(lines) > PIECE_OCTETS + LINE_OCTETS:
         raise Refused("policy", f"a line is over {LINE_OCTETS} octets")
-    return _BLANKS.sub(b" ", lines).replace(b" \r\n", b"\r\n")
+    if b"\t" in lines or b"  " in lines:
+        lines = _BLANKS.sub(b" ", lines)
+    return lines.replace(b" \r\n", b"\r\n")
 
 
 def _without_last_line_ends(lines: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import model, site
+from egressguard.policy import model, signing, site
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
@@ -41,6 +41,11 @@ WHOLE: Value = {
             },
             "backup": {"host": "203.0.113.9"},
         },
+        "domains": ["example.org"],
+        "signing": {
+            "own": {"domains": "example.org", "selector": "rsa202611", "key": "file:dkim/rsa202611.example.org.pem"}
+        },
+        "forwarding": {"srs": {"domain": "example.org", "secrets": "file:srs.secret"}},
         "packet_plane": {},
         "apply": {"management": [{"from": "192.168.1.10", "to": "198.51.100.9"}]},
         "scan": {"clamd": {"address": "unix:/c"}},
@@ -74,6 +79,9 @@ PLACES: dict[type[Strict], Path] = {
     site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
+    signing.Signer: ("site", "signing", "own"),
+    signing.Forwarding: ("site", "forwarding"),
+    signing.Srs: ("site", "forwarding", "srs"),
     site.PacketPlane: ("site", "packet_plane"),
     site.Apply: ("site", "apply"),
     site.ManagementFlow: ("site", "apply", "management", 0),

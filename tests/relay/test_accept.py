@@ -22,6 +22,7 @@ from egressguard.policy.site import Listener
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.outside import Outside
+from egressguard.relay.signatures import Signatures
 from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.smtp.server import SmtpServer
@@ -125,6 +126,7 @@ def desk(tmp_path: Path) -> Any:
         scanner=scanner,
         limits=limits,
         outside=outside,
+        signatures=Signatures(tmp_path, registry, "smtpd"),
         local_exists=lambda name: {"anna": True, "postmaster": True, "disk": None}.get(name, False),
         record=record,
         registry=registry,

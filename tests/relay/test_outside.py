@@ -19,6 +19,7 @@ from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.outside import Outside, Source, is_of_the_world, source_of
+from egressguard.relay.signatures import Signatures
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.store.content import Content
 from egressguard.store.limits import LimitStore
@@ -110,6 +111,7 @@ def play(folder: Path, story: Story, *, rules: list[dict[str, Any]] = RULES, sil
                 scanner=NoScanner(),
                 limits=limits,
                 outside=outside,
+                signatures=Signatures(folder / "secrets", registry, "smtpd"),
                 local_exists=lambda name: name == "anna",
                 record=lambda kind, fields: journal.append((kind, fields)),
                 registry=registry,

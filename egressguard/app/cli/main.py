@@ -32,6 +32,7 @@ _WHERE = {
     "limits": "limits",
     "test": "test",
     "explain": "explain",
+    "dkim": "dkim",
 }
 
 

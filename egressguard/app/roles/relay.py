@@ -26,6 +26,7 @@ from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Queue
+from egressguard.relay.signatures import Signatures
 from egressguard.store.interface import Spool
 from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.secret import read_secret
@@ -50,6 +51,7 @@ class Relay:
     queue: Queue
     quarantine: Quarantine
     limits: LimitStore
+    signatures: Signatures
     smtpd: Child
 
 
@@ -57,6 +59,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("relay", places, high_ports=high_ports) as frame, _open(frame) as relay:
 
         async def reload(policy: Policy) -> None:
+            await relay.signatures.reload(policy)
             relay.queue.policy = policy
             try:
                 await ask_later(places.control(SMTPD.name), "reload", READY_SECONDS)
@@ -143,11 +146,14 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     delivery = MaildirDelivery(
         places.mailboxes, Accounts(places.accounts), os.getegid(), postmaster=admins[0] if admins else None
     )
-    means = Means(Resolver(policy.site.resolvers), hostname, places.secrets, delivery)
+    signatures = Signatures(places.secrets, registry, "relay")
+    await signatures.reload(policy)
+    resolver = Resolver(policy.site.resolvers)
+    means = Means(resolver, hostname, places.secrets, delivery, sign=signatures.signed_notice)
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
     limits = await asyncio.to_thread(LimitStore, places.limits)
-    return Relay(spool, queue, quarantine, limits, _smtpd(frame))
+    return Relay(spool, queue, quarantine, limits, signatures, _smtpd(frame))
 
 
 def _smtpd(frame: Frame) -> Child:

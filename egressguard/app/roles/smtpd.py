@@ -27,6 +27,7 @@ from egressguard.relay.accept import Acceptance
 from egressguard.relay.handover_ends import Handover
 from egressguard.relay.outside import Outside
 from egressguard.relay.pickup import Pickup
+from egressguard.relay.signatures import Signatures
 from egressguard.scan.client import ScanClient
 from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.auth import Authenticator
@@ -52,6 +53,7 @@ class Smtpd:
     acceptance: Acceptance
     scanner: ScanClient
     outside: Outside
+    signatures: Signatures
     handover: Handover
 
 
@@ -62,6 +64,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             certificate = await asyncio.to_thread(certificate_of, policy, places)
             smtpd.server.reload_certificate(*certificate)
             smtpd.server.settings = SmtpSettings.of(policy.site.relay, hostname_of(policy))
+            await smtpd.signatures.reload(policy)
             smtpd.acceptance.policy = policy
             smtpd.handover.room.reserve_octets = policy.site.relay.free_space_reserve_octets
             smtpd.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
@@ -119,6 +122,8 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
     outside = Outside(Resolver(policy.site.resolvers), registry)
+    signatures = Signatures(places.secrets, registry, "smtpd")
+    await signatures.reload(policy)
     scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
     acceptance = Acceptance(
         policy,
@@ -127,6 +132,7 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         holder=handover,
         limits=limits,
         outside=outside,
+        signatures=signatures,
         local_exists=mailboxes.exists,
         record=frame.record,
         registry=registry,
@@ -141,4 +147,4 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         registry,
         partial(Draft, places.drafts),
     )
-    return Smtpd(server, acceptance, scanner, outside, handover)
+    return Smtpd(server, acceptance, scanner, outside, signatures, handover)
