@@ -17,7 +17,7 @@ from egressguard.policy.matchers import ANY_DEVICE
 from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
 from egressguard.policy.patterns import LOCAL, NULL
-from egressguard.policy.sitecheck import Found, check_site, is_host
+from egressguard.policy.sitecheck import Found, check_retry, check_site, is_host
 from egressguard.policy.words import did_you_mean, one_of, quote
 
 __all__ = ["crosscheck", "parse_endpoint"]
@@ -259,6 +259,8 @@ def _route(policy: Policy, names: Names, index: int, route: Route) -> Found:
     path: Path = ("routes", index, "match")
     match = route.match
     yield from _via(policy, ("routes", index, "via"), route.via)
+    if route.retry is not None:
+        yield from check_retry(("routes", index, "retry"), route.retry)
     yield from _clients((*path, "client"), match.client, policy)
     yield from _known((*path, "listener"), "listener", match.listener, policy.site.relay.listeners)
     yield from _domains((*path, "sender_domain"), match.sender_domain)

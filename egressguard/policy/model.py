@@ -32,6 +32,7 @@ from egressguard.policy.fields import (
     Weekdays,
 )
 from egressguard.policy.match import HeaderName, MailMatch, RouteMatch
+from egressguard.policy.scheduling import Retry
 from egressguard.policy.site import PerSecond, Site
 
 __all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule"]
@@ -251,6 +252,9 @@ class Route(Rule):
     via: Ways = Field(
         description='"mx"; or smart hosts, or next hops, in the order of trying: see Ways out',
         examples=["mx", ["provider", "backup"], ["[mx.partner.example]:2525", "[192.0.2.1]"]],
+    )
+    retry: Retry | None = Field(
+        None, description="when to try again; left out = as `site.relay.retry`", examples=[{"first_seconds": 60}]
     )
 
 

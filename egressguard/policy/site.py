@@ -22,10 +22,10 @@ from egressguard.policy.fields import (
     Strict,
     Texts,
 )
+from egressguard.policy.scheduling import Breaker, Concurrency, Destination, Positive, Rate, Retry
 from egressguard.policy.session_limits import SessionLimits
 from egressguard.policy.signing import Forwarding, Signer
 
-Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=1, le=600)]
 AddressFamily = Literal["ipv6-first", "ipv4-first", "ipv6-only", "ipv4-only"]
 
@@ -104,18 +104,6 @@ class Tls(Strict):
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key go together; expected both or none")
         return self
-
-
-class Retry(Strict):
-    """Seconds. Defaults follow RFC 5321 s4.5.4.1, but start sooner, as users of today's mail expect."""
-
-    first_seconds: Positive = Field(
-        300, description="wait after the first failed attempt; doubles with each further one", examples=[60]
-    )
-    longest_seconds: Positive = Field(3 * 3600, description="the wait never grows longer than this", examples=[3600])
-    give_up_after_seconds: Positive = Field(
-        5 * 24 * 3600, description="age at which a message is given up and its sender told", examples=[172800]
-    )
 
 
 class Relay(Strict):
@@ -209,6 +197,11 @@ class Relay(Strict):
     retry: Retry = Field(
         Retry(), description="when to try again; left out = its defaults", examples=[{"give_up_after_seconds": 172800}]
     )
+    concurrency: Concurrency = Field(
+        Concurrency(),
+        description="how many attempts run at one destination at once; left out = its defaults",
+        examples=[{"limit": 10}],
+    )
 
     @model_validator(mode="after")
     def _trusts_somebody_known(self) -> Relay:
@@ -259,6 +252,25 @@ class SmartHost(Strict):
         None,
         description="how to log in, with starttls or implicit only; left out = not at all",
         examples=[{"user": "site-1234", "secret": "file:provider.password"}],
+    )
+    weight: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="neighbours in `via` that have one share the mail by it, the others of them stepping in for one "
+        "that fails; left out = it comes before all that stand behind it",
+        examples=[3],
+    )
+    rate: Rate = Field(
+        Rate(),
+        description="the most that it is given in a span; left out = unlimited",
+        examples=[{"messages_per_day": 2000}],
+    )
+    concurrency: Concurrency | None = Field(
+        None,
+        description="attempts at once over ways that it comes first in; left out = as `site.relay.concurrency`",
+        examples=[{"limit": 5}],
+    )
+    breaker: Breaker = Field(
+        Breaker(), description="when it is left alone; left out = its defaults", examples=[{"failures": 1}]
     )
 
 
@@ -449,6 +461,11 @@ class Site(Strict):
         Forwarding(),
         description="what is done to mail of the world that leaves again; left out = nothing",
         examples=[{"srs": {"domain": "example.org", "secrets": "file:srs.secret"}}],
+    )
+    destinations: Annotated[dict[Name, Destination], Field(max_length=1000)] = Field(
+        default_factory=dict,
+        description="domains that want less, or slower, than others, by a name for them; left out = none",
+        examples=[{"slow": {"domain": ["example.net", ".example.net"], "concurrency": {"limit": 2}}}],
     )
     packet_plane: PacketPlane = Field(
         PacketPlane(), description="the wall in the kernel; left out = its defaults", examples=[{"log_per_second": 100}]

@@ -10,6 +10,7 @@ from egressguard.policy.document import Path
 from egressguard.policy.endpoint import parse_endpoint, parse_port
 from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
+from egressguard.policy.scheduling import Breaker, Concurrency, Destination, Retry
 from egressguard.policy.signing import AUTHOR_FIELD, Signer
 from egressguard.policy.site import Relay, Site, SmartHost, Zone
 from egressguard.policy.words import did_you_mean, one_of, quote
@@ -31,6 +32,7 @@ def check_site(site: Site) -> Found:
     yield from chain.from_iterable(_smart_host(name, host) for name, host in site.smart_hosts.items())
     yield from chain.from_iterable(_signer(name, signer) for name, signer in site.signing.items())
     yield from _forwarding(site)
+    yield from chain.from_iterable(_destination(name, entry) for name, entry in site.destinations.items())
     yield from _clamd(site)
     yield from _ports(site)
 
@@ -90,11 +92,38 @@ def _relay(relay: Relay) -> Found:
     if RESERVED_LISTENER in relay.listeners:
         words = f"the name '{RESERVED_LISTENER}' is that of `tarpit_port`; expected another"
         yield ("site", "relay", "listeners", RESERVED_LISTENER), words
-    retry = relay.retry
+    yield from check_retry(("site", "relay", "retry"), relay.retry)
+    yield from _rest(("site", "relay", "concurrency"), relay.concurrency)
+
+
+def check_retry(path: Path, retry: Retry) -> Found:
+    """Of the site, a destination or a route."""
     for key in ("longest_seconds", "give_up_after_seconds"):
         if (limit := getattr(retry, key)) < retry.first_seconds:
             words = f"{key} ({limit}) is less than first_seconds ({retry.first_seconds}); expected at least that"
-            yield ("site", "relay", "retry", key), words
+            yield (*path, key), words
+    warn, end = retry.warn_after_seconds, retry.give_up_after_seconds
+    if warn is not None and warn >= end:
+        words = f"warn_after_seconds ({warn}) is not before give_up_after_seconds ({end}); expected less"
+        yield (*path, "warn_after_seconds"), words
+
+
+def _rest(path: Path, rest: Concurrency | Breaker) -> Found:
+    first, longest = rest.rest_first_seconds, rest.rest_longest_seconds
+    if longest < first:
+        words = f"rest_longest_seconds ({longest}) is less than rest_first_seconds ({first}); expected at least that"
+        yield (*path, "rest_longest_seconds"), words
+
+
+def _destination(name: str, destination: Destination) -> Found:
+    path: Path = ("site", "destinations", name)
+    for index, domain in enumerate(destination.domain):
+        if not is_host(domain.removeprefix(".")):
+            yield (*path, "domain", index), f"{quote(domain)} is no domain; expected example.org or .example.org"
+    if destination.retry is not None:
+        yield from check_retry((*path, "retry"), destination.retry)
+    if destination.concurrency is not None:
+        yield from _rest((*path, "concurrency"), destination.concurrency)
 
 
 def _smart_host(name: str, smart_host: SmartHost) -> Found:
@@ -106,6 +135,9 @@ def _smart_host(name: str, smart_host: SmartHost) -> Found:
     if smart_host.auth is not None and smart_host.tls in {"none", "opportunistic"}:
         words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls or implicit"
         yield (*path, "tls"), words
+    yield from _rest((*path, "breaker"), smart_host.breaker)
+    if smart_host.concurrency is not None:
+        yield from _rest((*path, "concurrency"), smart_host.concurrency)
 
 
 def _signer(name: str, signer: Signer) -> Found:

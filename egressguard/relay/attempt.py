@@ -30,7 +30,7 @@ from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Tran
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage
 
-__all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "ways_of"]
+__all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "facts_of", "ways_of"]
 
 
 class LocalDelivery(Protocol):
@@ -87,12 +87,13 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
     """Group the claimed recipients by the way they leave."""
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for due in claim.recipients:
-        way = way_out(policy, _facts(claim, due), due.via)
+        way = way_out(policy, facts_of(claim, due), due.via)
         groups.setdefault((way.via, way.domain), []).append(due.forward_path)
     return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
 
-def _facts(claim: Claim, due: Due) -> RouteFacts:
+def facts_of(claim: Claim, due: Due) -> RouteFacts:
+    """What routes look at, of one claimed recipient."""
     return RouteFacts(
         claim.reverse_path,
         due.forward_path,

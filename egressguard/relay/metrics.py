@@ -26,6 +26,9 @@ class RelayMetrics:
         self._oldest = Gauge(
             "egressguard_queue_oldest_message_age_seconds", "Age of the oldest queued message.", registry=registry
         )
+        self._suspended = Gauge(
+            "egressguard_queue_suspended_destinations", "Destinations that somebody suspended.", registry=registry
+        )
         self._attempts = Counter(
             "egressguard_delivery_attempts_total",
             "Attempts by way out and what they came to (delivered, transient, permanent, mixed).",
@@ -63,7 +66,8 @@ class RelayMetrics:
             for outcome in OUTCOMES:
                 self._recipients.labels(transport, outcome)
 
-    def measured(self, depth: Depth, now: float) -> None:
+    def measured(self, depth: Depth, suspended: int, now: float) -> None:
+        self._suspended.set(suspended)
         for queue, count in zip(QUEUES, (depth.incoming, depth.deferred, depth.active, depth.held), strict=True):
             self._messages.labels(queue).set(count)
         self._size.set(depth.size_octets)

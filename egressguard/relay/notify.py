@@ -18,7 +18,7 @@ from egressguard.mail.dsn import render_report
 from egressguard.mail.envelope import NULL_REVERSE_PATH, Envelope
 from egressguard.mail.outcome import Outcome
 from egressguard.mail.report import Action, Report
-from egressguard.policy.site import Retry
+from egressguard.policy.scheduling import Retry
 from egressguard.relay.schedule import retry_at
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, NewMessage
@@ -124,12 +124,14 @@ def delay_notice(
 
 
 def is_first_delay(retry: Retry, received_at: float, now: float, attempts: int) -> bool:
-    """Whether a deferral at `now` may be the first after DELAY_SECONDS, `attempts` having been made with this one.
+    """Whether a deferral at `now` may be the first after DELAY_SECONDS, or what the rules say instead.
+
+    `attempts` have been made, with this one.
 
     Nobody keeps when the attempt before was; this is the earliest it can have been. Where that is in doubt this says
     yes, and the notice's source id keeps it from being told again.
     """
-    told_from = received_at + DELAY_SECONDS
+    told_from = received_at + (retry.warn_after_seconds or DELAY_SECONDS)
     before: float | None = received_at
     for attempt in range(1, attempts - 1):
         if before is None or before >= told_from:

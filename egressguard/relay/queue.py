@@ -3,7 +3,9 @@
 Contract
     Bounded: claimed recipients, attempts at one destination and in all; large content is never in memory whole.
     What is put here and can be tried at once is claimed in the transaction that stores it.
-    One slow destination holds up nobody else: it fills its own places, and is left out of claims.
+    One slow destination holds up nobody else: see relay.destination; nor does one that much waits for: the less room
+    there is, the less of it is claimed at once.
+    A destination that somebody suspended is left out of claims, as one that rests is; what is being tried ends.
     Each way of a message is settled by itself as soon as it has ended: a slow way keeps no other recipient.
     A bug in an attempt is transient for that message. Broken storage ends `run` with SpoolBroken: the process must
     start anew. Full storage never loses an outcome: it is written when there is room again.
@@ -18,68 +20,49 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from egressguard.mail.envelope import NO_OPTIONS
-from egressguard.mail.outcome import Outcome, Result, transient
+from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.model import Policy
-from egressguard.policy.site import Retry
-from egressguard.relay.attempt import LOCAL, Means, Way, attempt, ways_of
+from egressguard.policy.pacing import concurrency_at, concurrency_over
+from egressguard.policy.scheduling import Concurrency, Retry
+from egressguard.relay.attempt import LOCAL, MX, Means, Way, attempt, ways_of
 from egressguard.relay.destination import Destinations
 from egressguard.relay.metrics import RelayMetrics
-from egressguard.relay.notify import RETURNED_OCTETS, News, is_first_delay, is_wanted, notices_of
-from egressguard.relay.schedule import lease_until, retry_at
+from egressguard.relay.pace import heard
+from egressguard.relay.parcel import Parcel, claim_of, head_start
+from egressguard.relay.schedule import lease_until
+from egressguard.relay.settling import FULL_DISK_SECONDS, Record, Settling
+from egressguard.relay.suspension import Suspensions
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Due, NewMessage, Settlement, Spool, SpoolFull
-from egressguard.store.journal import DIALOGUE
-from egressguard.store.queue_id import random_queue_id
+from egressguard.store.interface import NewMessage, Spool, SpoolFull
 
 log = logging.getLogger(__name__)
 
-FULL_DISK_SECONDS = 1.0
-"""How long to wait before writing an outcome again that found no room."""
 LONGEST_SLEEP_SECONDS = 5.0
 """The clock may jump and a wake-up may be lost: look again at least this often."""
 
 SHORTEST_SLEEP_SECONDS = 0.05
 """What is due and was not claimed waits for somebody else's end; looking for it all the time would help nobody."""
 
-TOLD_DIALOGUES = 20
-"""Of one attempt: an MX with many dead addresses."""
-
-Record = Callable[[str, Mapping[str, object]], None]
+LOCAL_CONCURRENCY = Concurrency(initial=20, limit=20)
+SHARE = 8
+"""What one destination may have claimed is at most this part of the room that is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`recipients` claimed at once, ways in hand for one destination, attempts, rest of the silent."""
+    """`recipients` claimed at once, ways in hand for one destination, attempts."""
 
-    recipients: int = 2000
+    recipients: int = 5000
     ways_of_destination: int = 100
-    attempts: int = 50
+    attempts: int = 400
     kept_octets: int = 16 * 1024 * 1024  # of contents that lie in memory while they wait for their first attempt
-    attempts_at_destination: int = 20  # as Postfix's default_destination_concurrency_limit
-    rest_seconds: float = 30.0
-
-
-@dataclass(eq=False, slots=True)
-class _Parcel:
-    """One way of one claimed message. `dialled`: it counts as an attempt from here on.
-
-    `content` is what was put just now and need not be read again."""
-
-    claim: Claim
-    way: Way
-    policy: Policy
-    content: Content | None = None
-    dialled: bool = False
-
-    @property
-    def kept_octets(self) -> int:
-        return 0 if self.content is None else self.content.size_octets
 
 
 class Queue:
-    """`policy` may be replaced at any time; an attempt keeps the one it began with."""
+    """`policy` may be replaced at any time; an attempt keeps the one it began with.
+
+    `suspensions` are loaded by `run`; whoever changes them says so (`suspend`, `resume`)."""
 
     def __init__(
         self,
@@ -92,15 +75,17 @@ class Queue:
         clock: Callable[[], float] = time.time,
         bounds: Bounds = Bounds(),
     ) -> None:
-        self.policy = policy
+        self._policy = policy
         self._spool = spool
         self._means = means
         self._record = record
         self._metrics = metrics
+        self._settling = Settling(spool, record, metrics, means)
+        self.suspensions = Suspensions(spool)
         self._clock = clock
         self._bounds = bounds
-        self._destinations = Destinations(limit=bounds.attempts_at_destination, total=bounds.attempts)
-        self._active: dict[asyncio.Task[None], _Parcel] = {}
+        self._destinations = Destinations(self._concurrency, total=bounds.attempts)
+        self._active: dict[asyncio.Task[None], Parcel] = {}
         self._in_hand = 0  # recipients
         self._ways_at: Counter[str] = Counter()
         self._kept_octets = 0
@@ -112,17 +97,37 @@ class Queue:
         self._fatal: BaseException | None = None
         self._measure_at = 0.0
 
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+        self._destinations.take_settings()
+        self._awake.set()
+
+    def _concurrency(self, key: str) -> Concurrency:
+        """What the rules give the destination with this Way.key."""
+        if key == LOCAL:
+            return LOCAL_CONCURRENCY
+        kind, _, domain = key.partition(":")
+        if kind == MX:
+            return concurrency_at(self._policy, domain)
+        return concurrency_over(self._policy, key.partition(",")[0])
+
     def has_room(self, size_octets: int) -> bool:
         return self._spool.has_room(size_octets)
 
     async def put(self, message: NewMessage) -> str:
         """Store a message, and try it at once where there is a place. Raises SpoolFull, SpoolBroken."""
         policy, now = self.policy, self._clock()
-        claim = _claim_of(message)
+        claim = claim_of(message)
         ways = ways_of(policy, claim)
         destinations = {path: way.key for way in ways for path in way.forward_paths}
         if not self._can_try(message, ways, now):
-            queue_id = await self._spool.put(replace(message, destinations=destinations))
+            start = head_start(message)
+            queue_id = await self._spool.put(replace(message, destinations=destinations, head_start_seconds=start))
             self._awake.set()
             return queue_id
         self._count(ways, 1)  # before the wait for the disk: many at once must not take the same place
@@ -134,7 +139,7 @@ class Queue:
         if queue_id == message.queue_id:
             content = self._kept(message.content)
             for way in ways:
-                self._start(_Parcel(claim, way, policy, content))
+                self._start(Parcel(claim, way, policy, content))
         return queue_id
 
     def _kept(self, content: Content) -> Content | None:
@@ -144,15 +149,20 @@ class Queue:
         return content
 
     def _can_try(self, message: NewMessage, ways: Sequence[Way], now: float) -> bool:
-        if self._stopping or message.held:
+        if self._stopping or message.held or not self.suspensions.are_known:
             return False
         if self._in_hand + len(message.envelope.forward_paths) > self._bounds.recipients:
             return False
         return not any(self._is_busy(way.key, now) for way in ways)
 
     def _is_busy(self, key: str, now: float) -> bool:
-        full = self._ways_at[key] >= self._bounds.ways_of_destination
-        return full or self._destinations.resting_until(key, now) is not None
+        if self._ways_at[key] >= self._most_at_one() or key in self.suspensions:
+            return True
+        return self._destinations.resting_until(key, now) is not None
+
+    def _most_at_one(self) -> int:
+        """How many ways one destination may have in hand now."""
+        return max(min(self._bounds.ways_of_destination, (self._bounds.recipients - self._in_hand) // SHARE), 1)
 
     def _count(self, ways: Sequence[Way], change: int) -> None:
         for way in ways:
@@ -172,6 +182,20 @@ class Queue:
         self._awake.set()
         return count
 
+    async def suspend(self, destination: str, why: str, by: str) -> None:
+        """Leave a destination alone until `resume`; what is being tried now ends."""
+        await self.suspensions.add(destination, why, by, self._clock())
+        self._destinations.turn_away(destination)
+        self._record("queue.suspended", {"destination": destination, "why": why, "by": by})
+
+    async def resume(self, destination: str, by: str) -> bool:
+        """False: it was not suspended."""
+        if not await self.suspensions.remove(destination):
+            return False
+        self._record("queue.resumed", {"destination": destination, "by": by})
+        self._awake.set()
+        return True
+
     async def release(self, queue_id: str) -> int:
         """Let a held message go; return how many recipients it had held."""
         count = await self._spool.release(queue_id, self._clock())
@@ -182,6 +206,7 @@ class Queue:
         """Deliver until stopped. Raises SpoolBroken, or the fault of our own that ended it."""
         self._loop_ended.clear()
         try:
+            await self._until_suspensions_are_known()
             while not self._stopping:
                 self._awake.clear()
                 try:
@@ -224,27 +249,34 @@ class Queue:
             if self._fatal is None:
                 await self._unclaim(parcel, self._clock())
 
+    async def _until_suspensions_are_known(self) -> None:
+        while not self._stopping:
+            try:
+                return await self.suspensions.load(time.monotonic())
+            except SpoolFull:  # the database is away
+                await asyncio.sleep(FULL_DISK_SECONDS)
+
     async def _claim_due(self) -> bool:
         """Take what is due, as far as there is room; True when something was taken."""
+        await self.suspensions.load_again(time.monotonic())
         room = self._bounds.recipients - self._in_hand
-        now, retry = self._clock(), self.policy.site.relay.retry
-        busy = self._busy(now)
-        self._passed_over = room <= 0 or bool(busy)
+        now, retry = self._clock(), self._policy.site.relay.retry
+        each = self._most_at_one()
+        full = {key for key, ways in self._ways_at.items() if ways >= each}
+        self._passed_over = room <= 0 or bool(full)
         if room <= 0:
             return False
-        each = self._bounds.ways_of_destination
-        claims = await self._spool.claim(now, room, _next_attempt(retry, now), busy, each)
-        for parcel in [_Parcel(c, way, self.policy) for c in claims for way in ways_of(self.policy, c)]:
+        claims = await self._spool.claim(now, room, _next_attempt(retry, now), self._left_out(now, full), each)
+        for parcel in [Parcel(c, way, self._policy) for c in claims for way in ways_of(self._policy, c)]:
             self._start(parcel)
         self._destinations.forget_idle(now)
         return bool(claims)
 
-    def _busy(self, now: float) -> frozenset[str]:
+    def _left_out(self, now: float, full: Collection[str]) -> frozenset[str]:
         """Destinations for which nothing is to be claimed now."""
-        full = {key for key, ways in self._ways_at.items() if ways >= self._bounds.ways_of_destination}
-        return frozenset(full | self._destinations.resting(now))
+        return frozenset([*full, *self._destinations.resting(now), *self.suspensions])
 
-    def _start(self, parcel: _Parcel) -> None:
+    def _start(self, parcel: Parcel) -> None:
         task = asyncio.create_task(self._carry(parcel))
         self._active[task] = parcel
         self._kept_octets += parcel.kept_octets
@@ -262,188 +294,72 @@ class Queue:
             self._awake.set()
 
     async def _sleep(self) -> None:
-        now = self._clock()
-        due = await self._spool.next_due(self._busy(now))
+        now, each = self._clock(), self._most_at_one()
+        full = {key for key, ways in self._ways_at.items() if ways >= each}
+        due = await self._spool.next_due(self._left_out(now, full))
         wait = LONGEST_SLEEP_SECONDS
-        if due is not None and self._in_hand < self._bounds.recipients:
-            wait = min(max(due - now, SHORTEST_SLEEP_SECONDS), wait)
+        if self._in_hand < self._bounds.recipients:
+            ends = self._destinations.resting(now).values()
+            first = min([*ends, *([] if due is None else [due])], default=now + wait)
+            wait = min(max(first - now, SHORTEST_SLEEP_SECONDS), wait)
         try:
             await asyncio.wait_for(self._awake.wait(), wait)
         except TimeoutError:
             return
 
-    async def _carry(self, parcel: _Parcel) -> None:
+    async def _carry(self, parcel: Parcel) -> None:
         """From a claim to its settlement."""
-        claim, way = parcel.claim, parcel.way
-        async with self._destinations.place(way.key):
-            now = self._clock()
-            until = now if self._stopping else self._destinations.resting_until(way.key, now)
-            if until is not None:
-                return await self._unclaim(parcel, until)
+        way, now = parcel.way, self._clock()
+        async with self._destinations.place(way.key, now, parcel.urgency) as has_place:
+            until = self._waits_until(way, self._clock())
+            if until is not None or not has_place:
+                return await self._unclaim(parcel, until or now)
             parcel.dialled = True
             try:
-                content = parcel.content or await self._spool.content(claim.queue_id)
+                content = parcel.content or await self._spool.content(parcel.claim.queue_id)
             except KeyError:
                 return None  # deleted by hand meanwhile
             except SpoolFull:  # the spool is away, or has no room for a copy
                 return await self._unclaim(parcel, now + FULL_DISK_SECONDS)
             sent = await self._attempt(parcel, content)
-        await self._settle(parcel, sent, content)
+        await self._settling.settle(parcel, sent, content, self._clock())
 
-    async def _attempt(self, parcel: _Parcel, content: Content) -> Sent:
-        started = time.monotonic()
+    def _waits_until(self, way: Way, now: float) -> float | None:
+        """When a claim that cannot be tried now is due again; None: it can be tried."""
+        if self._stopping or way.key in self.suspensions:
+            return now
+        return self._destinations.resting_until(way.key, now)
+
+    async def _attempt(self, parcel: Parcel, content: Content) -> Sent:
+        started, key = time.monotonic(), parcel.way.key
         try:
             sent = await attempt(parcel.way, parcel.claim, content, parcel.policy, self._means)
         except Exception as wrong:  # the one place: the message is kept, the fault is logged, the others go on
             log.exception("an attempt failed by our own fault", extra={"fields": {"queue_id": parcel.claim.queue_id}})
             sent = Sent(self._ours(parcel.way, f"internal error: {type(wrong).__name__}"), begun=True)
-        if not sent.begun:
-            self._destinations.rest(parcel.way.key, self._clock() + self._bounds.rest_seconds)
+        until = self._destinations.learn(key, heard(sent.outcomes.values(), begun=sent.begun), self._clock())
+        if until is not None:
+            log.info("a destination is left alone", extra={"fields": {"destination": key, "until": until}})
         self._metrics.attempted(parcel.way.transport, sent.outcomes, time.monotonic() - started)
         return sent
 
     def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
         return dict.fromkeys(way.forward_paths, transient("4.3.0", words))
 
-    async def _settle(self, parcel: _Parcel, sent: Sent, content: Content) -> None:
-        now, claim, outcomes = self._clock(), parcel.claim, sent.outcomes
-        retry = parcel.policy.site.relay.retry
-        waiting: dict[str, float] = {}
-        expired: set[str] = set()
-        for due in claim.recipients:
-            outcome = outcomes.get(due.forward_path)
-            if outcome is not None and outcome.result is Result.TRANSIENT:
-                at = retry_at(retry, claim.received_at, now, due.attempts)
-                waiting |= {} if at is None else {due.forward_path: at}
-                expired |= {due.forward_path} if at is None else set()
-        news = _news(parcel, sent, expired, now)
-        told = await self._notices(parcel.policy, claim, news, content, now)
-        notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
-        await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
-        if news.failed:
-            refused = len(news.failed) - len(expired)
-            self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
-        self._tell_dialogues(parcel, sent)
-        self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
-
-    async def _notices(
-        self, policy: Policy, claim: Claim, news: News, content: Content, now: float
-    ) -> Mapping[str, NewMessage]:
-        """The notices to store, by the recipients they tell of. The content is read only when there is one."""
-        if not is_wanted(claim, news):
-            return {}
-        text, hostname = await _returned(content), self._means.hostname
-        told = notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
-        signed = {id(notice): await self._means.sign(policy, notice) for notice in told.values()}
-        return {path: signed[id(notice)] for path, notice in told.items()}
-
-    async def _write(self, settlement: Settlement) -> None:
-        """A full disk must not lose the news that a message was delivered: it would go out twice."""
-        while True:
-            try:
-                return await self._spool.settle(settlement)
-            except SpoolFull as wrong:
-                fields = {"queue_id": settlement.queue_id, "why": str(wrong)}
-                log.error("an outcome cannot be written yet", extra={"fields": fields})
-                await asyncio.sleep(FULL_DISK_SECONDS)
-
-    async def _unclaim(self, parcel: _Parcel, due: float) -> None:
+    async def _unclaim(self, parcel: Parcel, due: float) -> None:
         try:
             await self._spool.unclaim(parcel.claim.queue_id, parcel.way.forward_paths, due, parcel.way.key)
         except SpoolFull as wrong:  # the claim wrote down when it is due again: later, but not lost
             log.error("a claim cannot be given back", extra={"fields": {"why": str(wrong)}})
-
-    def _tell(
-        self, parcel: _Parcel, outcomes: Mapping[str, Outcome], expired: set[str], told: Mapping[str, str]
-    ) -> None:
-        attempts = {due.forward_path: due.attempts for due in parcel.claim.recipients}
-        for path, outcome in outcomes.items():
-            kind = "expired" if path in expired else outcome.result.value
-            fields = {
-                "queue_id": parcel.claim.queue_id,
-                "sender": parcel.claim.reverse_path,
-                "recipient": path,
-                "transport": parcel.way.transport,
-                "host": outcome.said_by,
-                "status": outcome.status,
-                "reply": outcome.text,
-                "attempt": attempts[path],
-                "dsn": told.get(path, ""),
-            }
-            self._record(f"delivery.{kind}", fields)
-
-    def _tell_dialogues(self, parcel: _Parcel, sent: Sent) -> None:
-        """For `egressguard trace`: once for each connection, whatever number of recipients it was about."""
-        if not sent.dialogues:
-            return
-        loop_now, now = asyncio.get_running_loop().time(), time.time()
-        for dialogue in sent.dialogues[-TOLD_DIALOGUES:]:
-            told = dialogue.told(loop_now, now)
-            self._record(DIALOGUE, {"queue_id": parcel.claim.queue_id, "transport": parcel.way.transport, **told})
 
     async def _measure(self) -> None:
         """Counting a long queue takes time: never spend more than a fiftieth of it on that."""
         started = time.monotonic()
         if started < self._measure_at:
             return
-        self._metrics.measured(await self._spool.depth(), self._clock())
+        self._metrics.measured(await self._spool.depth(), len(self.suspensions), self._clock())
         took = time.monotonic() - started
         self._measure_at = time.monotonic() + max(1.0, 50 * took)
-
-
-def _claim_of(message: NewMessage) -> Claim:
-    """What claiming a message would give that was put just now."""
-    envelope = message.envelope
-    return Claim(
-        message.queue_id,
-        envelope.reverse_path,
-        message.received_at,
-        message.content.size_octets,
-        envelope.smtputf8,
-        envelope.body_8bit,
-        tuple(
-            Due(path, 1, tuple(message.via.get(path, ())), envelope.recipients.get(path, NO_OPTIONS))
-            for path in envelope.forward_paths
-        ),
-        message.tags,
-        envelope.ret,
-        envelope.envid,
-        envelope.requiretls,
-        envelope.binary,
-        message.client,
-        message.listener,
-        message.user,
-        message.verdict,
-    )
-
-
-def _news(parcel: _Parcel, sent: Sent, expired: Collection[str], now: float) -> News:
-    """What the sender may have to hear of."""
-    claim, outcomes, retry = parcel.claim, sent.outcomes, parcel.policy.site.relay.retry
-    attempts = {due.forward_path: due.attempts for due in claim.recipients}
-    return News(
-        failed={p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired},
-        given_up=frozenset(expired),
-        succeeded={p: o for p, o in outcomes.items() if o.result is Result.DELIVERED and not sent.tells_delivery},
-        local=parcel.way.transport == LOCAL,
-        delayed={
-            path: outcome
-            for path, outcome in outcomes.items()
-            if outcome.result is Result.TRANSIENT
-            and path not in expired
-            and is_first_delay(retry, claim.received_at, now, attempts[path])
-        },
-        retry_until=claim.received_at + retry.give_up_after_seconds,
-    )
-
-
-async def _returned(content: Content) -> bytes:
-    """What a notice may bring back of the message; nothing when it cannot be read."""
-    try:
-        return await asyncio.to_thread(content.head, RETURNED_OCTETS)
-    except OSError as wrong:
-        log.error("a notice goes without its message", extra={"fields": {"why": str(wrong)}})
-        return b""
 
 
 def _next_attempt(retry: Retry, now: float) -> Callable[[float, int], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egressguard.policy.site import Retry
+from egressguard.policy.scheduling import Retry
 
 _DOUBLINGS = 30  # beyond any longest_seconds; keeps the shift small
 

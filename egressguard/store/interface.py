@@ -39,7 +39,8 @@ class NewMessage:
     `via` has the way out of recipients whose rule names one; `held`: nobody tries it until it is released.
     `destinations` says for each recipient where it will go, as far as that is known ("" = not yet): a hint by which
     `claim` passes over those that wait. `leased_until`: its recipients are claimed by whoever puts it, this being the
-    time of their next try should nothing be heard of the first. `verdict` is the scan's, "" = not known."""
+    time of their next try should nothing be heard of the first. `verdict` is the scan's, "" = not known.
+    `head_start_seconds`: so much earlier than it came it counts as due, among what waits for the same destination."""
 
     queue_id: str
     envelope: Envelope
@@ -57,6 +58,7 @@ class NewMessage:
     destinations: Mapping[str, str] = field(default_factory=dict)
     verdict: str = ""
     leased_until: float | None = None
+    head_start_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,16 @@ class Settlement:
     retry_at: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[NewMessage, ...] = ()
     destination: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Somebody's order that nothing goes to `destination` (as in NewMessage.destinations, or a smart host's name)."""
+
+    destination: str
+    why: str
+    ordered_by: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,18 @@ class Spool(Protocol):
 
     async def delete(self, queue_id: str) -> bool:
         """Remove a message without a notice; False when it is not there."""
+        ...
+
+    async def suspend(self, suspension: Suspension) -> None:
+        """Write the order down, in place of an earlier one."""
+        ...
+
+    async def resume(self, destination: str) -> bool:
+        """Take the order back; False: there is none."""
+        ...
+
+    async def suspensions(self) -> list[Suspension]:
+        """All orders that stand, the oldest first."""
         ...
 
     async def depth(self) -> Depth: ...

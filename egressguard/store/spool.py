@@ -34,6 +34,7 @@ from egressguard.store.interface import (
     Settlement,
     SpoolBroken,
     SpoolFull,
+    Suspension,
 )
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
 from egressguard.store.reader import Reader
@@ -206,6 +207,15 @@ class SqliteSpool:
 
         deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id), then=then)
         return deleted is not Deleted.NOTHING
+
+    async def suspend(self, suspension: Suspension) -> None:
+        await self._writer.submit(lambda db: statements.suspend(db, suspension))
+
+    async def resume(self, destination: str) -> bool:
+        return await self._writer.submit(lambda db: statements.resume(db, destination))
+
+    async def suspensions(self) -> list[Suspension]:
+        return await self._reader.ask(statements.suspensions)
 
     async def depth(self) -> Depth:
         return await self._reader.ask(statements.depth)

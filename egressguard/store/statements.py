@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement
+from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement, Suspension
 
 REPLY_CHARACTERS = 500
 
@@ -99,7 +99,7 @@ def _recipient(message: NewMessage, path: str) -> tuple[Any, ...]:
         message.destinations.get(path, ""),
         "held" if message.held else "trying" if leased else "queued",
         1 if leased else 0,
-        message.leased_until if leased else message.received_at,
+        message.leased_until if leased else message.received_at - message.head_start_seconds,
         " ".join(message.via.get(path, ())),
         " ".join(options.notify) if options and options.notify is not None else None,
         options.orcpt if options else None,
@@ -314,6 +314,21 @@ def _deleted(db: Database, row: tuple[int, bool] | None) -> Deleted:
         return Deleted.WITH_FILE
     db.execute("DELETE FROM body WHERE number = ?", (number,))
     return Deleted.MESSAGE
+
+
+def suspend(db: Database, suspension: Suspension) -> None:
+    db.execute("DELETE FROM suspended WHERE destination = ?", (suspension.destination,))
+    order = (suspension.destination, suspension.why, suspension.ordered_by, suspension.since)
+    db.execute("INSERT INTO suspended (destination, why, ordered_by, since) VALUES (?, ?, ?, ?)", order)
+
+
+def resume(db: Database, destination: str) -> bool:
+    return db.execute("DELETE FROM suspended WHERE destination = ?", (destination,)).rowcount > 0
+
+
+def suspensions(db: Database) -> list[Suspension]:
+    query = "SELECT destination, why, ordered_by, since FROM suspended ORDER BY since, destination"
+    return [Suspension(*row) for row in db.execute(query)]
 
 
 def depth(db: Database) -> Depth:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import model, signing, site
+from egressguard.policy import model, scheduling, signing, site
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
@@ -31,6 +31,7 @@ WHOLE: Value = {
             "tls": {"certificate": "/a.pem", "private_key": "/a.key"},
             "retry": {},
             "sessions": {},
+            "concurrency": {},
         },
         "block_lists": {"zen": {"zone": "zen.dnsbl.example"}},
         "smart_hosts": {
@@ -38,6 +39,8 @@ WHOLE: Value = {
                 "host": "smtp.provider.example",
                 "tls": "starttls",
                 "auth": {"user": "u", "secret": "file:provider"},
+                "rate": {},
+                "breaker": {},
             },
             "backup": {"host": "203.0.113.9"},
         },
@@ -46,6 +49,7 @@ WHOLE: Value = {
             "own": {"domains": "example.org", "selector": "rsa202611", "key": "file:dkim/rsa202611.example.org.pem"}
         },
         "forwarding": {"srs": {"domain": "example.org", "secrets": "file:srs.secret"}},
+        "destinations": {"slow": {"domain": "example.net"}},
         "packet_plane": {},
         "apply": {"management": [{"from": "192.168.1.10", "to": "198.51.100.9"}]},
         "scan": {"clamd": {"address": "unix:/c"}},
@@ -74,14 +78,18 @@ PLACES: dict[type[Strict], Path] = {
     site.Relay: ("site", "relay"),
     site.Listener: ("site", "relay", "listeners", "submission"),
     site.Tls: ("site", "relay", "tls"),
-    site.Retry: ("site", "relay", "retry"),
     SessionLimits: ("site", "relay", "sessions"),
+    scheduling.Retry: ("site", "relay", "retry"),
+    scheduling.Concurrency: ("site", "relay", "concurrency"),
     site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
     signing.Signer: ("site", "signing", "own"),
     signing.Forwarding: ("site", "forwarding"),
     signing.Srs: ("site", "forwarding", "srs"),
+    scheduling.Rate: ("site", "smart_hosts", "provider", "rate"),
+    scheduling.Breaker: ("site", "smart_hosts", "provider", "breaker"),
+    scheduling.Destination: ("site", "destinations", "slow"),
     site.PacketPlane: ("site", "packet_plane"),
     site.Apply: ("site", "apply"),
     site.ManagementFlow: ("site", "apply", "management", 0),

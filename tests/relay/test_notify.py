@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import delivered, permanent, transient
-from egressguard.policy.site import Retry
+from egressguard.policy.scheduling import Retry
 from egressguard.relay.notify import (
     DELAY_SECONDS,
     RETURNED_OCTETS,

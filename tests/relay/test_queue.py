@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from egressguard.policy.model import Policy
 from egressguard.relay.attempt import Means
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Bounds, Queue
+from egressguard.relay.route import AddressAnswer, Answer, MxAnswer
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import SpoolBroken, SpoolFull
@@ -138,6 +141,10 @@ class Sender:
 def mx_policy(port: int, **relay: Any) -> Policy:
     relay = {"delivery_port": port, "attempt_timeout_seconds": 1} | relay
     return policy_of(relay=relay)
+
+
+def at_once(limit: int) -> dict[str, Any]:
+    return {"concurrency": {"limit": limit}}
 
 
 def test_a_message_goes_out_and_is_gone(tmp_path: Path) -> None:
@@ -334,8 +341,8 @@ def test_a_delay_is_told_of_once_after_hours(tmp_path: Path, notify: tuple[str, 
 def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender(slow=["mx.one.example"])
-        bounds = Bounds(attempts=4, attempts_at_destination=2, ways_of_destination=3)
-        async with house(tmp_path, bounds=bounds, send=sender) as here:
+        bounds = Bounds(ways_of_destination=3)
+        async with house(tmp_path, policy_of(relay=at_once(2)), bounds, send=sender) as here:
             for number in range(20):
                 await here.put(B, number=number)
             for number in range(20, 30):
@@ -347,6 +354,202 @@ def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
             await here.settled(30)
             assert await here.spool.rows(100) == []
             assert sender.most["mx.one.example"] == 2
+
+    asyncio.run(walk())
+
+
+class Many(Table):
+    """Every domain has a mail host."""
+
+    async def resolve_mx(self, domain: str) -> MxAnswer:
+        return MxAnswer(Answer.FOUND, ((10, f"mx.{domain}"),))
+
+    async def resolve_addresses(self, host: str) -> AddressAnswer:
+        return AddressAnswer(Answer.FOUND, ("192.0.2.1",))
+
+
+def test_many_destinations_that_hang_hold_up_nobody_that_answers(tmp_path: Path) -> None:
+    hanging = [f"hang{number}.example" for number in range(60)]
+
+    async def walk() -> None:
+        sender = Sender(slow=[f"mx.{domain}" for domain in hanging])
+        async with house(tmp_path, resolver=Many(), send=sender) as here:
+            numbers = itertools.count(1)
+            for _ in range(10):
+                for domain in hanging:
+                    message = message_to(f"b@{domain}", number=next(numbers))
+                    await here.queue.put(message)
+            await here.until(lambda: sum(sender.now.values()) >= 60)
+            for _ in range(100):
+                await here.queue.put(message_to(B, number=next(numbers)))
+            await here.until(lambda: len(here.events) == 100)
+            assert here.kinds == ["delivery.delivered"] * 100
+            assert max(sender.most[f"mx.{domain}"] for domain in hanging) <= 5
+            sender.gate.set()
+            await here.settled(700)
+            assert await here.spool.rows(1000) == []
+
+    asyncio.run(walk())
+
+
+def test_a_destination_that_dies_rests_longer_each_time(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.4.1", "refused")})
+        retry = {"first_seconds": 1, "longest_seconds": 1}
+        policy = policy_of(relay={"retry": retry, "concurrency": {"rest_first_seconds": 100}})
+        async with house(tmp_path, policy, send=sender) as here:
+            for number in range(20):
+                await here.put(f"b{number}@one.example", number=number)
+            await here.until(lambda: bool(here.queue._destinations.resting(1000.0)))
+            await here.until(lambda: not here.queue._active)
+            assert here.queue._destinations.resting(1000.0) == {"mx:one.example": 1100.0}
+            tried = [attempts for attempts, _ in (await here.waiting()).values()]
+            assert len(sender.sent) == sum(tried) and set(tried) <= {0, 1} and sum(tried) >= 5
+            for at, rest in ((1100.0, 200.0), (1300.0, 400.0)):
+                here.now, before = at, len(here.events)
+                here.queue.wake()
+                await here.settled(before + 1)
+                await here.until(lambda: not here.queue._active)
+                assert len(here.events) == before + 1  # one looks
+                assert here.queue._destinations.resting(at) == {"mx:one.example": at + rest}
+
+    asyncio.run(walk())
+
+
+def test_a_suspended_destination_stays_so_over_a_restart_and_the_others_go_on(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender()
+        async with house(tmp_path, send=sender) as here:
+            await here.until(lambda: here.queue.suspensions.are_known)
+            await here.queue.suspend("mx:one.example", "they asked", "anna")
+            await here.queue.put(message_to(B))
+            await here.queue.put(message_to("c@two.example", number=2))
+            await here.settled(1)
+            assert here.events[0] == (
+                "queue.suspended",
+                {"destination": "mx:one.example", "why": "they asked", "by": "anna"},
+            )
+            await here.until(lambda: here.metric("queue_suspended_destinations") == 1)
+        async with house(tmp_path, send=sender) as here:
+            await here.put("d@two.example", number=3)
+            await here.settled(1)
+            assert await here.waiting() == {B: (0, 940.0)}
+            assert [(o.destination, o.why, o.ordered_by) for o in here.queue.suspensions.orders] == [
+                ("mx:one.example", "they asked", "anna")
+            ]
+            assert await here.queue.resume("mx:one.example", "bert")
+            await here.settled(3)
+            assert not await here.queue.resume("mx:one.example", "bert")
+            assert await here.waiting() == {}
+        assert [host for host, _ in sender.sent] == ["mx.two.example", "mx.two.example", "mx.one.example"]
+
+    asyncio.run(walk())
+
+
+def test_a_suspension_gives_back_what_waits_and_lets_end_what_is_tried(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, policy_of(relay=at_once(1)), send=sender) as here:
+            for number in range(3):
+                await here.put(f"b{number}@one.example", number=number)
+            await here.until(lambda: len(here.queue._active) == 3 and len(sender.sent) == 1)
+            await here.queue.suspend("mx:one.example", "", "anna")
+            await here.until(lambda: len(here.queue._active) == 1)
+            sender.gate.set()
+            await here.until(lambda: "delivery.delivered" in here.kinds)
+            await here.until(lambda: not here.queue._active)
+            assert sorted((await here.waiting()).values()) == [(0, 1000.0)] * 2
+            assert len(sender.sent) == 1
+
+    asyncio.run(walk())
+
+
+def test_a_notice_and_small_mail_overtake_what_waits_for_the_same_destination(tmp_path: Path) -> None:
+    large = b"x\r\n" * 100_000
+
+    async def walk() -> None:
+        sender = Sender(slow=["mx.one.example"])
+        async with house(tmp_path, policy_of(relay=at_once(1)), send=sender) as here:
+            await here.queue.put(message_to("first@one.example"))
+            await here.until(lambda: len(sender.sent) == 1)
+            await here.queue.put(replace(message_to("large@one.example", number=2), content=Content.of(large)))
+            await here.queue.put(message_to("small@one.example", number=3))
+            await here.queue.put(message_to("notice@one.example", number=4, reverse_path=""))
+            await here.until(lambda: len(here.queue._active) == 4)
+            sender.gate.set()
+            await here.settled(4)
+        assert [paths[0].partition("@")[0] for _, paths in sender.sent] == ["first", "notice", "small", "large"]
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("reverse_path", "octets", "next_at"), [("", 100, -2600.0), ("a@b.example", 100, 940.0), ("", 300_000, 1000.0)]
+)
+def test_what_is_put_without_a_place_has_a_head_start(
+    tmp_path: Path, reverse_path: str, octets: int, next_at: float
+) -> None:
+    async def walk() -> None:
+        here = House(tmp_path, policy_of(), Bounds(), send=Sender())
+        message = replace(message_to(B, reverse_path=reverse_path), content=Content.of(b"x" * octets))
+        await here.queue.put(message)
+        assert await here.waiting() == {B: (0, next_at)}
+        here.spool.close()
+
+    asyncio.run(walk())
+
+
+def test_a_sender_who_did_not_ask_is_warned_once_where_the_rules_say_so(tmp_path: Path) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.4.2", "not today", "mx.one.example")})
+        boxes = Mailboxes()
+        retry = {"first_seconds": 3600, "longest_seconds": 3600, "warn_after_seconds": 2 * 3600}
+        policy = policy_of(relay={"retry": retry}, domains=["example.org"])
+        async with house(tmp_path, policy, send=sender, local=boxes) as here:
+            await here.put(B)
+            await here.put("c@one.example", number=2, notify=("NEVER",))
+            for tries in range(1, 6):
+                await here.until(lambda tries=tries: here.kinds.count("delivery.transient") == 2 * tries)  # type: ignore[misc]
+                here.now += 3600
+                here.queue.wake()
+            await here.until(lambda: len(boxes.given) == 1)
+            told = [fields["attempt"] for kind, fields in here.events if kind == "delivery.transient" and fields["dsn"]]
+            assert told == [3]
+        assert b"Action: delayed\r\n" in boxes.given[0][2]
+
+    asyncio.run(walk())
+
+
+RETRIES = [
+    ({}, [], "b@one.example", 1300.0),
+    ({"slow": {"domain": "one.example", "retry": {"first_seconds": 900}}}, [], "b@one.example", 1900.0),
+    ({"slow": {"domain": ".example", "retry": {"first_seconds": 900}}}, [], "b@one.example", 1900.0),
+    ({"slow": {"domain": "two.example", "retry": {"first_seconds": 900}}}, [], "b@one.example", 1300.0),
+    (
+        {"slow": {"domain": "one.example", "retry": {"first_seconds": 900}}},
+        [{"name": "r", "via": "mx", "retry": {"first_seconds": 60}}],
+        "b@one.example",
+        1060.0,
+    ),
+    (
+        {},
+        [{"name": "r", "match": {"recipient_domain": "two.example"}, "via": "mx", "retry": {"first_seconds": 60}}],
+        "b@one.example",
+        1300.0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("destinations", "routes", "path", "next_at"), RETRIES)
+def test_a_route_and_a_destination_have_their_own_schedule(
+    tmp_path: Path, destinations: dict[str, Any], routes: list[dict[str, Any]], path: str, next_at: float
+) -> None:
+    async def walk() -> None:
+        sender = Sender({"mx.one.example": transient("4.2.1", "later", "mx.one.example")})
+        async with house(tmp_path, policy_of(routes=routes, destinations=destinations), send=sender) as here:
+            await here.put(path)
+            await here.settled(1)
+            assert await here.waiting() == {path: (1, next_at)}
 
     asyncio.run(walk())
 
@@ -367,8 +570,7 @@ def test_a_slow_way_keeps_no_other_recipient_of_the_message(tmp_path: Path) -> N
 def test_a_silent_destination_rests_and_costs_the_others_no_attempt(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender({"mx.one.example": transient("4.4.1", "refused")})
-        bounds = Bounds(attempts_at_destination=1, rest_seconds=30)
-        async with house(tmp_path, bounds=bounds, send=sender) as here:
+        async with house(tmp_path, policy_of(relay=at_once(1)), send=sender) as here:
             for number in range(5):
                 await here.put(f"b{number}@one.example", number=number)
             await here.settled(1)
@@ -386,7 +588,7 @@ def test_a_silent_destination_rests_and_costs_the_others_no_attempt(tmp_path: Pa
 def test_stopping_gives_back_what_was_not_tried_and_waits_for_what_is(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender(slow=["mx.one.example"])
-        async with house(tmp_path, bounds=Bounds(attempts_at_destination=1), send=sender) as here:
+        async with house(tmp_path, policy_of(relay=at_once(1)), send=sender) as here:
             for number in range(3):
                 await here.put(f"b{number}@one.example", number=number)
             await here.until(lambda: len(sender.sent) == 1)
@@ -418,7 +620,7 @@ def test_a_bug_in_an_attempt_keeps_the_message_and_the_queue(tmp_path: Path) -> 
 
 
 def test_an_outcome_is_written_when_a_full_disk_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressguard.relay.queue.FULL_DISK_SECONDS", 0.01)
+    monkeypatch.setattr("egressguard.relay.settling.FULL_DISK_SECONDS", 0.01)
 
     async def walk() -> None:
         sender = Sender()
@@ -477,7 +679,7 @@ def test_what_a_crash_cut_off_is_tried_when_the_claim_said(tmp_path: Path) -> No
 def test_a_message_deleted_while_it_waits_for_a_place_is_left_alone(tmp_path: Path) -> None:
     async def walk() -> None:
         sender = Sender(slow=["mx.one.example"])
-        async with house(tmp_path, bounds=Bounds(attempts_at_destination=1), send=sender) as here:
+        async with house(tmp_path, policy_of(relay=at_once(1)), send=sender) as here:
             await here.put(B, number=1)
             second = await here.put("c@one.example", number=2)
             await here.until(lambda: len(here.queue._active) == 2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressguard.policy.site import Retry
+from egressguard.policy.scheduling import Retry
 from egressguard.relay.schedule import lease_until, retry_at
 
 RETRY = Retry(first_seconds=300, longest_seconds=3600, give_up_after_seconds=86400)

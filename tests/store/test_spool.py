@@ -12,7 +12,7 @@ import pytest
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import delivered, permanent, transient
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, NewMessage, Settlement, Spool, SpoolBroken, SpoolFull
+from egressguard.store.interface import Claim, NewMessage, Settlement, Spool, SpoolBroken, SpoolFull, Suspension
 from tests.store.conftest import LARGE, Opener, in_an_hour, message
 
 
@@ -216,5 +216,32 @@ def test_a_closed_spool_says_so(opener: Opener) -> None:
         spool.close()
         with pytest.raises(SpoolBroken):
             await spool.put(message())
+
+    asyncio.run(walk())
+
+
+def test_an_order_to_suspend_outlives_a_restart(opener: Opener) -> None:
+    async def walk() -> None:
+        first = opener()
+        await first.suspend(Suspension("mx:one.example", "moving", "anna", 1000.0))
+        await first.suspend(Suspension("isp", "", "anna", 999.0))
+        await first.suspend(Suspension("mx:one.example", "moving still", "bert", 1001.0))
+        first.close()
+        second = opener()
+        known = [Suspension("isp", "", "anna", 999.0), Suspension("mx:one.example", "moving still", "bert", 1001.0)]
+        assert await second.suspensions() == known
+        assert [await second.resume("isp"), await second.resume("isp")] == [True, False]
+        assert await second.suspensions() == known[1:]
+        second.close()
+
+    asyncio.run(walk())
+
+
+def test_a_head_start_puts_a_message_before_those_that_came_earlier(spool: Spool) -> None:
+    async def walk() -> None:
+        for number, start in ((1, 0.0), (2, 60.0), (3, 3600.0)):
+            await spool.put(message(number, head_start_seconds=start))
+        claims = await spool.claim(1000.0, 2, in_an_hour)
+        assert [claim.queue_id for claim in claims] == [message(3).queue_id, message(2).queue_id]
 
     asyncio.run(walk())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+
 import click
 
 from egressguard.app.cli.options import as_json, ask_role, with_places
@@ -113,6 +115,57 @@ def delete_command(places: Places, queue_id: str, as_json: bool) -> None:
     Exit codes: 5 no such message.
     """
     emit_one(ask_role(places, "relay", "queue.delete", queue_id=queue_id), as_json=as_json)
+
+
+@queue_command.command("suspend")
+@with_places
+@click.argument("destination")
+@click.option("--why", default="", help="Words for whoever asks later.")
+@as_json
+def suspend_command(places: Places, destination: str, why: str, as_json: bool) -> None:
+    """Leave a destination alone until `resume`, also over a restart. What is being sent there now ends.
+
+    DESTINATION is a recipient domain, the name of a smart host (ways that have another go over that), several names
+    of smart hosts with commas between as `via` has them, or "local".
+
+    \b
+    Example:
+      egressguard queue suspend example.org --why "their relay is being moved"
+    """
+    arguments = {"destination": destination, "why": why, "by": getpass.getuser()}
+    emit_one(ask_role(places, "relay", "queue.suspend", **arguments), as_json=as_json)
+
+
+@queue_command.command("resume")
+@with_places
+@click.argument("destination")
+@as_json
+def resume_command(places: Places, destination: str, as_json: bool) -> None:
+    """Let mail go to a suspended destination again.
+
+    \b
+    Example:
+      egressguard queue resume example.org
+    Exit codes: 5 it is not suspended.
+    """
+    by = getpass.getuser()
+    emit_one(ask_role(places, "relay", "queue.resume", destination=destination, by=by), as_json=as_json)
+
+
+@queue_command.command("suspended")
+@with_places
+@as_json
+def suspended_command(places: Places, as_json: bool) -> None:
+    """List what is suspended, by whom, and why.
+
+    \b
+    Example:
+      egressguard queue suspended --json
+    """
+    rows = ask_role(places, "relay", "queue.suspended")
+    if not as_json:
+        rows = [{**row, "since": timestamp(row["since"])} for row in rows]
+    emit_rows(rows, ("destination", "since", "ordered_by", "why"), as_json=as_json, empty="nothing is suspended")
 
 
 def _short(row: dict[str, object]) -> dict[str, object]:

@@ -8,11 +8,15 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from egressguard.app.control import CommandError, Commands, Handler
+from egressguard.mail.address import AddressError, parse_domain
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import NotFound, Quarantine
+from egressguard.relay.attempt import LOCAL, MX
 from egressguard.relay.queue import Queue
 from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore, LimitTrouble
+
+WHY_CHARACTERS = 400
 
 T = TypeVar("T")
 
@@ -69,6 +73,34 @@ def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str,
 
     changes: dict[str, Handler] = {"queue.retry": retry, "queue.hold": hold, "queue.release": release}
     return {"queue.list": rows, "queue.show": show}, changes | {"queue.delete": delete}
+
+
+def suspension_commands(queue: Queue) -> Commands:
+    async def rows() -> list[dict[str, Any]]:
+        return [asdict(order) for order in queue.suspensions.orders]
+
+    async def suspend(destination: str, why: str, by: str) -> dict[str, Any]:
+        key = _destination(queue, destination)
+        await _told(queue.suspend(key, why[:WHY_CHARACTERS], by))
+        return {"suspended": key}
+
+    async def resume(destination: str, by: str) -> dict[str, Any]:
+        key = _destination(queue, destination)
+        if not await _told(queue.resume(key, by)):
+            raise CommandError(f"the destination {key!r:.300} is not suspended", "not-found")
+        return {"resumed": key}
+
+    return Commands({"queue.suspended": rows}, {"queue.suspend": suspend, "queue.resume": resume})
+
+
+def _destination(queue: Queue, text: str) -> str:
+    """As the queue tells destinations apart: a bare domain means what goes there by MX."""
+    if text in queue.policy.site.smart_hosts or text == LOCAL or not set(text).isdisjoint(":,[/"):
+        return text
+    try:
+        return f"{MX}:{parse_domain(text).lower()}"
+    except AddressError as wrong:
+        raise CommandError(f"{text!r:.300} is neither a domain nor a smart host: {wrong}", "refused") from wrong
 
 
 def limit_commands(limits: LimitStore, policy: Callable[[], Policy], clock: Callable[[], float]) -> Commands:

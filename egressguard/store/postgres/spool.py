@@ -33,6 +33,7 @@ from egressguard.store.interface import (
     Settlement,
     SpoolBroken,
     SpoolFull,
+    Suspension,
 )
 from egressguard.store.postgres.commits import Commits
 from egressguard.store.postgres.schema import LOCKS, migrate
@@ -196,6 +197,15 @@ class PostgresSpool:
         if deleted is Deleted.WITH_FILE:
             await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
         return deleted is not Deleted.NOTHING
+
+    async def suspend(self, suspension: Suspension) -> None:
+        await self._commits.submit(lambda db: statements.suspend(db, suspension))
+
+    async def resume(self, destination: str) -> bool:
+        return await self._commits.submit(lambda db: statements.resume(db, destination))
+
+    async def suspensions(self) -> list[Suspension]:
+        return await self._reader.ask(_within(statements.suspensions))
 
     async def depth(self) -> Depth:
         return await self._reader.ask(_within(statements.depth))

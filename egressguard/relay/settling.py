@@ -1,0 +1,185 @@
+"""From an attempt's outcome to what the spool, the journal and the sender hear of it.
+
+Contract
+    Each recipient's next try is as its route, its destination or the site says.
+    The settlement and its notices are one transaction. A full disk never loses an outcome: it is written when there
+    is room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from egressguard.mail.outcome import Outcome, Result
+from egressguard.policy.model import Policy
+from egressguard.policy.pacing import retry_of
+from egressguard.policy.routes import choose_route
+from egressguard.policy.scheduling import Retry
+from egressguard.relay.attempt import LOCAL, MX, Means, facts_of
+from egressguard.relay.metrics import RelayMetrics
+from egressguard.relay.notify import RETURNED_OCTETS, News, is_first_delay, is_wanted, notices_of
+from egressguard.relay.parcel import Parcel, head_start
+from egressguard.relay.schedule import retry_at
+from egressguard.smtp.client import Sent
+from egressguard.store.content import Content
+from egressguard.store.interface import Claim, Due, NewMessage, Settlement, Spool, SpoolFull
+from egressguard.store.journal import DIALOGUE
+from egressguard.store.queue_id import random_queue_id
+
+log = logging.getLogger(__name__)
+
+FULL_DISK_SECONDS = 1.0
+"""How long to wait before writing an outcome again that found no room."""
+
+TOLD_DIALOGUES = 20
+"""Of one attempt: an MX with many dead addresses."""
+
+Record = Callable[[str, Mapping[str, object]], None]
+
+
+class Settling:
+    def __init__(self, spool: Spool, record: Record, metrics: RelayMetrics, means: Means) -> None:
+        self._spool = spool
+        self._record = record
+        self._metrics = metrics
+        self._means = means
+
+    async def settle(self, parcel: Parcel, sent: Sent, content: Content, now: float) -> None:
+        claim, outcomes = parcel.claim, sent.outcomes
+        waiting: dict[str, float] = {}
+        expired: set[str] = set()
+        for due in claim.recipients:
+            outcome = outcomes.get(due.forward_path)
+            if outcome is not None and outcome.result is Result.TRANSIENT:
+                at = retry_at(retry_for(parcel, due), claim.received_at, now, due.attempts)
+                waiting |= {} if at is None else {due.forward_path: at}
+                expired |= {due.forward_path} if at is None else set()
+        news = _news(parcel, sent, expired, now)
+        told = await self._notices(parcel, news, content, now)
+        notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
+        await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
+        if news.failed:
+            refused = len(news.failed) - len(expired)
+            self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
+        self._tell_dialogues(parcel, sent)
+        self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
+
+    async def _notices(self, parcel: Parcel, news: News, content: Content, now: float) -> dict[str, NewMessage]:
+        """The notices to store, by the recipients they tell of. The content is read only when there is one."""
+        claim = _with_unasked(parcel) if news.delayed else parcel.claim
+        if not is_wanted(claim, news):
+            return {}
+        text, hostname = await _returned(content), self._means.hostname
+        told = notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
+        signed: dict[str, NewMessage] = {}
+        for notice in told.values():
+            if notice.queue_id not in signed:
+                started = replace(notice, head_start_seconds=head_start(notice))
+                signed[notice.queue_id] = await self._means.sign(parcel.policy, started)
+        return {path: signed[notice.queue_id] for path, notice in told.items()}
+
+    async def _write(self, settlement: Settlement) -> None:
+        """A full disk must not lose the news that a message was delivered: it would go out twice."""
+        while True:
+            try:
+                return await self._spool.settle(settlement)
+            except SpoolFull as wrong:
+                fields = {"queue_id": settlement.queue_id, "why": str(wrong)}
+                log.error("an outcome cannot be written yet", extra={"fields": fields})
+                await asyncio.sleep(FULL_DISK_SECONDS)
+
+    def _tell(
+        self, parcel: Parcel, outcomes: Mapping[str, Outcome], expired: set[str], told: Mapping[str, str]
+    ) -> None:
+        attempts = {due.forward_path: due.attempts for due in parcel.claim.recipients}
+        for path, outcome in outcomes.items():
+            kind = "expired" if path in expired else outcome.result.value
+            fields = {
+                "queue_id": parcel.claim.queue_id,
+                "sender": parcel.claim.reverse_path,
+                "recipient": path,
+                "transport": parcel.way.transport,
+                "host": outcome.said_by,
+                "status": outcome.status,
+                "reply": outcome.text,
+                "attempt": attempts[path],
+                "dsn": told.get(path, ""),
+            }
+            self._record(f"delivery.{kind}", fields)
+
+    def _tell_dialogues(self, parcel: Parcel, sent: Sent) -> None:
+        """For `egressguard trace`: once for each connection, whatever number of recipients it was about."""
+        if not sent.dialogues:
+            return
+        loop_now, now = asyncio.get_running_loop().time(), time.time()
+        for dialogue in sent.dialogues[-TOLD_DIALOGUES:]:
+            told = dialogue.told(loop_now, now)
+            self._record(DIALOGUE, {"queue_id": parcel.claim.queue_id, "transport": parcel.way.transport, **told})
+
+
+def retry_for(parcel: Parcel, due: Due) -> Retry:
+    """When to try this recipient again. Looked up when an attempt has failed, so that it costs the others nothing."""
+    claim, policy = parcel.claim, parcel.policy
+    route = None if due.via else choose_route(policy, facts_of(claim, due))
+    return retry_of(policy, route, due.forward_path, by_mx=parcel.way.via == (MX,))
+
+
+def _news(parcel: Parcel, sent: Sent, expired: Collection[str], now: float) -> News:
+    """What the sender may have to hear of."""
+    outcomes = sent.outcomes
+    delayed = _delayed(parcel, outcomes, expired, now)
+    return News(
+        failed={p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired},
+        given_up=frozenset(expired),
+        succeeded={p: o for p, o in outcomes.items() if o.result is Result.DELIVERED and not sent.tells_delivery},
+        local=parcel.way.transport == LOCAL,
+        delayed={path: outcomes[path] for path in delayed},
+        retry_until=min(delayed.values(), default=0.0),
+    )
+
+
+def _delayed(parcel: Parcel, outcomes: Mapping[str, Outcome], expired: Collection[str], now: float) -> dict[str, float]:
+    """Who is late for the first time, and until when it is tried."""
+    claim = parcel.claim
+    found: dict[str, float] = {}
+    for due in claim.recipients:
+        outcome = outcomes.get(due.forward_path)
+        if outcome is None or outcome.result is not Result.TRANSIENT or due.forward_path in expired:
+            continue
+        retry = retry_for(parcel, due)
+        if is_first_delay(retry, claim.received_at, now, due.attempts):
+            found[due.forward_path] = claim.received_at + retry.give_up_after_seconds
+    return found
+
+
+def _with_unasked(parcel: Parcel) -> Claim:
+    """The claim with DELAY for those that said nothing of NOTIFY, where the rules want them to be warned."""
+    claim = parcel.claim
+    if not _warns(parcel.policy):
+        return claim
+    recipients = tuple(
+        replace(due, options=replace(due.options, notify=("FAILURE", "DELAY")))
+        if due.options.notify is None and retry_for(parcel, due).warn_after_seconds is not None
+        else due
+        for due in claim.recipients
+    )
+    return replace(claim, recipients=recipients)
+
+
+def _warns(policy: Policy) -> bool:
+    site = policy.site
+    every = [site.relay.retry, *(d.retry for d in site.destinations.values()), *(r.retry for r in policy.routes)]
+    return any(retry is not None and retry.warn_after_seconds is not None for retry in every)
+
+
+async def _returned(content: Content) -> bytes:
+    """What a notice may bring back of the message; nothing when it cannot be read."""
+    try:
+        return await asyncio.to_thread(content.head, RETURNED_OCTETS)
+    except OSError as wrong:
+        log.error("a notice goes without its message", extra={"fields": {"why": str(wrong)}})
+        return b""
