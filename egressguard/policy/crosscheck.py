@@ -285,6 +285,8 @@ def _via(policy: Policy, path: Path, ways: tuple[str, ...]) -> Found:
         yield path, "next hops stand beside names; expected a smart host for each, or next hops only"
     elif len(ways) > 1 and (alone := next((hop for hop in hops if hop.stands_alone), None)) is not None:
         yield path, f"{alone} stands beside others; expected it alone"
+    elif hops and hops[0].transport == "pipe":
+        yield from _known(path, "pipe", [hops[0].host], policy.site.pipes)
     elif not hops and ways != ("mx",):
         yield from _known(path, "smart host", ways, policy.site.smart_hosts)
 

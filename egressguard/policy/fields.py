@@ -116,7 +116,7 @@ def _flat(value: tuple[tuple[IPNetwork, ...], ...]) -> tuple[IPNetwork, ...]:
     return tuple(chain.from_iterable(value))
 
 
-def _list(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -152,7 +152,7 @@ Many = Annotated[tuple[Item, ...], BeforeValidator(_one_or_many), _OneOrList()]
 """One value or a list of them; always a tuple inside."""
 Some = Annotated[tuple[Item, ...], Field(min_length=1), BeforeValidator(_one_or_many), _OneOrList()]
 """What a matcher takes: an empty list is refused. Left out it would match everything, which is not what [] says."""
-Listed = Annotated[tuple[Item, ...], BeforeValidator(_list)]
+Listed = Annotated[tuple[Item, ...], BeforeValidator(as_tuple)]
 Names = Many[Name]
 SomeNames = Some[Name]
 Texts = Many[str]

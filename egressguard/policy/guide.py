@@ -102,6 +102,7 @@ SECTIONS = (
     Section("### site.smart_hosts rate", "Rate", "As those of a destination: kept over a restart, counted here only."),
     Section("### site.smart_hosts breaker", "Breaker"),
     Section("### site.destinations", "Destination", "Name: mapping."),
+    Section("### site.pipes", "Pipe", "Name: mapping. [Below](#programs) is what a program has to know."),
     Section("### site.packet_plane", "PacketPlane"),
     Section("### site.apply", "Apply"),
     Section("### site.apply.management", "ManagementFlow", "Items of the list."),
@@ -166,12 +167,29 @@ has answered a MAIL command.
 | `"smtps:[mx.example.org]"` | the same with TLS from the start, its certificate verified, port 465 |
 | `smtp:example.org` | the MX hosts of another domain; stands alone |
 | `"lmtp:[192.0.2.1]"`, `lmtp:unix:/run/dovecot/lmtp` | a mailbox server (RFC 2033), port 24 or a Unix socket |
+| `pipe:uucp`, `pipe:uucp:nodeb` | a program of `site.pipes`, `nodeb` its {nexthop}; stands alone |
 
 A next hop that is this gateway itself is not dialled. Trouble with a next hop (no such name, a refused connection)
 is never a bounce before the message is given up.
 
 The first route that matches decides. Mail for `site.domains` goes into the mailboxes here before any route is asked;
 only `route` of a message rule can send it elsewhere.
+
+## Programs
+
+A pipe's program runs as the relay's user, without a shell, without capabilities and with no way to gain any (setuid
+does not work); where it has to become another user, it needs a door of its own, such as a socket or a spool that the
+relay's user may write to. It gets a fixed environment and the directory `/`.
+
+| its exit status | means |
+| --- | --- |
+| 0 | delivered, if it was given the whole message |
+| 65, 67, 68, 69, 76, 77 of sysexits | refused: 5.6.0, 5.1.1, 5.1.2, 5.3.0, 5.5.0, 5.7.0 |
+| 75 and all others, a signal, no end in time | tried later |
+
+Of what it says the first line goes into log and notice; an RFC 3463 code in front of it counts where the status means
+the same. No program is given an address that begins with `-`, that is not ASCII, or that has a space, a quote, a
+parenthesis or one of `\\<>$|;&` and the backquote: such a recipient is refused.
 
 ## Counting
 

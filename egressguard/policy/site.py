@@ -22,6 +22,7 @@ from egressguard.policy.fields import (
     Strict,
     Texts,
 )
+from egressguard.policy.pipes import Pipe
 from egressguard.policy.scheduling import Breaker, Concurrency, Destination, Positive, Rate, Retry
 from egressguard.policy.session_limits import SessionLimits
 from egressguard.policy.signing import Forwarding, Signer
@@ -466,6 +467,11 @@ class Site(Strict):
         default_factory=dict,
         description="domains that want less, or slower, than others, by a name for them; left out = none",
         examples=[{"slow": {"domain": ["example.net", ".example.net"], "concurrency": {"limit": 2}}}],
+    )
+    pipes: dict[Name, Pipe] = Field(
+        default_factory=dict,
+        description='programs that take mail, by name, for `via: "pipe:NAME"`; left out = none',
+        examples=[{"archive": {"command": ["/usr/local/bin/archive", "{sender}", "{recipient}"]}}],
     )
     packet_plane: PacketPlane = Field(
         PacketPlane(), description="the wall in the kernel; left out = its defaults", examples=[{"log_per_second": 100}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
@@ -10,6 +11,7 @@ from egressguard.policy.document import Path
 from egressguard.policy.endpoint import parse_endpoint, parse_port
 from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
+from egressguard.policy.pipes import Pipe
 from egressguard.policy.scheduling import Breaker, Concurrency, Destination, Retry
 from egressguard.policy.signing import AUTHOR_FIELD, Signer
 from egressguard.policy.site import Relay, Site, SmartHost, Zone
@@ -33,6 +35,7 @@ def check_site(site: Site) -> Found:
     yield from chain.from_iterable(_signer(name, signer) for name, signer in site.signing.items())
     yield from _forwarding(site)
     yield from chain.from_iterable(_destination(name, entry) for name, entry in site.destinations.items())
+    yield from chain.from_iterable(_pipe(name, pipe) for name, pipe in site.pipes.items())
     yield from _clamd(site)
     yield from _ports(site)
 
@@ -167,6 +170,24 @@ def _forwarding(site: Site) -> Found:
     if srs is not None and srs.domain.lower() not in map(str.lower, site.domains):
         words = f"bounces for {quote(srs.domain)} would not come to us as ours; expected {one_of(site.domains)}"
         yield (*path, "srs", "domain"), words
+
+
+PLACEHOLDERS = ("sender", "recipient", "nexthop")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+def _pipe(name: str, pipe: Pipe) -> Found:
+    path: Path = ("site", "pipes", name)
+    if not pipe.command[0].startswith("/") or "{" in pipe.command[0]:
+        words = f"{quote(pipe.command[0])} is no program; expected an absolute path, such as /usr/bin/uux"
+        yield (*path, "command", 0), words
+    for index, argument in enumerate(pipe.command[1:], start=1):
+        for word in _PLACEHOLDER.findall(argument):
+            if word not in PLACEHOLDERS:
+                words = f"{quote(word)} stands for nothing{did_you_mean(word, PLACEHOLDERS)}"
+                yield (*path, "command", index), f"{words}; expected {one_of(PLACEHOLDERS)} between braces"
+    if pipe.max_recipients > 1 and not any("{recipient}" in argument for argument in pipe.command):
+        yield (*path, "max_recipients"), "nothing tells the program who they are; expected {recipient} in its command"
 
 
 def _is_address(text: str) -> bool:

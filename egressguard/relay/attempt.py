@@ -24,6 +24,7 @@ from egressguard.policy.routes import LOCAL, MX, RouteFacts, way_out
 from egressguard.policy.site import AddressFamily
 from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
 from egressguard.relay.next_hosts import find_next_hosts
+from egressguard.relay.pipe import Pipes
 from egressguard.relay.route import of_family
 from egressguard.relay.smart_hosts import find_smart_hosts
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
@@ -78,6 +79,7 @@ class Means:
     hostname: str
     secrets: Path
     local: LocalDelivery | None = None
+    pipes: Pipes = field(default_factory=Pipes)
     send: Send = field(default_factory=lambda: SmtpClient().send)
     chance: Callable[[], float] = random.random
     sign: SignNotice = _unsigned
@@ -110,6 +112,8 @@ async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, mean
     """Try one way once."""
     if way.via == (LOCAL,):
         return Sent(await _deliver_locally(way, claim, content, means), begun=True)
+    if way.transport == "pipe":
+        return Sent(await means.pipes.deliver(way.via[0], way.forward_paths, claim, content, policy), begun=True)
     found = await _find_peers(way, policy, means)
     if isinstance(found, Outcome):
         return Sent(dict.fromkeys(way.forward_paths, found), begun=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import model, scheduling, signing, site
+from egressguard.policy import model, pipes, scheduling, signing, site
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
@@ -50,6 +50,7 @@ WHOLE: Value = {
         },
         "forwarding": {"srs": {"domain": "example.org", "secrets": "file:srs.secret"}},
         "destinations": {"slow": {"domain": "example.net"}},
+        "pipes": {"uucp": {"command": ["/usr/bin/uux", "-", "{nexthop}!rmail", "({recipient})"]}},
         "packet_plane": {},
         "apply": {"management": [{"from": "192.168.1.10", "to": "198.51.100.9"}]},
         "scan": {"clamd": {"address": "unix:/c"}},
@@ -90,6 +91,7 @@ PLACES: dict[type[Strict], Path] = {
     scheduling.Rate: ("site", "smart_hosts", "provider", "rate"),
     scheduling.Breaker: ("site", "smart_hosts", "provider", "breaker"),
     scheduling.Destination: ("site", "destinations", "slow"),
+    pipes.Pipe: ("site", "pipes", "uucp"),
     site.PacketPlane: ("site", "packet_plane"),
     site.Apply: ("site", "apply"),
     site.ManagementFlow: ("site", "apply", "management", 0),

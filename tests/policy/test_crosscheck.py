@@ -91,6 +91,8 @@ ROUTES = [
     ('via: ["[192.0.2.1]", "smtp:x.example"]', '["[192', "smtp:x.example stands beside others"),
     ("via: 'mx.example:25'", "'mx.example:25'", "expected mx, the name of a smart host, or a next hop"),
     ("via: '[mx.example]:0'", "'[mx.example]:0'", "not a port"),
+    ("via: 'pipe:uucp:b'", "'pipe", "unknown pipe 'uucp'"),
+    ("via: ['pipe:uucp', '[192.0.2.1]']", "['pipe", "pipe:uucp stands beside others"),
     ("via: Provider", "Provider", "expected mx, the name of a smart host, or a next hop"),
     ("via: mx, match: {client: '@servers'}", "'@servers'", "unknown set 'servers'"),
     ("via: mx, match: {client: wire}", "wire", "expected `networks` in zone"),
