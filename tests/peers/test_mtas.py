@@ -1,31 +1,53 @@
-"""Real mail servers hand mail to us on port 25: what arrives is what was said, and what is refused stays refused."""
+"""Real mail servers, both ways: what they hand to us on port 25 arrives as it was said, what our relay hands to them
+comes out of them again as it was, and what is refused stays refused.
+
+Behind each of them stands our own server: what goes round by way of the MTA can be compared octet for octet.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
+import smtplib
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
 from egressguard.mail.envelope import Envelope, RecipientOptions
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.store.content import Content
 from egressguard.store.passwd import PasswdFile
 from tests.peers.conftest import peer_of
-from tests.peers.mtas import PLAIN, RAW, SECURE, Exim, Mta, Postfix
+from tests.peers.exim import Exim
+from tests.peers.mta import PLAIN, RAW, REFUSED, SECURE, Mta, Place, free_port
+from tests.peers.opensmtpd import OpenSmtpd
+from tests.peers.postfix import Postfix
+from tests.peers.sendmail import Sendmail
+from tests.relay.setting import Table, message_to, policy_of
+from tests.relay.test_queue import House, house
 from tests.smtp.conftest import SETTINGS, Running, Stand
+from tests.smtp.fake_mx import make_certificate
 from tests.smtp.wire_peer import until
 
 pytestmark = pytest.mark.peers
 
 SENDER = "x@elsewhere.example"
-BODY = b"Subject: hand-over\r\nFrom: <x@elsewhere.example>\r\n\r\n.one dot\r\n..two\r\n.\r\nthe end\r\n"
-MTAS: dict[str, tuple[str, type[Mta]]] = {"postfix": ("postfix", Postfix), "exim4": ("exim", Exim)}
+HEAD = (
+    b"Date: Thu, 26 Nov 2026 12:00:00 +0000\r\nFrom: <x@elsewhere.example>\r\nTo: <anna@plain.example>\r\n"
+    b"Message-ID: <1@elsewhere.example>\r\nSubject: hand-over\r\n"
+)
+BODY = HEAD + b"\r\n.one dot\r\n..two\r\n.\r\nthe end\r\n"
+LARGE_OCTETS = 1_000_000
+MAX_OCTETS = 2_000_000
+NO_UTF8 = ("permanent", "5.6.7")
+MTAS: Sequence[type[Mta]] = (Postfix, Exim, OpenSmtpd, Sendmail)
 
 
 @dataclass
@@ -35,6 +57,7 @@ class Meeting:
     runner: asyncio.Runner
     running: Running
     mta: Mta
+    folder: Path
 
     def play(self, dialogue: Callable[[], Awaitable[None]]) -> None:
         self.running.hooks.messages.clear()
@@ -43,6 +66,10 @@ class Meeting:
             await dialogue()
 
         self.runner.run(walk())
+
+    def needs(self, keyword: str) -> None:
+        if keyword not in self.mta.OFFERS:
+            pytest.skip(f"{self.mta.program} does not offer {keyword.upper()}")
 
     async def submit(
         self,
@@ -53,6 +80,29 @@ class Meeting:
         options: str = "",
     ) -> None:
         await asyncio.to_thread(self.mta.submit, sender, recipients, content, parameters, options)
+
+    async def relayed(
+        self, paths: Sequence[str], content: bytes = BODY, by: str = "mx", **envelope: Any
+    ) -> Mapping[str, Mapping[str, object]]:
+        """What our relay says became of each recipient. `by` is a smart host of `_policy` or "mx"."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        made = message_to(*paths, reverse_path=envelope.pop("sender", SENDER))
+        sent = replace(made, content=Content.of(content), envelope=replace(made.envelope, **envelope))
+        async with house(folder, self._policy(by), resolver=TABLE) as here:
+            await here.queue.put(sent)
+            await here.settled(len(paths))
+            return _fates(here)
+
+    def _policy(self, by: str) -> Any:
+        host = {"host": "127.0.0.1", "port": self.mta.place.port}
+        return policy_of(
+            relay={"delivery_port": self.mta.place.port, "attempt_timeout_seconds": 20},
+            smart_hosts={
+                "verified": {**host, "tls": "starttls", "ca_file": str(self.mta.place.certificate)},
+                "strange": {**host, "tls": "starttls"},
+            },
+            routes=[{"name": "all", "via": by}],
+        )
 
     async def arrived(self, count: int = 1) -> list[tuple[SessionFacts, Envelope, bytes]]:
         await self._until(lambda: len(self.running.hooks.messages) >= count)
@@ -69,27 +119,39 @@ class Meeting:
             raise AssertionError(self.mta.log()[-3000:]) from None
 
 
-@pytest.fixture(scope="module", params=MTAS)
+TABLE = Table(
+    {domain: [(10, "mx.test.example")] for domain in (PLAIN, RAW, SECURE)}, {"mx.test.example": ["127.0.0.1"]}
+)
+
+
+def _fates(here: House) -> dict[str, Mapping[str, object]]:
+    return {str(fields["recipient"]): {"kind": kind.partition(".")[2], **fields} for kind, fields in here.events}
+
+
+@pytest.fixture(scope="module", params=MTAS, ids=lambda mta: mta.__name__)
 def meeting(request: pytest.FixtureRequest) -> Iterator[Meeting]:
     if os.geteuid() != 0:
         pytest.skip("needs root: peers run in mount namespaces")
-    folder_name, made = MTAS[request.param]
-    if peer_of(request.param, folder_name) is None:
-        pytest.skip(f"needs {request.param} in .peers: run scripts/peers")
+    made: type[Mta] = request.param
+    if peer_of(made.program, made.peer) is None:
+        pytest.skip(f"needs {made.program} in .peers: run scripts/peers")
     with tempfile.TemporaryDirectory(prefix="eg-mta-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "ours").mkdir()
         stand = Stand(folder / "ours", PasswdFile(folder / "ours" / "passwd"))
+        settings = replace(SETTINGS, max_message_octets=MAX_OCTETS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            serving = stand.serve(SETTINGS)
+            serving = stand.serve(settings)
             running = runner.run(serving.__aenter__())
             ca = folder / "ca.pem"
             shutil.copy(next((folder / "ours" / "tls").glob("*cert*")), ca)
             ca.chmod(0o644)
-            mta = made(folder / "mta", running.places["smtp"][1], ca)
+            _, certificate = make_certificate(folder, "127.0.0.1")
+            place = Place(folder / "mta", free_port(), running.places["smtp"][1], ca, certificate, folder / "key.pem")
+            mta = made(place)
             try:
-                yield Meeting(runner, running, mta)
+                yield Meeting(runner, running, mta, folder)
             finally:
                 mta.close()
                 runner.run(serving.__aexit__(None, None, None))
@@ -107,7 +169,7 @@ def test_the_unknown_recipient_fails_alone(meeting: Meeting) -> None:
         ((facts, envelope, content),) = await meeting.arrived()
         assert (envelope.reverse_path, set(envelope.forward_paths)) == (SENDER, {paths[0], paths[2]})
         assert body_of(content) == body_of(BODY) and b"Subject: hand-over\r\n" in content
-        assert facts.esmtp and not facts.tls
+        assert facts.esmtp and not (facts.tls and meeting.mta.PLAIN_IS_PLAIN)
         await meeting.logged("550 5.1.1 No such mailbox here")
 
     meeting.play(dialogue)
@@ -118,7 +180,7 @@ def test_over_tls_with_our_certificate_verified(meeting: Meeting) -> None:
         await meeting.submit([f"anna@{SECURE}"])
         ((facts, _, content),) = await meeting.arrived()
         assert facts.tls and body_of(content) == body_of(BODY)
-        await meeting.logged("Verified TLS connection" if isinstance(meeting.mta, Postfix) else "CV=yes")
+        await meeting.logged(meeting.mta.VERIFIED)
 
     meeting.play(dialogue)
 
@@ -135,6 +197,7 @@ def test_eight_bits_are_announced_and_arrive(meeting: Meeting) -> None:
 
 
 def test_addresses_beyond_ascii_arrive(meeting: Meeting) -> None:
+    meeting.needs("smtputf8")
     path, sender = f"gr\u00fc\u00dfe@{PLAIN}", "b\u00fccher@elsewhere.example"
 
     async def dialogue() -> None:
@@ -147,16 +210,13 @@ def test_addresses_beyond_ascii_arrive(meeting: Meeting) -> None:
 
 def test_what_is_too_large_is_refused_for_good(meeting: Meeting) -> None:
     """By what our EHLO says, and by our reply to one that does not heed it."""
-    content = BODY + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * (SETTINGS.max_message_octets // 70)
+    content = BODY + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * (MAX_OCTETS // 70)
 
     async def dialogue() -> None:
         for domain in (PLAIN, RAW):
             await meeting.submit([f"large@{domain}"], content)
-        if isinstance(meeting.mta, Postfix):
-            await meeting.logged(f"exceeds size limit {SETTINGS.max_message_octets} of server")
-            await meeting.logged("552 5.3.4")
-        else:
-            await meeting.logged(f"** large@{RAW}")
+        for words in meeting.mta.TOO_LARGE:
+            await meeting.logged(words)
         assert meeting.running.hooks.messages == []
 
     meeting.play(dialogue)
@@ -192,7 +252,8 @@ def test_what_the_sender_wants_to_hear_of_is_passed_on(meeting: Meeting) -> None
     path = f"anna@{PLAIN}"
 
     async def dialogue() -> None:
-        await asyncio.to_thread(meeting.mta.submit_asking, SENDER, path, BODY)
+        asked = f" NOTIFY=SUCCESS,DELAY ORCPT=rfc822;{path}"
+        await meeting.submit([path], parameters=" RET=HDRS ENVID=QQ314159", options=asked)
         ((_, envelope, _),) = await meeting.arrived()
         assert (envelope.ret, envelope.envid) == ("HDRS", "QQ314159")
         assert envelope.recipients == {path: RecipientOptions(("SUCCESS", "DELAY"), f"rfc822;{path}")}
@@ -217,5 +278,102 @@ def test_many_messages_and_many_recipients(meeting: Meeting) -> None:
         await asyncio.gather(*(meeting.submit(paths[n::3]) for n in range(3)))
         messages = await meeting.arrived(3)
         assert sorted(path for _, envelope, _ in messages for path in envelope.forward_paths) == sorted(paths)
+
+    meeting.play(dialogue)
+
+
+# What our relay hands to them.
+
+
+def test_what_it_offers_is_what_is_tested_here(meeting: Meeting) -> None:
+    with smtplib.SMTP("127.0.0.1", meeting.mta.place.port, timeout=20) as client:
+        client.ehlo()
+        known = {"8bitmime", "smtputf8", "dsn", "starttls", "pipelining", "chunking", "size"}
+        assert set(client.esmtp_features) & known == meeting.mta.OFFERS
+
+
+def awkward(size_octets: int) -> bytes:
+    """Lines of every length up to 998 octets, dots where they hurt, white space at the ends, controls."""
+    chance = random.Random(1)
+    lines, length = [b".", b"..", b". ", b" .", b"", b"From here", b"\t \t", b"x" * 998, b"." * 998, b"=20=\x0c\x08"], 0
+    while length < size_octets:
+        line = bytes(chance.choices(b"ab. \t=-", k=chance.randrange(999)))
+        lines.append(line)
+        length += len(line) + 2
+    return b"\r\n".join(lines) + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"small\r\n", "Gr\u00fc\u00dfe, \u65e5\u672c\r\n".encode(), awkward(2000), awkward(LARGE_OCTETS)],
+    ids=["small", "8-bit", "awkward", "large"],
+)
+def test_every_octet_comes_out_of_it_again(meeting: Meeting, body: bytes) -> None:
+    content = HEAD + b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    content += b"Content-Transfer-Encoding: 8bit\r\n\r\n" + body
+
+    async def dialogue() -> None:
+        fates = await meeting.relayed([f"anna@{PLAIN}"], content)
+        assert [fate["kind"] for fate in fates.values()] == ["delivered"], fates
+        ((_, envelope, arrived),) = await meeting.arrived()
+        assert (envelope.reverse_path, envelope.forward_paths) == (SENDER, (f"anna@{PLAIN}",))
+        assert arrived.endswith(content)  # behind the fields that were added in front
+
+    meeting.play(dialogue)
+
+
+def test_of_twenty_recipients_the_refused_one_fails_alone(meeting: Meeting) -> None:
+    paths = [f"number{n}@{PLAIN}" for n in range(19)]
+    paths.insert(7, f"{REFUSED}@{PLAIN}")
+
+    async def dialogue() -> None:
+        fates = await meeting.relayed(paths, sender="")
+        assert {path for path, fate in fates.items() if fate["kind"] == "delivered"} == set(paths) - {paths[7]}
+        assert (fates[paths[7]]["kind"], str(fates[paths[7]]["status"])[0]) == ("permanent", "5")
+        messages = await meeting.arrived()
+        assert sorted(path for _, envelope, _ in messages for path in envelope.forward_paths) == sorted(
+            set(paths) - {paths[7]}
+        )
+
+    meeting.play(dialogue)
+
+
+@pytest.mark.parametrize(("by", "kind"), [("verified", "delivered"), ("strange", "transient")])
+def test_tls_with_its_certificate_verified_or_not_at_all(meeting: Meeting, by: str, kind: str) -> None:
+    meeting.needs("starttls")
+    if by == "verified" and meeting.mta.BROKEN_TLS:
+        pytest.skip(meeting.mta.BROKEN_TLS)
+
+    async def dialogue() -> None:
+        fates = await meeting.relayed([f"anna@{SECURE}"], by=by)
+        assert [fate["kind"] for fate in fates.values()] == [kind], (fates, meeting.mta.log()[-2000:])
+        assert len(await meeting.arrived(kind == "delivered")) == (kind == "delivered")
+
+    meeting.play(dialogue)
+
+
+def test_what_a_sender_wants_to_hear_of_goes_by_way_of_it(meeting: Meeting) -> None:
+    meeting.needs("dsn")
+    path = f"anna@{PLAIN}"
+    options = {path: RecipientOptions(("SUCCESS", "DELAY"), f"rfc822;{path}")}
+
+    async def dialogue() -> None:
+        fates = await meeting.relayed([path], recipients=options, ret="HDRS", envid="QQ314159")
+        assert fates[path]["kind"] == "delivered" and fates[path]["dsn"] == ""  # the next host tells, not we
+        ((_, envelope, _),) = await meeting.arrived()
+        assert (envelope.ret, envelope.envid, envelope.recipients) == ("HDRS", "QQ314159", options)
+
+    meeting.play(dialogue)
+
+
+def test_an_address_beyond_ascii_goes_by_way_of_it_or_comes_back(meeting: Meeting) -> None:
+    path, sender = f"gr\u00fc\u00dfe@{PLAIN}", "b\u00fccher@elsewhere.example"
+    offered = "smtputf8" in meeting.mta.OFFERS
+
+    async def dialogue() -> None:
+        fates = await meeting.relayed([path], sender=sender, smtputf8=True)
+        assert (fates[path]["kind"], fates[path]["status"]) in ([("delivered", "2.0.0")] if offered else [NO_UTF8])
+        messages = await meeting.arrived(offered)
+        assert [envelope.forward_paths for _, envelope, _ in messages] == [(path,)] * offered
 
     meeting.play(dialogue)
