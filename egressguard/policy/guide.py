@@ -93,6 +93,8 @@ SECTIONS = (
     Section("### site.relay.sessions", "SessionLimits"),
     Section("### site.relay.retry", "Retry"),
     Section("### site.relay.concurrency", "Concurrency"),
+    Section("### site.relay.dsn", "Dsn", "Notices are bounces, and what NOTIFY asks for."),
+    Section("### site.relay.suppression", "Suppression"),
     Section("### site.block_lists", "BlockList", "Name: mapping. A list that does not answer lists nobody."),
     Section("### site.smart_hosts", "SmartHost", "Name: mapping."),
     Section("### site.smart_hosts auth", "SmartHostAuth", "Secrets never stand in rule files."),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from egressguard.policy.bounces import Dsn, Suppression
 from egressguard.policy.fields import (
     FILE_PATTERN,
     Address,
@@ -141,6 +142,14 @@ class Relay(Strict):
         description="servers that take the world's mail for this site and hand it on, on port 25 or another listener: "
         "SPF and block lists look at who gave it to them, as their Received field says; left out = none",
         examples=["192.0.2.64/28", ["192.0.2.64/28", "2001:db8::40/124"]],
+    )
+    dsn: Dsn = Field(
+        Dsn(), description="how many notices senders get; left out = its defaults", examples=[{"per_client": 20}]
+    )
+    suppression: Suppression | None = Field(
+        None,
+        description="put recipients that do not exist on the suppression list; left out = only by hand",
+        examples=[{"after": 3}],
     )
     tarpit_port: ListenPort | None = Field(
         None,

@@ -12,6 +12,7 @@ from egressguard.store.interface import Depth
 OUTCOMES = tuple(result.value for result in Result)
 QUEUES = ("incoming", "deferred", "active", "held")
 BOUNCES = ("refused", "expired", "nobody-to-tell")
+NOTICES = ("told", "over-limit", "undeliverable")
 
 
 class RelayMetrics:
@@ -47,6 +48,12 @@ class RelayMetrics:
             ["kind"],
             registry=registry,
         )
+        self._notices = Counter(
+            "egressguard_dsns_total",
+            "Notices to senders: told; over-limit: not sent, relay.dsn; undeliverable: failed themselves, dropped.",
+            ["fate"],
+            registry=registry,
+        )
         self._duration = Histogram(
             "egressguard_delivery_attempt_duration_seconds",
             "Time of one attempt at one destination.",
@@ -60,6 +67,8 @@ class RelayMetrics:
             self._messages.labels(queue)
         for kind in BOUNCES:
             self._bounces.labels(kind)
+        for fate in NOTICES:
+            self._notices.labels(fate)
         for transport in ("mx", "local"):
             for result in (*OUTCOMES, "mixed"):
                 self._attempts.labels(transport, result)
@@ -79,6 +88,10 @@ class RelayMetrics:
         self._attempts.labels(transport, results[0] if len(set(results)) == 1 else "mixed").inc()
         for result in results:
             self._recipients.labels(transport, result).inc()
+
+    def noticed(self, fate: str) -> None:
+        """`fate`: one of NOTICES."""
+        self._notices.labels(fate).inc()
 
     def bounced(self, *, refused: int, expired: int, told: bool) -> None:
         self._bounces.labels("refused").inc(refused)

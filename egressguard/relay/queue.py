@@ -31,6 +31,7 @@ from egressguard.relay.pace import heard
 from egressguard.relay.parcel import Parcel, claim_of, head_start
 from egressguard.relay.schedule import lease_until
 from egressguard.relay.settling import FULL_DISK_SECONDS, Record, Settling
+from egressguard.relay.suppression import Suppressions
 from egressguard.relay.suspension import Suspensions
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
@@ -80,8 +81,9 @@ class Queue:
         self._means = means
         self._record = record
         self._metrics = metrics
-        self._settling = Settling(spool, record, metrics, means)
         self.suspensions = Suspensions(spool)
+        self.suppressions = Suppressions(spool, record)
+        self._settling = Settling(spool, record, metrics, means, self.suppressions)
         self._clock = clock
         self._bounds = bounds
         self._destinations = Destinations(self._concurrency, total=bounds.attempts)
@@ -252,6 +254,7 @@ class Queue:
     async def _until_suspensions_are_known(self) -> None:
         while not self._stopping:
             try:
+                await self.suppressions.load_again(time.monotonic(), self._clock())
                 return await self.suspensions.load(time.monotonic())
             except SpoolFull:  # the database is away
                 await asyncio.sleep(FULL_DISK_SECONDS)
@@ -259,6 +262,7 @@ class Queue:
     async def _claim_due(self) -> bool:
         """Take what is due, as far as there is room; True when something was taken."""
         await self.suspensions.load_again(time.monotonic())
+        await self.suppressions.load_again(time.monotonic(), self._clock())
         room = self._bounds.recipients - self._in_hand
         now, retry = self._clock(), self._policy.site.relay.retry
         each = self._most_at_one()
@@ -332,16 +336,19 @@ class Queue:
 
     async def _attempt(self, parcel: Parcel, content: Content) -> Sent:
         started, key = time.monotonic(), parcel.way.key
+        way, suppressed = self.suppressions.parted(parcel.way, self._clock())
+        if way is None:
+            return Sent(suppressed, begun=True)
         try:
-            sent = await attempt(parcel.way, parcel.claim, content, parcel.policy, self._means)
+            sent = await attempt(way, parcel.claim, content, parcel.policy, self._means)
         except Exception as wrong:  # the one place: the message is kept, the fault is logged, the others go on
             log.exception("an attempt failed by our own fault", extra={"fields": {"queue_id": parcel.claim.queue_id}})
-            sent = Sent(self._ours(parcel.way, f"internal error: {type(wrong).__name__}"), begun=True)
+            sent = Sent(self._ours(way, f"internal error: {type(wrong).__name__}"), begun=True)
         until = self._destinations.learn(key, heard(sent.outcomes.values(), begun=sent.begun), self._clock())
         if until is not None:
             log.info("a destination is left alone", extra={"fields": {"destination": key, "until": until}})
         self._metrics.attempted(parcel.way.transport, sent.outcomes, time.monotonic() - started)
-        return sent
+        return replace(sent, outcomes={**sent.outcomes, **suppressed}) if suppressed else sent
 
     def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
         return dict.fromkeys(way.forward_paths, transient("4.3.0", words))

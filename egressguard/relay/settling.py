@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+from egressguard.mail.envelope import NULL_REVERSE_PATH
 from egressguard.mail.outcome import Outcome, Result
 from egressguard.policy.model import Policy
 from egressguard.policy.pacing import retry_of
 from egressguard.policy.routes import choose_route
 from egressguard.policy.scheduling import Retry
+from egressguard.relay.allowance import Allowance
 from egressguard.relay.attempt import LOCAL, MX, Means, facts_of
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.notify import RETURNED_OCTETS, News, is_first_delay, is_wanted, notices_of
 from egressguard.relay.parcel import Parcel, head_start
 from egressguard.relay.schedule import retry_at
+from egressguard.relay.suppression import Suppressions
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage, Settlement, Spool, SpoolFull
@@ -42,11 +45,15 @@ Record = Callable[[str, Mapping[str, object]], None]
 
 
 class Settling:
-    def __init__(self, spool: Spool, record: Record, metrics: RelayMetrics, means: Means) -> None:
+    def __init__(
+        self, spool: Spool, record: Record, metrics: RelayMetrics, means: Means, suppressions: Suppressions
+    ) -> None:
         self._spool = spool
         self._record = record
         self._metrics = metrics
         self._means = means
+        self._suppressions = suppressions
+        self._allowance = Allowance()
 
     async def settle(self, parcel: Parcel, sent: Sent, content: Content, now: float) -> None:
         claim, outcomes = parcel.claim, sent.outcomes
@@ -63,10 +70,12 @@ class Settling:
         notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
         await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
         if news.failed:
+            self._see_double_bounce(claim, news)
             refused = len(news.failed) - len(expired)
             self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
         self._tell_dialogues(parcel, sent)
         self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
+        await self._learn(parcel, outcomes, now)
 
     async def _notices(self, parcel: Parcel, news: News, content: Content, now: float) -> dict[str, NewMessage]:
         """The notices to store, by the recipients they tell of. The content is read only when there is one."""
@@ -75,12 +84,42 @@ class Settling:
             return {}
         text, hostname = await _returned(content), self._means.hostname
         told = notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
+        told = self._allowed(parcel, told, now)
         signed: dict[str, NewMessage] = {}
         for notice in told.values():
             if notice.queue_id not in signed:
                 started = replace(notice, head_start_seconds=head_start(notice))
                 signed[notice.queue_id] = await self._means.sign(parcel.policy, started)
         return {path: signed[notice.queue_id] for path, notice in told.items()}
+
+    def _allowed(self, parcel: Parcel, told: Mapping[str, NewMessage], now: float) -> dict[str, NewMessage]:
+        """Those of the notices that the rules still allow: a forged sender did not ask for them."""
+        claim, rule = parcel.claim, parcel.policy.site.relay.dsn
+        client = f"user {claim.user}" if claim.user else f"host {claim.client}"
+        over: set[str] = set()
+        for notice_id in {notice.queue_id for notice in told.values()}:
+            limit = self._allowance.take(rule, claim.reverse_path, client, now)
+            self._metrics.noticed("told" if limit is None else "over-limit")
+            if limit is not None:
+                over.add(notice_id)
+                fields = {"queue_id": claim.queue_id, "sender": claim.reverse_path, "client": client, "limit": limit}
+                log.warning("a notice is left out: there were too many", extra={"fields": fields})
+        return {path: notice for path, notice in told.items() if notice.queue_id not in over}
+
+    def _see_double_bounce(self, claim: Claim, news: News) -> None:
+        """A notice that failed itself ends here: nobody is told, the postmaster neither."""
+        if claim.reverse_path != NULL_REVERSE_PATH:
+            return
+        self._metrics.noticed("undeliverable")
+        for path, outcome in news.failed.items():
+            fields = {"queue_id": claim.queue_id, "recipient": path, "why": outcome.text}
+            log.warning("mail without a sender cannot be delivered, and is dropped", extra={"fields": fields})
+
+    async def _learn(self, parcel: Parcel, outcomes: Mapping[str, Outcome], now: float) -> None:
+        """What is in it for the suppression list, where the rules want one."""
+        rule = parcel.policy.site.relay.suppression
+        if rule is not None and parcel.way.transport != LOCAL:
+            await self._suppressions.heard(rule, outcomes, now)
 
     async def _write(self, settlement: Settlement) -> None:
         """A full disk must not lose the news that a message was delivered: it would go out twice."""

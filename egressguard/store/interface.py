@@ -119,6 +119,16 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A recipient that nothing is sent to, its `address` in lower case. `until` 0: for good."""
+
+    address: str
+    why: str
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Depth:
     """Messages by what their recipients wait for: `incoming` never tried, `deferred` tried, `active` being tried,
     `held` for somebody to release them."""
@@ -205,6 +215,22 @@ class Spool(Protocol):
 
     async def suspensions(self) -> list[Suspension]:
         """All orders that stand, the oldest first."""
+        ...
+
+    async def suppress(self, entry: Suppressed) -> None:
+        """Write it down, in place of an earlier one."""
+        ...
+
+    async def unsuppress(self, address: str) -> bool:
+        """False: it was not there."""
+        ...
+
+    async def forget_suppressed(self, now: float) -> None:
+        """Remove what is over."""
+        ...
+
+    async def suppressed(self, limit: int) -> list[Suppressed]:
+        """Those that were put there last, at most `limit`."""
         ...
 
     async def depth(self) -> Depth: ...

@@ -129,10 +129,10 @@ MIGRATIONS: Sequence[str] = (
         since REAL NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE suppressed (
-        address TEXT PRIMARY KEY,  -- a forward-path, its domain in lower case
+        address TEXT PRIMARY KEY,  -- a forward-path in lower case
         why TEXT NOT NULL,
         since REAL NOT NULL,
-        until REAL NOT NULL
+        until REAL NOT NULL  -- 0 = for good
     ) WITHOUT ROWID;
     """,
 )

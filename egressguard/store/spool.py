@@ -34,6 +34,7 @@ from egressguard.store.interface import (
     Settlement,
     SpoolBroken,
     SpoolFull,
+    Suppressed,
     Suspension,
 )
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
@@ -216,6 +217,18 @@ class SqliteSpool:
 
     async def suspensions(self) -> list[Suspension]:
         return await self._reader.ask(statements.suspensions)
+
+    async def suppress(self, entry: Suppressed) -> None:
+        await self._writer.submit(lambda db: statements.suppress(db, entry))
+
+    async def unsuppress(self, address: str) -> bool:
+        return await self._writer.submit(lambda db: statements.unsuppress(db, address))
+
+    async def forget_suppressed(self, now: float) -> None:
+        await self._writer.submit(lambda db: statements.forget_suppressed(db, now))
+
+    async def suppressed(self, limit: int) -> list[Suppressed]:
+        return await self._reader.ask(lambda db: statements.suppressed(db, limit))
 
     async def depth(self) -> Depth:
         return await self._reader.ask(statements.depth)

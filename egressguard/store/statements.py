@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement, Suspension
+from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement, Suppressed, Suspension
 
 REPLY_CHARACTERS = 500
 
@@ -329,6 +329,25 @@ def resume(db: Database, destination: str) -> bool:
 def suspensions(db: Database) -> list[Suspension]:
     query = "SELECT destination, why, ordered_by, since FROM suspended ORDER BY since, destination"
     return [Suspension(*row) for row in db.execute(query)]
+
+
+def suppress(db: Database, entry: Suppressed) -> None:
+    db.execute("DELETE FROM suppressed WHERE address = ?", (entry.address,))
+    row = (entry.address, entry.why, entry.since, entry.until)
+    db.execute("INSERT INTO suppressed (address, why, since, until) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+
+
+def unsuppress(db: Database, address: str) -> bool:
+    return db.execute("DELETE FROM suppressed WHERE address = ?", (address,)).rowcount > 0
+
+
+def forget_suppressed(db: Database, now: float) -> None:
+    db.execute("DELETE FROM suppressed WHERE until > 0 AND until <= ?", (now,))
+
+
+def suppressed(db: Database, limit: int) -> list[Suppressed]:
+    query = "SELECT address, why, since, until FROM suppressed ORDER BY since DESC, address LIMIT ?"
+    return [Suppressed(*row) for row in db.execute(query, (limit,))]
 
 
 def depth(db: Database) -> Depth:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import model, pipes, scheduling, signing, site
+from egressguard.policy import bounces, model, pipes, scheduling, signing, site
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
@@ -32,6 +32,8 @@ WHOLE: Value = {
             "retry": {},
             "sessions": {},
             "concurrency": {},
+            "dsn": {},
+            "suppression": {},
         },
         "block_lists": {"zen": {"zone": "zen.dnsbl.example"}},
         "smart_hosts": {
@@ -82,6 +84,8 @@ PLACES: dict[type[Strict], Path] = {
     SessionLimits: ("site", "relay", "sessions"),
     scheduling.Retry: ("site", "relay", "retry"),
     scheduling.Concurrency: ("site", "relay", "concurrency"),
+    bounces.Dsn: ("site", "relay", "dsn"),
+    bounces.Suppression: ("site", "relay", "suppression"),
     site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),

@@ -12,7 +12,16 @@ import pytest
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.outcome import delivered, permanent, transient
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, NewMessage, Settlement, Spool, SpoolBroken, SpoolFull, Suspension
+from egressguard.store.interface import (
+    Claim,
+    NewMessage,
+    Settlement,
+    Spool,
+    SpoolBroken,
+    SpoolFull,
+    Suppressed,
+    Suspension,
+)
 from tests.store.conftest import LARGE, Opener, in_an_hour, message
 
 
@@ -232,6 +241,25 @@ def test_an_order_to_suspend_outlives_a_restart(opener: Opener) -> None:
         assert await second.suspensions() == known
         assert [await second.resume("isp"), await second.resume("isp")] == [True, False]
         assert await second.suspensions() == known[1:]
+        second.close()
+
+    asyncio.run(walk())
+
+
+def test_the_suppression_list_outlives_a_restart_and_forgets_what_is_over(opener: Opener) -> None:
+    async def walk() -> None:
+        first = opener()
+        for entry in (Suppressed("b@x", "", 999.0, 0.0), Suppressed("c@x", "gone", 1000.0, 2000.0)):
+            await first.suppress(entry)
+        await first.suppress(Suppressed("b@x", "gone", 1001.0, 3000.0))
+        first.close()
+        second = opener()
+        known = [Suppressed("b@x", "gone", 1001.0, 3000.0), Suppressed("c@x", "gone", 1000.0, 2000.0)]
+        assert (await second.suppressed(10), await second.suppressed(1)) == (known, known[:1])
+        await second.suppress(Suppressed("d@x", "", 0.0, 0.0))
+        await second.forget_suppressed(2000.0)
+        assert [entry.address for entry in await second.suppressed(10)] == ["b@x", "d@x"]
+        assert [await second.unsuppress("b@x"), await second.unsuppress("b@x")] == [True, False]
         second.close()
 
     asyncio.run(walk())

@@ -30,6 +30,7 @@ _WHERE = {
     "replay": "replay",
     "schema": "schema",
     "limits": "limits",
+    "suppression": "suppression",
     "test": "test",
     "explain": "explain",
     "dkim": "dkim",

@@ -15,7 +15,7 @@ from egressguard.app.control import CommandError, Commands, DaemonUnreachable, a
 from egressguard.app.identity import hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
-from egressguard.app.roles.relay_commands import commands, limit_commands, suspension_commands
+from egressguard.app.roles.relay_commands import commands, limit_commands, suppression_commands, suspension_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.observe.metrics import exposition, merge
@@ -137,9 +137,10 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
     mail = commands(relay.spool, relay.queue, relay.quarantine)
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
+    suppressions = suppression_commands(relay.queue, time.time)
     return Commands(
-        {**mail.reads, **limits.reads, **suspensions.reads, "metrics": metrics},
-        {**mail.changes, **limits.changes, **suspensions.changes},
+        {**mail.reads, **limits.reads, **suspensions.reads, **suppressions.reads, "metrics": metrics},
+        {**mail.changes, **limits.changes, **suspensions.changes, **suppressions.changes},
     )
 
 

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from egressguard.app.control import CommandError, Commands, Handler
-from egressguard.mail.address import AddressError, parse_domain
+from egressguard.mail.address import AddressError, parse_address, parse_domain
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import NotFound, Quarantine
 from egressguard.relay.attempt import LOCAL, MX
 from egressguard.relay.queue import Queue
+from egressguard.relay.suppression import TooMany
 from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore, LimitTrouble
 
@@ -101,6 +102,34 @@ def _destination(queue: Queue, text: str) -> str:
         return f"{MX}:{parse_domain(text).lower()}"
     except AddressError as wrong:
         raise CommandError(f"{text!r:.300} is neither a domain nor a smart host: {wrong}", "refused") from wrong
+
+
+def suppression_commands(queue: Queue, clock: Callable[[], float]) -> Commands:
+    async def rows() -> list[dict[str, Any]]:
+        return [asdict(entry) for entry in queue.suppressions.entries(clock())]
+
+    async def add(address: str, why: str, seconds: float, by: str) -> dict[str, Any]:
+        now = clock()
+        until = now + seconds if seconds else 0.0
+        try:
+            entry = await _told(queue.suppressions.add(_mailbox(address), why[:WHY_CHARACTERS], until, by, now))
+        except TooMany as wrong:
+            raise CommandError(str(wrong), "refused") from wrong
+        return asdict(entry)
+
+    async def delete(address: str, by: str) -> dict[str, Any]:
+        if not await _told(queue.suppressions.remove(_mailbox(address), by)):
+            raise CommandError(f"{address!r:.300} is not on the suppression list", "not-found")
+        return {"deleted": address}
+
+    return Commands({"suppression.list": rows}, {"suppression.add": add, "suppression.delete": delete})
+
+
+def _mailbox(text: str) -> str:
+    try:
+        return str(parse_address(text, utf8=True))
+    except AddressError as wrong:
+        raise CommandError(f"{text!r:.300} is no address: {wrong}", "refused") from wrong
 
 
 def limit_commands(limits: LimitStore, policy: Callable[[], Policy], clock: Callable[[], float]) -> Commands:

@@ -33,6 +33,7 @@ from egressguard.store.interface import (
     Settlement,
     SpoolBroken,
     SpoolFull,
+    Suppressed,
     Suspension,
 )
 from egressguard.store.postgres.commits import Commits
@@ -206,6 +207,18 @@ class PostgresSpool:
 
     async def suspensions(self) -> list[Suspension]:
         return await self._reader.ask(_within(statements.suspensions))
+
+    async def suppress(self, entry: Suppressed) -> None:
+        await self._commits.submit(lambda db: statements.suppress(db, entry))
+
+    async def unsuppress(self, address: str) -> bool:
+        return await self._commits.submit(lambda db: statements.unsuppress(db, address))
+
+    async def forget_suppressed(self, now: float) -> None:
+        await self._commits.submit(lambda db: statements.forget_suppressed(db, now))
+
+    async def suppressed(self, limit: int) -> list[Suppressed]:
+        return await self._reader.ask(_within(lambda db: statements.suppressed(db, limit)))
 
     async def depth(self) -> Depth:
         return await self._reader.ask(_within(statements.depth))
