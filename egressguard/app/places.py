@@ -59,6 +59,11 @@ class Places:
         return self.spool / "limits.sqlite"
 
     @property
+    def mta_sts(self) -> Path:
+        """Other domains' MTA-STS policies (relay.mta_sts)."""
+        return self.spool / "mta-sts"
+
+    @property
     def journals(self) -> Path:
         return self.state / "journal"
 

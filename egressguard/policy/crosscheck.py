@@ -14,7 +14,7 @@ from egressguard.policy.fields import parse_mac, parse_prefixes
 from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
 from egressguard.policy.limits import quotas
 from egressguard.policy.matchers import ANY_DEVICE
-from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
+from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route, TlsRule
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
 from egressguard.policy.patterns import LOCAL, NULL
 from egressguard.policy.sitecheck import Found, check_retry, check_site, is_host
@@ -52,6 +52,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
         chain.from_iterable(_mail(policy, names, i, rule) for i, rule in enumerate(policy.mail)),
         chain.from_iterable(_limit(i, limit) for i, limit in enumerate(policy.limits)),
         chain.from_iterable(_route(policy, names, i, route) for i, route in enumerate(policy.routes)),
+        chain.from_iterable(_tls(policy, i, rule) for i, rule in enumerate(policy.tls)),
         check_site(policy.site),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
     )
@@ -59,7 +60,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
 
 
 def _duplicates(policy: Policy) -> Found:
-    for section in ("flows", "mail", "limits", "routes", "devices"):
+    for section in ("flows", "mail", "limits", "routes", "tls", "devices"):
         first: dict[str, str] = {}
         for index, item in enumerate(getattr(policy, section)):
             if item.name in first:
@@ -289,6 +290,23 @@ def _via(policy: Policy, path: Path, ways: tuple[str, ...]) -> Found:
         yield from _known(path, "pipe", [hops[0].host], policy.site.pipes)
     elif not hops and ways != ("mx",):
         yield from _known(path, "smart host", ways, policy.site.smart_hosts)
+
+
+def _tls(policy: Policy, index: int, rule: TlsRule) -> Found:
+    path: Path = ("tls", index)
+    yield from _domains((*path, "match", "recipient_domain"), rule.match.recipient_domain)
+    for key, texts in ((("match", "next_hop"), rule.match.next_hop), (("names",), rule.names)):
+        for position, text in enumerate(texts):
+            if not is_host(text.removeprefix(".")):
+                words = f"{quote(text)} is no host name; expected mx.example.org or .example.org (all below it)"
+                yield (*path, *key, position), words
+    for name in ("names", "ca_file"):
+        if getattr(rule, name) and rule.level not in {"verify", "secure"}:
+            yield (*path, name), f"`level: {rule.level}` does not look at it; expected verify or secure"
+    if rule.client_certificate is not None and rule.level == "none":
+        yield (*path, "client_certificate"), "without TLS nothing is shown; expected another level"
+    if rule.level in {"dane", "dane-only"} and not policy.site.dnssec:
+        yield (*path, "level"), "DANE needs answers that are known to be true; expected `dnssec: true` in site"
 
 
 def _device(index: int, device: Device) -> Found:

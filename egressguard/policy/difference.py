@@ -8,7 +8,7 @@ from typing import Any
 
 from egressguard.policy.model import Policy
 
-SECTIONS = ("flows", "mail", "limits", "routes", "devices")
+SECTIONS = ("flows", "mail", "limits", "routes", "tls", "devices")
 SHOWN_ITEMS = 6
 
 

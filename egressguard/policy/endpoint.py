@@ -23,6 +23,10 @@ def parse_endpoint(text: str, default_port: int) -> tuple[str, int]:
     return str(ipaddress.ip_address(host)), parse_port(port) if port else default_port
 
 
+def is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
 def parse_port(text: str) -> int:
     """Decimal digits -> 1..65535. Raises ValueError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):

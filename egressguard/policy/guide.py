@@ -105,6 +105,7 @@ SECTIONS = (
     Section("### site.smart_hosts breaker", "Breaker"),
     Section("### site.destinations", "Destination", "Name: mapping."),
     Section("### site.pipes", "Pipe", "Name: mapping. [Below](#programs) is what a program has to know."),
+    Section("### client_certificate", "ClientCertificate", "Of smart hosts and of `tls` rules."),
     Section("### site.packet_plane", "PacketPlane"),
     Section("### site.apply", "Apply"),
     Section("### site.apply.management", "ManagementFlow", "Items of the list."),
@@ -112,13 +113,15 @@ SECTIONS = (
     Section("### site.scan.clamd", "Clamd", "While it does not answer, mail is deferred."),
     Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),
     Section("### site.metrics", "Metrics"),
-    Section("## Every rule", "FlowRule", "Items of `flows`, `mail`, `limits` and `routes` have these.", COMMON),
+    Section("## Every rule", "FlowRule", "Items of `flows`, `mail`, `limits`, `routes` and `tls` have these.", COMMON),
     Section("## flows", "FlowRule"),
     Section("## mail", "MailRule"),
     Section("### mail match", "MailMatch", "Local time is the gateway's. Facts of the content are known after DATA."),
     Section("## limits", "Limit", "At least one number must be there. [Below](#counting) is how they count."),
     Section("## routes", "Route"),
     Section("### routes match", "RouteMatch"),
+    Section("## tls", "TlsRule", "For delivery by MX. [Below](#tls-with-other-hosts) is what the levels mean."),
+    Section("### tls match", "TlsMatch"),
     Section(
         "## devices",
         "Device",
@@ -193,6 +196,23 @@ Of what it says the first line goes into log and notice; an RFC 3463 code in fro
 the same. No program is given an address that begins with `-`, that is not ASCII, or that has a space, a quote, a
 parenthesis or one of `\\<>$|;&` and the backquote: such a recipient is refused.
 
+## TLS with other hosts
+
+| `level` | what a host must do to get mail |
+| --- | --- |
+| `none` | nothing: TLS is not tried |
+| `opportunistic` | nothing: STARTTLS where it works, whoever answers; where it is broken, plaintext |
+| `published` | what its domain asks for: DANE (`site.dnssec`), else MTA-STS (`relay.mta_sts`), else opportunistic |
+| `encrypt` | STARTTLS, whoever answers; never plaintext |
+| `dane` | match the TLSA records (RFC 7672), where there are any; else opportunistic |
+| `dane-only` | match the TLSA records; none that can be used is no delivery |
+| `verify` | show a certificate of a trusted authority for its own name; who lies in DNS can choose the name |
+| `secure` | show a certificate of a trusted authority for the recipient's domain or a name below it |
+
+`published` is what happens where no rule matches. What is demanded and not given is tried again later, and bounces
+when the message is given up. A message with REQUIRETLS goes only to hosts that offer it and are known for certain, by
+DNSSEC, by MTA-STS, or by `secure`; else it bounces (5.7.30, 5.7.10).
+
 ## Counting
 
 A limit counts for messages that a matching rule names it for (`limit:`), apart for each host, device, user, sender
@@ -243,7 +263,7 @@ the file read later wins, and an overlay wins over all.
 `--site NAME`, or `EGRESSGUARD_SITE=NAME`, reads `sites/NAME/*.yaml` over the rest:
 
 - `site` is changed key by key. A list is replaced as a whole; `null` takes a key away.
-- An item of `flows`, `mail`, `limits`, `routes` or `devices` takes the place of the item with its name.
+- An item of `flows`, `mail`, `limits`, `routes`, `tls` or `devices` takes the place of the item with its name.
 - Items with new names go in front of the others, for the first match wins. `enabled: false` in a rule of the same
   name switches it off."""
 

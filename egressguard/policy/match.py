@@ -179,6 +179,21 @@ class MailMatch(Strict):
     )
 
 
+class TlsMatch(Strict):
+    """All keys must match; a key with a list matches when one item does."""
+
+    recipient_domain: SomeTexts = Field(
+        (),
+        description="as in a message rule's match; left out = any",
+        examples=["partner.example", [".partner.example"]],
+    )
+    next_hop: SomeTexts = Field(
+        (),
+        description='MX hosts: "mx.example.org", ".example.org" (all below it, not itself); left out = any',
+        examples=["mx.partner.example", [".partner.example"]],
+    )
+
+
 class RouteMatch(Strict):
     """All keys must match; a key with a list matches when one item does."""
 

@@ -31,11 +31,11 @@ from egressguard.policy.fields import (
     Ways,
     Weekdays,
 )
-from egressguard.policy.match import HeaderName, MailMatch, RouteMatch
+from egressguard.policy.match import HeaderName, MailMatch, RouteMatch, TlsMatch
 from egressguard.policy.scheduling import Retry
-from egressguard.policy.site import PerSecond, Site
+from egressguard.policy.site import ClientCertificate, PerSecond, Site
 
-__all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule"]
+__all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule", "TlsRule"]
 
 Line = Annotated[str, Field(max_length=400, pattern=TEXT_PATTERN)]
 Folder = Annotated[str, Field(pattern=FOLDER_PATTERN)]
@@ -258,6 +258,38 @@ class Route(Rule):
     )
 
 
+TlsLevel = Literal["none", "opportunistic", "published", "encrypt", "dane", "dane-only", "verify", "secure"]
+
+
+class TlsRule(Rule):
+    """What TLS with a domain's mail hosts must be; smart hosts have their own `tls`. First match wins.
+
+    None = published. A staged rule is not asked."""
+
+    match: TlsMatch = Field(
+        TlsMatch(), description="which hosts; left out = all", examples=[{"recipient_domain": "partner.example"}]
+    )
+    level: TlsLevel = Field(
+        description="what is demanded: see [TLS with other hosts](#tls-with-other-hosts)", examples=["secure"]
+    )
+    names: Texts = Field(
+        (),
+        description='with verify and secure: what the certificate must carry, "mx.example.org" or ".example.org"; left '
+        "out = the MX host's name (verify), the recipient's domain and all below it (secure)",
+        examples=[["mx1.provider.example", ".partner.example"]],
+    )
+    ca_file: str | None = Field(
+        None,
+        description="with verify and secure: PEM file of the authorities to trust; left out = the system's",
+        examples=["/etc/ssl/partner-ca.pem"],
+    )
+    client_certificate: ClientCertificate | None = Field(
+        None,
+        description="what the gateway shows the hosts of itself; left out = nothing",
+        examples=[{"certificate": "/etc/ssl/gateway.pem", "private_key": "/etc/ssl/private/gateway.key"}],
+    )
+
+
 class Device(Strict):
     """A thing that cannot authenticate: it may send from these addresses, with these senders only."""
 
@@ -301,6 +333,11 @@ class Policy(Strict):
     )
     routes: Listed[Route] = Field(
         (), description="ways out for messages; left out = none", examples=[[{"name": "all", "via": "provider"}]]
+    )
+    tls: Listed[TlsRule] = Field(
+        (),
+        description="what TLS with other hosts must be; left out = none",
+        examples=[[{"name": "partner", "match": {"recipient_domain": "partner.example"}, "level": "secure"}]],
     )
     devices: Listed[Device] = Field(
         (),

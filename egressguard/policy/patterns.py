@@ -27,7 +27,11 @@ def path_matches(patterns: Iterable[str], path: str) -> bool:
 
 def domain_matches(patterns: Iterable[str], path: str, local_domains: Iterable[str]) -> bool:
     """Whether the domain of `path` is one of `patterns`."""
-    domain = domain_of(path)
+    return is_one_of(patterns, domain_of(path), local_domains)
+
+
+def is_one_of(patterns: Iterable[str], domain: str, local_domains: Iterable[str] = ()) -> bool:
+    """Whether a domain or a host name, in lower case, is one of `patterns`."""
     return bool(domain) and any(_one_domain(p.lower(), domain, local_domains) for p in patterns)
 
 

@@ -204,6 +204,22 @@ class Relay(Strict):
         description="mail that would leave less free on the disk is put off (452)",
         examples=[1073741824],
     )
+    mta_sts: bool = Field(
+        False,
+        description="what domains ask of TLS by MTA-STS (RFC 8461) is fetched over HTTPS, kept and obeyed, see `tls`",
+        examples=[True],
+    )
+    mta_sts_ca_file: str | None = Field(
+        None,
+        description="PEM file of the authorities to trust for that (web servers, mail hosts); left out = the system's",
+        examples=["/etc/ssl/our-ca.pem"],
+    )
+    tlsrpt_socket: Annotated[str, Field(pattern="^/.{1,100}$")] | None = Field(
+        None,
+        description="the socket of tlsrpt-collectd, which is told how TLS went with each domain (RFC 8460); left out = "
+        "nobody is told",
+        examples=["/run/tlsrpt/collectd.sock"],
+    )
     retry: Retry = Field(
         Retry(), description="when to try again; left out = its defaults", examples=[{"give_up_after_seconds": 172800}]
     )
@@ -243,6 +259,17 @@ class SmartHostAuth(Strict):
     )
 
 
+class ClientCertificate(Strict):
+    """PEM files that show a host who we are, where it asks during the TLS handshake."""
+
+    certificate: str = Field(description="path of the certificate chain", examples=["/etc/ssl/gateway.pem"])
+    private_key: str = Field(description="path of its private key", examples=["/etc/ssl/private/gateway.key"])
+
+    @property
+    def files(self) -> tuple[str, str]:
+        return self.certificate, self.private_key
+
+
 class SmartHost(Strict):
     """Another relay that takes our mail for the world."""
 
@@ -262,6 +289,11 @@ class SmartHost(Strict):
         None,
         description="how to log in, with starttls or implicit only; left out = not at all",
         examples=[{"user": "site-1234", "secret": "file:provider.password"}],
+    )
+    client_certificate: ClientCertificate | None = Field(
+        None,
+        description="what the gateway shows the host of itself; left out = nothing",
+        examples=[{"certificate": "/etc/ssl/gateway.pem", "private_key": "/etc/ssl/private/gateway.key"}],
     )
     weight: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,
@@ -434,6 +466,11 @@ class Site(Strict):
         (),
         description="DNS servers; left out = the system's",
         examples=["192.0.2.53", ["192.0.2.53:5353", "[2001:db8::53]:53"]],
+    )
+    dnssec: bool = Field(
+        False,
+        description="the resolvers are on this machine (loopback) and validate DNSSEC: DANE is looked for, see `tls`",
+        examples=[True],
     )
     domains: Many[Domain] = Field(
         (),

@@ -8,7 +8,7 @@ from itertools import chain
 
 from egressguard.mail.address import AddressError, parse_domain
 from egressguard.policy.document import Path
-from egressguard.policy.endpoint import parse_endpoint, parse_port
+from egressguard.policy.endpoint import is_loopback, parse_endpoint, parse_port
 from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
 from egressguard.policy.pipes import Pipe
@@ -70,10 +70,14 @@ def _is_interface(text: str) -> bool:
 def _resolvers(site: Site) -> Found:
     for index, resolver in enumerate(site.resolvers):
         try:
-            parse_endpoint(resolver, 53)
+            address, _ = parse_endpoint(resolver, 53)
         except ValueError:
             words = f"{quote(resolver)} is no resolver; expected 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
             yield ("site", "resolvers", index), words
+        else:
+            if site.dnssec and not is_loopback(address):
+                words = f"with `dnssec: true` the way to {quote(resolver)} must be safe; expected one such as 127.0.0.1"
+                yield ("site", "resolvers", index), words
 
 
 def _domains(site: Site) -> Found:
@@ -135,6 +139,8 @@ def _smart_host(name: str, smart_host: SmartHost) -> Found:
         yield path, "a smart host cannot be named mx, which means delivery by MX look-up; expected another name"
     if not is_host(smart_host.host) and not _is_address(smart_host.host):
         yield (*path, "host"), f"{quote(smart_host.host)} is no host; expected a host name or an address"
+    if smart_host.client_certificate is not None and smart_host.tls == "none":
+        yield (*path, "client_certificate"), "without TLS nothing is shown; expected another value of `tls`"
     if smart_host.auth is not None and smart_host.tls in {"none", "opportunistic"}:
         words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls or implicit"
         yield (*path, "tls"), words

@@ -1,7 +1,8 @@
 """Several documents -> one value, with the place of each of its parts.
 
 Contract
-    The lists (flows, mail, limits, routes, devices) are concatenated in the order of the documents; `site` stands once.
+    The lists (flows, mail, limits, routes, tls, devices) are concatenated in the order of the documents; `site` stands
+    once.
     An overlay changes what the base says: `site` key by key (lists are replaced, null takes a key away), an item of
     a list by its name; items of new names go in front of the base's, for the first match wins.
     Whatever a fault is about, its place is in the file that said it.
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from egressguard.policy.document import Document, Fault, Path
 from egressguard.policy.words import did_you_mean, one_of, quote, show
 
-LISTS = ("flows", "mail", "limits", "routes", "devices")
+LISTS = ("flows", "mail", "limits", "routes", "tls", "devices")
 SECTIONS = ("include", "variables", "site", *LISTS)
 
 

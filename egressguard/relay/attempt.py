@@ -3,6 +3,7 @@
 Contract
     Never raises for anything a peer or DNS does.
     The next host is tried only while no host has taken part in a transaction: what one of them said, stands.
+    (One that cannot take a message with REQUIRETLS does not count: relay.require_tls.)
     Trouble of our own (a smart host that DNS does not know, a password that cannot be read) is transient.
 """
 
@@ -22,9 +23,12 @@ from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
 from egressguard.policy.routes import LOCAL, MX, RouteFacts, way_out
 from egressguard.policy.site import AddressFamily
+from egressguard.relay.mta_sts import MtaSts
 from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
+from egressguard.relay.mx_tls import Judge, Told
 from egressguard.relay.next_hosts import find_next_hosts
 from egressguard.relay.pipe import Pipes
+from egressguard.relay.require_tls import summed_up, wants_another_host
 from egressguard.relay.route import of_family
 from egressguard.relay.smart_hosts import find_smart_hosts
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
@@ -83,6 +87,12 @@ class Means:
     send: Send = field(default_factory=lambda: SmtpClient().send)
     chance: Callable[[], float] = random.random
     sign: SignNotice = _unsigned
+    sts: MtaSts | None = None
+    told: Told = lambda _peer, _trouble: None
+
+    @property
+    def judge(self) -> Judge:
+        return Judge(self.resolver, self.sts, self.told)
 
 
 def ways_of(policy: Policy, claim: Claim) -> list[Way]:
@@ -114,7 +124,7 @@ async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, mean
         return Sent(await _deliver_locally(way, claim, content, means), begun=True)
     if way.transport == "pipe":
         return Sent(await means.pipes.deliver(way.via[0], way.forward_paths, claim, content, policy), begun=True)
-    found = await _find_peers(way, policy, means)
+    found = await _find_peers(way, policy, means, requiretls=claim.requiretls)
     if isinstance(found, Outcome):
         return Sent(dict.fromkeys(way.forward_paths, found), begun=True)
     patience = Patience.of(policy.site.relay.attempt_timeout_seconds)
@@ -134,14 +144,15 @@ async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, mean
 
 
 async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: Means, patience: Patience) -> Sent:
-    sent = Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)
+    tried = [Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)]
     for peer in peers:
-        before = sent.dialogues
+        before = tried[-1].dialogues
         sent = await means.send(transaction, peer, means.hostname, patience)
         sent = replace(sent, dialogues=before + sent.dialogues) if before else sent
-        if sent.begun:
-            break
-    return sent
+        if not wants_another_host(sent):
+            return sent
+        tried.append(sent)
+    return summed_up(tried[1:] or tried, requiretls=transaction.requiretls)
 
 
 async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Means) -> Mapping[str, Outcome]:
@@ -151,12 +162,16 @@ async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Mean
     return {path: await local.deliver(claim.queue_id, path, claim.reverse_path, content) for path in way.forward_paths}
 
 
-async def _find_peers(way: Way, policy: Policy, means: Means) -> Sequence[Peer] | Outcome:
+async def _find_peers(way: Way, policy: Policy, means: Means, *, requiretls: bool) -> Sequence[Peer] | Outcome:
     found: Sequence[Peer] | Outcome
     if way.via == (MX,):
-        found = await find_mx_hosts(way.domain, policy, means.resolver, means.hostname, means.chance)
+        found = await find_mx_hosts(
+            way.domain, policy, means.resolver, means.hostname, means.chance, means.judge, requiretls=requiretls
+        )
     elif is_next_hop(way.via[0]):
-        found = await find_next_hosts(way.via, policy, means.resolver, means.hostname)
+        found = await find_next_hosts(
+            way.via, policy, means.resolver, means.hostname, means.judge, requiretls=requiretls
+        )
     else:
         found = await find_smart_hosts(way.via, policy, means.resolver, means.secrets)
     family = policy.site.relay.address_family

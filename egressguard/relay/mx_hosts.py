@@ -1,7 +1,7 @@
 """The hosts that take a domain's mail by DNS, as peers to dial: MX, addresses, and ourselves among them noticed.
 
 Contract
-    DNS that cannot tell is transient; what relay.route decides from its answers stands.
+    DNS that cannot tell is transient; what relay.route decides from its answers, and relay.mx_tls of TLS, stands.
     A host that is one of our own listeners is never dialled (RFC 5321 s5.1: it would be a loop).
 """
 
@@ -16,10 +16,10 @@ from typing import Protocol
 from egressguard.mail.outcome import Outcome
 from egressguard.net.flow import IPAddress
 from egressguard.policy.model import Policy
+from egressguard.relay.mx_tls import Judge, TlsaLookup
 from egressguard.relay.route import (
     AddressAnswer,
-    Exchange,
-    Host,
+    Answer,
     MxAnswer,
     literal_address,
     order_exchanges,
@@ -28,7 +28,7 @@ from egressguard.relay.route import (
 from egressguard.smtp.dial import Peer
 
 
-class Lookups(Protocol):
+class Lookups(TlsaLookup, Protocol):
     """relay.dns.Resolver, as far as it is used here."""
 
     async def resolve_mx(self, domain: str) -> MxAnswer: ...
@@ -37,28 +37,30 @@ class Lookups(Protocol):
 
 
 async def find_mx_hosts(
-    domain: str, policy: Policy, resolver: Lookups, hostname: str, chance: Callable[[], float]
+    domain: str,
+    policy: Policy,
+    resolver: Lookups,
+    hostname: str,
+    chance: Callable[[], float],
+    judge: Judge,
+    *,
+    requiretls: bool = False,
 ) -> Sequence[Peer] | Outcome:
-    """The peers to try, in their order; `hostname` is our own name."""
-    port = policy.site.relay.delivery_port
-    found = await _mx_hosts(domain, resolver, chance, lambda text: is_ours(text, port, policy, hostname))
-    if isinstance(found, Outcome):
-        return found
-    return [Peer(host.name, host.addresses, port) for host in found]
-
-
-async def _mx_hosts(
-    domain: str, resolver: Lookups, chance: Callable[[], float], is_ours: Callable[[str], bool]
-) -> Sequence[Host] | Outcome:
-    literal = literal_address(domain)
-    exchanges: Sequence[Exchange] | Outcome = (Exchange(0, literal or domain),)
-    if literal is None:
-        exchanges = order_exchanges(domain, await resolver.resolve_mx(domain), chance)
+    """The peers to try, in their order, with what is demanded of their TLS; `hostname` is our own name."""
+    port, literal = policy.site.relay.delivery_port, literal_address(domain)
+    mx = MxAnswer(Answer.NOTHING) if literal else await resolver.resolve_mx(domain)
+    exchanges = order_exchanges(literal or domain, mx, chance)
     if isinstance(exchanges, Outcome):
         return exchanges
-    hosts = [exchange.host for exchange in exchanges]
-    answers = await asyncio.gather(*(resolver.resolve_addresses(host) for host in hosts))
-    return reachable_hosts(domain, exchanges, dict(zip(hosts, answers, strict=True)), is_ours)
+    names = [exchange.host for exchange in exchanges]
+    found = await asyncio.gather(*(resolver.resolve_addresses(name) for name in names))
+    answers = dict(zip(names, found, strict=True))
+    hosts = reachable_hosts(domain, exchanges, answers, lambda text: is_ours(text, port, policy, hostname))
+    if isinstance(hosts, Outcome):
+        return hosts
+    peers = [Peer(host.name, host.addresses, port) for host in hosts]
+    certain = mx.secure and policy.site.dnssec
+    return await judge.demands(domain, peers, policy, certain=certain, answers=answers, requiretls=requiretls)
 
 
 def is_ours(text: str, port: int, policy: Policy, hostname: str) -> bool:

@@ -33,16 +33,21 @@ class Answer(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MxAnswer:
-    """`hosts` are (preference, name), in any order."""
+    """`hosts` are (preference, name), in any order. `secure`: by DNSSEC the answer is true, or that there is none."""
 
     answer: Answer
     hosts: tuple[tuple[int, str], ...] = ()
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AddressAnswer:
+    """`alias_of` is what the host is an alias (CNAME) of, "" = nothing. `secure` as in MxAnswer, aliases and all."""
+
     answer: Answer
     addresses: tuple[str, ...] = ()
+    secure: bool = False
+    alias_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

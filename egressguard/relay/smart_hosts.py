@@ -15,6 +15,7 @@ from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.model import Policy
 from egressguard.policy.site import SmartHost
 from egressguard.relay.mx_hosts import Lookups
+from egressguard.smtp.certificates import OwnCertificate
 from egressguard.smtp.dial import Peer
 from egressguard.store.secret import read_secret
 
@@ -47,4 +48,5 @@ async def _smart_peer(name: str, host: SmartHost, resolver: Lookups, secrets: Pa
     except (OSError, ValueError) as wrong:
         return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
     user = host.auth.user if host.auth else None
-    return Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password)
+    ours = OwnCertificate(*host.client_certificate.files) if host.client_certificate else None
+    return Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password, ours=ours)

@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiosmtplib
 
@@ -53,10 +53,18 @@ class Sent:
 Send = Callable[[Transaction, Peer, str, Patience], Awaitable[Sent]]
 
 
-class SmtpClient:
-    """Keeps connections, and remembers hosts whose STARTTLS is broken, so that it does not fail first every time."""
+Observe = Callable[[Peer, str, str], None]
+"""Hears how TLS went with a host at an address: "verified", "encrypted" or "plain", else what went wrong with it (RFC
+8460 s4.3). A connection that is used again is not told anew."""
 
-    def __init__(self) -> None:
+
+class SmtpClient:
+    """Keeps connections, and remembers hosts whose STARTTLS is broken, so that it does not fail first every time.
+
+    That memory is for hosts of which no TLS is demanded, and overrides no demand."""
+
+    def __init__(self, observe: Observe = lambda _peer, _address, _result: None) -> None:
+        self._observe = observe
         self._broken_tls: OrderedDict[str, float] = OrderedDict()
         self._pool = Pool()
         self._ticker = Ticker()
@@ -128,18 +136,33 @@ class SmtpClient:
         raise last
 
     async def _open(self, peer: Peer, address: str, ehlo_name: str, patience: Patience, said: list[Dialogue]) -> Host:
-        seconds = (patience.connect_seconds, patience.command_seconds)
         if peer.tls != "opportunistic":
-            return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=peer.tls != "none")
+            return await self._opened(peer, address, ehlo_name, patience, encrypt=peer.tls != "none")
+        if peer.trial:
+            try:
+                return await self._opened(replace(peer, tls="starttls"), address, ehlo_name, patience, encrypt=True)
+            except TlsFailed as failed:
+                _keep(failed, said)
+                peer = replace(peer, trial=False, terms=None)  # what is to be told of it is told
         if not self._is_broken(peer.name):
             try:
-                return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=True)
+                return await self._opened(peer, address, ehlo_name, patience, encrypt=True)
             except TlsFailed as failed:
                 _keep(failed, said)
                 self._remember_broken(peer.name)
                 fields = {"host": peer.name, "why": failed.outcome.text}
                 log.info("STARTTLS is offered there but does not work, going plain", extra={"fields": fields})
-        return await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=False)
+        return await self._opened(peer, address, ehlo_name, patience, encrypt=False)
+
+    async def _opened(self, peer: Peer, address: str, ehlo_name: str, patience: Patience, *, encrypt: bool) -> Host:
+        seconds = (patience.connect_seconds, patience.command_seconds)
+        try:
+            host = await open_connection(peer, address, ehlo_name, self._ticker, *seconds, encrypt=encrypt)
+        except TlsFailed as failed:
+            self._observe(peer, address, failed.trouble)
+            raise
+        self._observe(peer, address, "verified" if host.verified else "encrypted" if host.encrypted else "plain")
+        return host
 
     def _is_broken(self, host: str) -> bool:
         return self._broken_tls.get(host, 0.0) > asyncio.get_running_loop().time()

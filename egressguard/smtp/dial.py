@@ -4,6 +4,7 @@ Contract
     Whatever goes wrong before a transaction is ConnectionFailed with a transient outcome: a host that does not want
     us today says nothing about the recipient (a 5yz greeting speaks for this host only, RFC 5321 s3.1, s4.2.1).
     TlsFailed only when TLS itself is the trouble; opportunistic callers may then go plain.
+    What a peer demands of TLS is checked before another word is said to the host: nothing is sent to one that fails.
     The socket is closed on every way out but the good one.
 """
 
@@ -11,28 +12,61 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import ipaddress
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, cast
 
 import aiosmtplib
 
 from egressguard.mail.outcome import Outcome, one_line, transient
+from egressguard.smtp import dane
+from egressguard.smtp.certificates import (
+    Asked,
+    OwnCertificate,
+    carries_name,
+    client_context,
+    presented,
+    trouble_of,
+)
+from egressguard.smtp.dane import Tlsa
 from egressguard.smtp.host_wire import HostWire
 from egressguard.smtp.recording import RecordingSMTP, tls_words
 from egressguard.smtp.transcript import Dialogue, Transcript
 from egressguard.smtp.waiting import Ticker
 
-TlsMode = Literal["none", "opportunistic", "starttls", "implicit"]
+TlsMode = Literal["none", "opportunistic", "encrypt", "dane", "starttls", "implicit"]
+"""opportunistic: STARTTLS if it works; encrypt: STARTTLS, whoever answers; dane: STARTTLS, and the host matches `tlsa`;
+starttls and implicit: its certificate is verified."""
+VERIFYING = frozenset({"dane", "starttls", "implicit"})
+
+
+KINDS = ("none", "opportunistic", "encrypt", "verify", "dane", "mta-sts")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTerms:
+    """Where the demands on a host's TLS come from, for counting and telling: RFC 8460 has the words.
+
+    `kind` is one of KINDS; `domain`: whose mail the host takes; `text`: the TLSA records, or the lines of the MTA-STS
+    policy, and `mx` its patterns; `fault`: what is wrong there."""
+
+    kind: str
+    domain: str = ""
+    text: tuple[str, ...] = ()
+    mx: tuple[str, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A host to dial: `name` is what its certificate must carry, `addresses` (IP, or a Unix socket's path) are tried in
-    order. One that speaks LMTP (RFC 2033) answers for each recipient after the content."""
+    """A host to dial: `addresses` (IP, or a Unix socket's path) are tried in order. One that speaks LMTP (RFC 2033)
+    answers for each recipient after the content. Its certificate must carry one of `names`; () = `name`.
+
+    `server_name` is what it is called in the handshake (SNI), where that is not its name; `ours` is our certificate.
+    `trial`, with opportunistic: whether it could be verified is found out first, and told."""
 
     name: str
     addresses: tuple[str, ...]
@@ -42,6 +76,12 @@ class Peer:
     user: str | None = None
     password: str | None = None
     lmtp: bool = False
+    names: tuple[str, ...] = ()
+    tlsa: tuple[Tlsa, ...] = ()
+    server_name: str = ""
+    trial: bool = False
+    ours: OwnCertificate | None = None
+    terms: TlsTerms | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"Peer({self.name!r}, {self.addresses!r}, {self.port}, tls={self.tls!r}, user={self.user!r})"
@@ -58,7 +98,11 @@ class ConnectionFailed(Exception):
 
 
 class TlsFailed(ConnectionFailed):
-    """The host answers, but TLS with it does not work."""
+    """The host answers, but TLS with it does not work, or is not enough. `trouble` in the words of RFC 8460 s4.3."""
+
+    def __init__(self, outcome: Outcome, trouble: str = "validation-failure") -> None:
+        super().__init__(outcome)
+        self.trouble = trouble
 
 
 class Host:
@@ -116,7 +160,7 @@ async def open_connection(
     client = RecordingSMTP(
         opening,
         (peer.password,),
-        hostname=peer.name,
+        hostname=peer.server_name or peer.name,
         sock=sock,
         local_hostname=ehlo_name,
         timeout=command_seconds,
@@ -127,7 +171,7 @@ async def open_connection(
     try:
         encrypted = await _set_up(client, peer, context)
         await _log_in(client, peer, address, command_seconds, encrypted=encrypted)
-        verified = encrypted and peer.tls != "opportunistic"
+        verified = encrypted and peer.tls in VERIFYING
         return Host(client, address, ticker, opening, encrypted=encrypted, verified=verified, lmtp=peer.lmtp)
     except BaseException as wrong:
         client.close()
@@ -147,19 +191,46 @@ def _told(failed: ConnectionFailed, peer: Peer, address: str, opening: Transcrip
 async def _set_up(client: aiosmtplib.SMTP, peer: Peer, context: ssl.SSLContext | None) -> bool:
     """Greeting, EHLO (HELO if it must be), STARTTLS, EHLO again; True when what follows is encrypted."""
     await client.connect()
+    if peer.tls == "implicit":
+        _check(client, peer)
     await _greet(client, peer)
     if context is None or peer.tls == "implicit":
         return context is not None
     if not client.supports_extension("starttls"):
         if peer.tls == "opportunistic":
             return False
-        raise TlsFailed(transient("4.7.4", "the host does not offer STARTTLS", peer.name))
+        words = transient("4.7.4", "the host does not offer STARTTLS", peer.name)
+        raise TlsFailed(words, "starttls-not-supported")
     try:
         await client.starttls(tls_context=context)
+        _check(client, peer)
         await _greet(client, peer)
     except (aiosmtplib.SMTPException, OSError) as wrong:
-        raise TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name)) from wrong
+        raise _broken(wrong, peer) from wrong
     return True
+
+
+def _check(client: aiosmtplib.SMTP, peer: Peer) -> None:
+    """What OpenSSL has not: TLSA records, and names other than the host's. Raises TlsFailed."""
+    connection = client.get_transport_info("ssl_object")
+    if peer.tls == "dane":
+        chain, names = presented(connection), peer.names or (peer.name,)
+        if not dane.matches(peer.tlsa, chain, names, datetime.now(UTC)):
+            words = transient("4.7.5", "the certificate does not match the TLSA records", peer.name)
+            raise TlsFailed(words, _no_match(peer))
+    elif peer.names and peer.tls in VERIFYING and not carries_name(connection.getpeercert(), peer.names):
+        words = transient("4.7.5", f"the certificate is not that of {' or '.join(peer.names)}", peer.name)
+        raise TlsFailed(words, "certificate-host-mismatch")
+
+
+def _no_match(peer: Peer) -> str:
+    """RFC 8460 s4.3: who trusts an authority may find another name or date; else it is another certificate."""
+    anchored = any(record.usage == dane.DANE_TA for record in peer.tlsa)
+    return "certificate-not-trusted" if anchored else "validation-failure"
+
+
+def _broken(wrong: BaseException, peer: Peer) -> TlsFailed:
+    return TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name), trouble_of(wrong))
 
 
 async def _log_in(
@@ -204,7 +275,7 @@ async def _greet_lmtp(client: aiosmtplib.SMTP) -> None:
 def _explained(wrong: aiosmtplib.SMTPException | OSError, peer: Peer, address: str) -> ConnectionFailed:
     tls = wrong if isinstance(wrong, ssl.SSLError) else wrong.__cause__
     if isinstance(tls, ssl.SSLError):
-        return TlsFailed(transient("4.7.5", f"TLS failed: {tls}", peer.name))
+        return _broken(tls, peer)
     if isinstance(wrong, aiosmtplib.SMTPResponseException):
         words = " ".join(f"{wrong.code} {wrong.message}".split())[:400]
         return ConnectionFailed(transient("4.3.2", f"the host does not want to talk: {words}", peer.name))
@@ -245,29 +316,14 @@ def _no_connection(peer: Peer, address: str, wrong: OSError) -> ConnectionFailed
 
 
 def _tls_context(peer: Peer) -> ssl.SSLContext:
-    """Raises ConnectionFailed when the ca_file of the rules cannot be used: never go on without it."""
+    """Raises ConnectionFailed when a file that the rules name cannot be used: never go on without it."""
+    verify = peer.tls in {"starttls", "implicit"}
+    asked = Asked(verify, verify and not peer.names, peer.ca_file if verify else None, peer.ours)
     try:
-        return _context(peer.ca_file, verify=peer.tls != "opportunistic")
+        return client_context(asked)
     except (OSError, ssl.SSLError) as wrong:
-        words = f"the ca_file {peer.ca_file} cannot be used: {wrong}"
+        words = f"{' or '.join(asked.files) or 'TLS'} cannot be used: {wrong}"
         raise ConnectionFailed(transient("4.3.5", words, peer.name)) from wrong
-
-
-def _context(ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
-    if not verify:
-        return _unverified_context()
-    context = ssl.create_default_context(cafile=ca_file)
-    # Python 3.13 wants key identifiers (RFC 5280 s4.2.1.1), which certificates that sites made themselves often lack.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
-@functools.cache
-def _unverified_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def is_loopback(address: str) -> bool:

@@ -41,6 +41,7 @@ WHOLE: Value = {
                 "host": "smtp.provider.example",
                 "tls": "starttls",
                 "auth": {"user": "u", "secret": "file:provider"},
+                "client_certificate": {"certificate": "/a.pem", "private_key": "/a.key"},
                 "rate": {},
                 "breaker": {},
             },
@@ -69,6 +70,7 @@ WHOLE: Value = {
         {"name": "per-user", "per": "user", "messages_per_hour": 300},
     ],
     "routes": [{"name": "r", "match": {}, "via": "mx"}],
+    "tls": [{"name": "t", "match": {}, "level": "verify"}],
     "devices": [
         {"name": "printer-2nd-floor", "addresses": "192.168.1.70", "senders": "printer@example.org"},
     ],
@@ -88,6 +90,7 @@ PLACES: dict[type[Strict], Path] = {
     bounces.Suppression: ("site", "relay", "suppression"),
     site.BlockList: ("site", "block_lists", "zen"),
     site.SmartHost: ("site", "smart_hosts", "provider"),
+    site.ClientCertificate: ("site", "smart_hosts", "provider", "client_certificate"),
     site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
     signing.Signer: ("site", "signing", "own"),
     signing.Forwarding: ("site", "forwarding"),
@@ -109,6 +112,8 @@ PLACES: dict[type[Strict], Path] = {
     model.Limit: ("limits", 0),
     model.Route: ("routes", 0),
     model.RouteMatch: ("routes", 0, "match"),
+    model.TlsRule: ("tls", 0),
+    model.TlsMatch: ("tls", 0, "match"),
     model.Device: ("devices", 0),
 }
 
@@ -121,6 +126,7 @@ BESIDE: dict[tuple[str, str], Value] = {
     ("MailRule", "folder"): {"action": "quarantine"},
     ("MailRule", "text"): {"action": "reject"},
     ("Limit", "folder"): {"above": "quarantine"},
+    ("Site", "dnssec"): {"resolvers": "127.0.0.1"},
     ("Limit", "contain_seconds"): {"above": "contain"},
 }
 """Keys that another key needs beside it."""

@@ -23,13 +23,18 @@ ZONE = {
     ("mx1.example.net.", "A"): ["192.0.2.1", "192.0.2.2"],
     ("mx1.example.net.", "AAAA"): ["2001:db8::1"],
     ("only4.example.", "A"): ["192.0.2.4"],
+    ("alias.example.", "CNAME"): ["only4.example."],
+    ("unsafe.example.", "A"): ["192.0.2.5"],
+    ("_25._tcp.only4.example.", "TLSA"): ["3 1 1 " + "00" * 32, "2 0 1 " + "11" * 32],
+    ("_smtp._tls.only4.example.", "TXT"): ['"v=TLSRPTv1; " "rua=mailto:a@b.example"'],
 }
 NAMES = {name for name, _ in ZONE} | {"empty.example."}
 SERVFAIL, SILENT = "servfail.example.", "silent.example."
 
 
 class NameServer(asyncio.DatagramProtocol):
-    def __init__(self) -> None:
+    def __init__(self, *, validates: bool = False) -> None:
+        self.validates = validates
         self.asked: Counter[tuple[str, str]] = Counter()
         self.endpoint = ""
 
@@ -46,19 +51,25 @@ class NameServer(asyncio.DatagramProtocol):
             return
         reply = dns.message.make_response(query)
         reply.flags |= dns.flags.RA
+        if self.validates and query.flags & dns.flags.AD and not name.startswith("unsafe"):
+            reply.flags |= dns.flags.AD
         if name == SERVFAIL:
             reply.set_rcode(dns.rcode.SERVFAIL)
         elif name not in NAMES:
             reply.set_rcode(dns.rcode.NXDOMAIN)
+        elif (alias := ZONE.get((name, "CNAME"))) and kind != "CNAME":
+            reply.answer.append(dns.rrset.from_text(name, 300, "IN", "CNAME", *alias))
+            reply.answer.append(dns.rrset.from_text(alias[0], 300, "IN", kind, *ZONE.get((alias[0], kind), [])))
         elif (name, kind) in ZONE:
             reply.answer.append(dns.rrset.from_text(name, 300, "IN", kind, *ZONE[name, kind]))
         self._transport.sendto(reply.to_wire(), address)  # type: ignore[attr-defined]
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[Resolver, NameServer]]:
+async def served(*, validates: bool = False) -> AsyncIterator[tuple[Resolver, NameServer]]:
     loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+    made = NameServer(validates=validates)
+    transport, server = await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", 0))
     try:
         yield Resolver([server.endpoint], lifetime_seconds=1.0), server
     finally:
@@ -148,5 +159,77 @@ def test_two_servers_on_one_address_are_told_apart_by_their_ports() -> None:
             ports = {server.port for server in resolver._resolver.nameservers}  # type: ignore[union-attr]
             assert ports == {int(first.endpoint.split(":")[1]), int(second.endpoint.split(":")[1])}
             assert (await resolver.resolve_mx("example.net")).answer is Answer.FOUND
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("validates", "trusted", "host", "secure"),
+    [
+        (True, True, "only4.example", True),
+        (True, False, "only4.example", False),
+        (False, True, "only4.example", False),
+        (True, True, "unsafe.example", False),
+    ],
+)
+def test_dnssec_is_believed_of_servers_on_this_machine_only(
+    validates: bool, trusted: bool, host: str, secure: bool
+) -> None:
+    async def walk() -> None:
+        async with served(validates=validates) as (resolver, _):
+            assert resolver.is_trusted
+            resolver.is_trusted = trusted
+            assert (await resolver.resolve_addresses(host)).secure == secure
+            assert (await resolver.resolve_mx(host)).secure == secure, "that there is none is an answer, too"
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "trusted"),
+    [(["127.0.0.1"], True), (["[::1]:5353", "127.0.0.53"], True), (["127.0.0.1", "192.0.2.53"], False)],
+)
+def test_one_server_elsewhere_is_enough_to_believe_none(endpoints: list[str], trusted: bool) -> None:
+    assert Resolver(endpoints).is_trusted == trusted
+
+
+def test_an_alias_is_told_with_its_end() -> None:
+    async def walk() -> None:
+        async with served(validates=True) as (resolver, _):
+            answer = await resolver.resolve_addresses("alias.example")
+            assert (answer.addresses, answer.alias_of) == (("192.0.2.4",), "only4.example")
+            assert (await resolver.resolve_addresses("Only4.example.")).alias_of == ""
+            assert await resolver.is_secure_alias("alias.example")
+            assert not await resolver.is_secure_alias("only4.example")
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("validates", "host", "answer", "records"),
+    [
+        (True, "only4.example", Answer.FOUND, [(2, 0, 1, 32), (3, 1, 1, 32)]),
+        (False, "only4.example", Answer.NOTHING, []),
+        (True, "mx1.example.net", Answer.NO_SUCH_NAME, []),
+    ],
+)
+def test_tlsa_records_count_only_when_they_are_known_to_be_true(
+    validates: bool, host: str, answer: Answer, records: list[tuple[int, int, int, int]]
+) -> None:
+    async def walk() -> None:
+        async with served(validates=validates) as (resolver, _):
+            found = await resolver.resolve_tlsa(host, 25)
+        shown = sorted((r.usage, r.selector, r.matching, len(r.data)) for r in found.records)
+        assert (found.answer, shown) == (answer, records)
+
+    asyncio.run(walk())
+
+
+def test_the_strings_of_a_text_are_one() -> None:
+    async def walk() -> None:
+        async with served() as (resolver, _):
+            found = await resolver.resolve_text("_smtp._tls.only4.example")
+            assert found.texts == (b"v=TLSRPTv1; rua=mailto:a@b.example",)
+            assert (await resolver.resolve_text("nowhere.example")).answer is Answer.NO_SUCH_NAME
 
     asyncio.run(walk())

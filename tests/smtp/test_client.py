@@ -13,11 +13,14 @@ import pytest
 
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome, Result
+from egressguard.smtp.certificates import OwnCertificate
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction, of_reply, send
+from egressguard.smtp.dane import Tlsa
 from egressguard.smtp.tls import server_context
 from egressguard.store.content import Content
 from tests.lab.internet import write_certificate
 from tests.smtp.fake_mx import CUT, HANG, FakeMx, make_certificate
+from tests.tls.certificates import Certificate, authority, issue
 
 B, C = "b@example.net", "c@example.net"
 QUICK = Patience(connect_seconds=0.5, command_seconds=0.5, data_seconds=0.5, whole_seconds=5)
@@ -344,3 +347,115 @@ def test_a_password_does_not_appear_in_what_is_logged() -> None:
 def test_replies_are_read_carefully(code: int, message: str, expected: tuple[str, str, str]) -> None:
     outcome: Outcome = of_reply(code, message, "mx")
     assert (outcome.result.value, outcome.status, outcome.text) == expected
+
+
+OTHER = issue(["other.example"])
+OURS = issue(["mx.test"], authority())
+
+
+def tlsa(certificate: Certificate, usage: int) -> tuple[Tlsa, ...]:
+    usage, selector, matching, data = certificate.tlsa(usage, 1, 1).split()  # type: ignore[assignment]
+    return (Tlsa(int(usage), int(selector), int(matching), bytes.fromhex(data)),)
+
+
+@pytest.mark.parametrize(
+    ("peer", "certificate", "status"),
+    [
+        ({"tls": "encrypt"}, OTHER, "2.0.0"),
+        ({"tls": "dane", "tlsa": tlsa(OTHER, 3)}, OTHER, "2.0.0"),
+        ({"tls": "dane", "tlsa": tlsa(OTHER, 3)}, OURS, "4.7.5"),
+        ({"tls": "dane", "tlsa": tlsa(authority(), 2)}, OURS, "2.0.0"),
+        ({"tls": "dane", "tlsa": tlsa(authority(), 2), "names": ("other.example",)}, OURS, "4.7.5"),
+        ({"tls": "dane", "tlsa": ()}, OURS, "4.7.5"),
+        ({"tls": "starttls", "ca_file": "CA"}, OURS, "2.0.0"),
+        ({"tls": "starttls", "ca_file": "CA", "names": (".test",)}, OURS, "2.0.0"),
+        ({"tls": "starttls", "ca_file": "CA", "names": ("other.example",)}, OURS, "4.7.5"),
+        ({"tls": "starttls", "ca_file": "CA", "names": ("other.example",)}, OTHER, "4.7.5"),
+        ({"tls": "encrypt"}, None, "4.7.4"),
+        ({"tls": "dane", "tlsa": tlsa(OTHER, 3)}, None, "4.7.4"),
+    ],
+)
+def test_what_is_demanded_of_tls_is_given_or_nothing_is_sent(
+    tmp_path: Path, peer: dict[str, Any], certificate: Certificate | None, status: str
+) -> None:
+    if "ca_file" in peer:
+        peer = peer | {"ca_file": str(tmp_path / "ca.pem")}
+        (tmp_path / "ca.pem").write_bytes(authority().pem)
+    mx = FakeMx(starttls=certificate.server_context() if certificate else None)
+    assert sent_to(mx, **peer).outcomes[B].status == status
+    assert bool(mx.messages) == (status == "2.0.0")
+    assert [line for line in mx.commands if line.startswith("EHLO")] == ["EHLO gw.example.org"] * (
+        2 if mx.messages else 1
+    ), "a host that fails hears no second EHLO"
+
+
+@pytest.mark.parametrize("tls", ["encrypt", "dane", "starttls"])
+def test_the_memory_of_broken_hosts_overrides_no_demand(tls: Any) -> None:
+    mx = FakeMx(extensions=("STARTTLS",))
+
+    async def walk() -> None:
+        client = SmtpClient()
+        async with mx.listening():
+            plain = await client.send(letter(), peer_of(mx, tls="opportunistic"), "gw.example.org", QUICK)
+            assert plain.outcomes[B].result is Result.DELIVERED
+            demanded = await client.send(letter(), peer_of(mx, tls=tls), "gw.example.org", QUICK)
+            assert demanded.outcomes[B].status == "4.7.5"
+        await client.close()
+
+    asyncio.run(walk())
+    assert len(mx.messages) == 1
+
+
+def test_a_connection_is_used_again_only_under_the_same_demands() -> None:
+    mx = FakeMx(starttls=OTHER.server_context())
+
+    async def walk() -> None:
+        client = SmtpClient()
+        async with mx.listening():
+            for tls in ("opportunistic", "encrypt", "opportunistic", "encrypt"):
+                await client.send(letter(), peer_of(mx, tls=tls), "gw.example.org", QUICK)
+            await client.close()
+
+    asyncio.run(walk())
+    assert (mx.connections, len(mx.messages)) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("mx", "peer", "heard"),
+    [
+        (FakeMx(), {"tls": "none"}, ["plain"]),
+        (FakeMx(), {"tls": "opportunistic"}, ["plain"]),
+        (FakeMx(), {"tls": "encrypt"}, ["starttls-not-supported"]),
+        (FakeMx(extensions=("STARTTLS",)), {"tls": "opportunistic"}, ["validation-failure", "plain"]),
+        (FakeMx(starttls=OTHER.server_context()), {"tls": "opportunistic"}, ["encrypted"]),
+        (FakeMx(starttls=OTHER.server_context()), {"tls": "starttls"}, ["certificate-not-trusted"]),
+        (FakeMx(starttls=OTHER.server_context()), {"tls": "dane", "tlsa": tlsa(OTHER, 3)}, ["verified"]),
+        (
+            FakeMx(starttls=OTHER.server_context()),
+            {"tls": "opportunistic", "trial": True},
+            ["certificate-not-trusted", "encrypted"],
+        ),
+        (FakeMx(replies={"GREETING": CUT}), {"tls": "starttls"}, []),
+    ],
+)
+def test_how_tls_went_is_told(mx: FakeMx, peer: dict[str, Any], heard: list[str]) -> None:
+    told: list[str] = []
+
+    async def walk() -> None:
+        client = SmtpClient(lambda _peer, _address, result: told.append(result))
+        async with mx.listening():
+            await client.send(letter(), peer_of(mx, **peer), "gw.example.org", QUICK)
+        await client.close()
+
+    asyncio.run(walk())
+    assert told == heard
+
+
+def test_a_host_that_asks_is_shown_our_certificate(tmp_path: Path) -> None:
+    ca, pem, key = tmp_path / "ca.pem", tmp_path / "ours.pem", tmp_path / "ours.key"
+    ours = issue(["gw.example.org"], authority())
+    for path, octets in ((ca, authority().pem), (pem, ours.pem), (key, ours.key_pem)):
+        path.write_bytes(octets)
+    for shown, status in ((OwnCertificate(str(pem), str(key)), "2.0.0"), (None, "4.7.5")):
+        mx = FakeMx(starttls=OURS.server_context(asks=ca))
+        assert sent_to(mx, tls="encrypt", ours=shown).outcomes[B].status == status

@@ -25,8 +25,11 @@ from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
+from egressguard.relay.mta_sts import MtaSts
 from egressguard.relay.queue import Queue
 from egressguard.relay.signatures import Signatures
+from egressguard.relay.tls_report import TlsReport
+from egressguard.smtp.client import SmtpClient
 from egressguard.store.interface import Spool
 from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.secret import read_secret
@@ -154,7 +157,21 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     signatures = Signatures(places.secrets, registry, "relay")
     await signatures.reload(policy)
     resolver = Resolver(policy.site.resolvers)
-    means = Means(resolver, hostname, places.secrets, delivery, sign=signatures.signed_notice)
+    if policy.site.dnssec and not resolver.is_trusted:
+        log.warning("site.dnssec is set, but the system's name servers are elsewhere: nothing is known for sure")
+    report = TlsReport(resolver, lambda: frame.policy.site.relay.tlsrpt_socket, registry)
+    sts = MtaSts(resolver, places.mta_sts)
+    await asyncio.to_thread(sts.load)
+    means = Means(
+        resolver,
+        hostname,
+        places.secrets,
+        delivery,
+        send=SmtpClient(report.observe).send,
+        sign=signatures.signed_notice,
+        sts=sts,
+        told=report.refused,
+    )
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
     limits = await asyncio.to_thread(LimitStore, places.limits)

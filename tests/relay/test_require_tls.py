@@ -1,0 +1,49 @@
+"""Mail with REQUIRETLS that no host could take: what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from egressguard.mail.outcome import Outcome, Result, permanent, transient
+from egressguard.mail.reply import Reply
+from egressguard.relay.require_tls import summed_up, wants_another_host
+from egressguard.smtp.client import Sent
+
+B = "b@example.net"
+NOT_OFFERED = Sent({B: permanent("5.7.30", "no", "mx")}, begun=True)
+STRIPPED = Sent({B: transient("4.7.4", "no STARTTLS", "mx")}, begun=False)
+BROKEN = Sent({B: transient("4.7.5", "TLS failed", "mx")}, begun=False)
+SILENT = Sent({B: transient("4.4.1", "refused", "mx")}, begun=False)
+REFUSED = Sent({B: permanent("5.1.1", "who", "mx")}, begun=True)
+SAID_SO = Sent({B: Outcome.of_reply(Reply(550, "5.7.30", "REQUIRETLS needed"), "mx")}, begun=True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "another"),
+    [(NOT_OFFERED, True), (STRIPPED, True), (SILENT, True), (REFUSED, False), (SAID_SO, False)],
+)
+def test_whether_another_host_is_tried(sent: Sent, another: bool) -> None:
+    assert wants_another_host(sent) == another
+
+
+@pytest.mark.parametrize(
+    ("tried", "status", "begun"),
+    [
+        ([NOT_OFFERED], "5.7.30", True),
+        ([STRIPPED], "5.7.10", True),
+        ([NOT_OFFERED, STRIPPED], "5.7.10", True),
+        ([STRIPPED, NOT_OFFERED], "5.7.30", True),
+        ([BROKEN], "4.7.5", False),
+        ([SILENT], "4.4.1", False),
+        ([SILENT, NOT_OFFERED], "4.4.1", False),
+        ([BROKEN, STRIPPED], "4.7.5", False),
+    ],
+)
+def test_what_becomes_of_it(tried: list[Sent], status: str, begun: bool) -> None:
+    sent = summed_up(tried, requiretls=True)
+    assert (sent.outcomes[B].status, sent.begun) == (status, begun)
+    assert (sent.outcomes[B].result is Result.PERMANENT) == status.startswith("5")
+
+
+def test_other_mail_is_what_the_last_host_was() -> None:
+    assert summed_up([BROKEN, STRIPPED], requiretls=False) is STRIPPED
