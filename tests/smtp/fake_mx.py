@@ -54,6 +54,7 @@ class FakeMx:
     drip_seconds: float = 0
     leaves_after: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "SIZE 1000000")
+    ehlo_name: str = "mx.test"
     starttls: ssl.SSLContext | None = None
     implicit: ssl.SSLContext | None = None
     lmtp: bool = False  # then DOT <path> is the final dot's reply for that recipient
@@ -169,7 +170,7 @@ class FakeMx:
 
     def _ehlo(self, secure: bool) -> str:
         offered = [*self.extensions, *(["STARTTLS"] if self.starttls and not secure else [])]
-        lines = ["mx.test", *offered]
+        lines = [self.ehlo_name, *offered]
         return "\r\n".join(f"250{'-' if n < len(lines) - 1 else ' '}{line}" for n, line in enumerate(lines))
 
     def _reply(self, line: str, usual: str) -> str:
