@@ -1,7 +1,7 @@
 """How hosts of the world introduce themselves: what each says to EHLO, and its manners.
 
 Exchange and Domino by sessions that were published, qmail by its published protocol (PIPELINING, 8BITMIME, no SIZE, its
-codes in brackets behind the words), the Notes MTA and GroupWise by their banners and what their manuals say they support.
+codes in brackets behind the words), the Notes MTA and GroupWise by their banners and what their manuals promise.
 """
 
 from __future__ import annotations
