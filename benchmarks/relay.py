@@ -14,6 +14,8 @@ is better, whatever the unit.
   e2e_4k_reuse. memory_idle, memory_peak: the sum of PSS of all processes after the start, and sampled under the loads
   of 4k_reuse, 4k_new and 200k. What the gateway's Python shares with this benchmark's counts a little less for it.
 - memory_100m: growth of the relay role, fresh after a warm-up, by one message of 100 MB; its peer is our aim, 8 MB.
+- e2e_4k_dkim: as e2e_4k_reuse, each message signed with the same RSA key of 2048 bits; Postfix with Debian's opendkim
+  as milter on loopback.
 - *_scanned: ours with what the shipped rules ask about content; Postfix as before, without any filter.
 
 Both are durable: queue and spool lie in one temporary directory, each side syncs as it does by default. Postfix has
@@ -38,9 +40,10 @@ from typing import Any
 
 from benchmarks.relay_latency import latencies, percentile_99
 from benchmarks.relay_load import Load, Measured, send
-from benchmarks.relay_sides import Gateway, Postfix
+from benchmarks.relay_sides import Gateway, Postfix, SigningPostfix
 from benchmarks.relay_usage import command_line, family, memory_octets, peak_octets, reset_peak
 from benchmarks.relay_world import Relay, enter
+from egressguard.senderauth.sign_keys import make_key
 from tests.lab.internet import ROOT
 
 LOADS = {
@@ -50,6 +53,7 @@ LOADS = {
     "4k_50rcpt": Load(300, recipients=50),
 }
 SCANNED = {"4k_reuse": Load(2000), "200k": Load(300, size_octets=200 * 1024)}
+SIGNED = Load(2000)
 WARM_UP = Load(200)
 LARGE = Load(1, size_octets=100 * 1024 * 1024, connections=1)
 LATENCY_MESSAGES = 2000
@@ -69,7 +73,9 @@ USED_BY = {name: {load} for name, load in RATES.items()}
 USED_BY |= {"cpu_per_1000": {"4k_reuse"}, "memory_peak": {"4k_reuse", "4k_new", "200k"}}
 """The loads that a case needs."""
 SCANNED_RATES = {f"e2e_{name}_scanned": name for name in SCANNED}
-CASES = (*RATES, "accept_p99", "cpu_per_1000", "memory_idle", "memory_peak", "memory_100m", *SCANNED_RATES)
+APART = ("memory_100m", "e2e_4k_dkim")
+"""Cases with sides of their own."""
+CASES = (*RATES, "accept_p99", "cpu_per_1000", "memory_idle", "memory_peak", *APART, *SCANNED_RATES)
 
 
 def tell(case: str, side: str, words: str) -> None:
@@ -204,12 +210,27 @@ def large(plan: Plan) -> None:
         plan.keep("memory_100m", less(ours, LARGE_TARGET_MB, "MB"))
 
 
+def signed(plan: Plan) -> None:
+    key = make_key("rsa").pem
+    peer = SigningPostfix(plan.folder / "signed-peer", 2530, 10030, milter_port=8891, signing_key=key)
+    with Gateway(plan.folder / "signed", 2529, 10029, signing_key=key) as gateway, peer:
+        sides: Sides = {"ours": gateway, "peer": peer}
+        for relay in sides.values():
+            send(relay, WARM_UP)
+        found = rates(plan, sides, "4k_dkim", SIGNED)
+        if gateway.signed() != gateway.sink.count():
+            raise RuntimeError(f"{gateway.signed()} of {gateway.sink.count()} messages were signed")
+        plan.keep("e2e_4k_dkim", more(*best(found, "delivered"), "messages/s"))
+
+
 def measure(folder: Path, cases: set[str], quick: bool) -> dict[str, Case]:
     plan = Plan(folder, cases, quick)
-    if plan.wants(*(set(CASES) - {"memory_100m"})):
+    if plan.wants(*(set(CASES) - set(APART))):
         plain(plan, Postfix(folder / "peer", 2526, 10026))
     if plan.wants("memory_100m"):
         large(plan)
+    if plan.wants("e2e_4k_dkim"):
+        signed(plan)
     return {case: plan.results[case] for case in CASES if case in plan.results}
 
 
@@ -220,7 +241,8 @@ def missing() -> str:
     for program in ("unshare", "ip", "setpriv"):
         if not shutil.which(program):
             return f"needs {program}"
-    return "" if (ROOT / ".peers" / "postfix" / ".unpacked").exists() else "needs Postfix: run scripts/peers"
+    peers = [name for name in ("postfix", "opendkim") if not (ROOT / ".peers" / name / ".unpacked").exists()]
+    return f"needs {' and '.join(peers)}: run scripts/peers" if peers else ""
 
 
 def main() -> int:

@@ -8,17 +8,21 @@ Contract
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.relay_load import CLIENT
 from benchmarks.relay_world import LOOPBACK, Relay, postfix_program
 from egressguard.app.control import ask
 from egressguard.app.places import Places
 from tests.lab.gateway import CODE
 from tests.lab.internet import ROOT, write_certificate
 
+SELECTOR = "bench"
 MAX_MESSAGE_OCTETS = 200 * 1024 * 1024
 
 _POSTFIX_QUEUES = ("incoming", "active", "deferred", "maildrop")
@@ -52,12 +56,25 @@ postlog   unix-dgram n - n - 1 postlogd
 class Gateway(Relay):
     """This project's daemon, all its roles, each as its own user."""
 
-    def __init__(self, folder: Path, port: int, sink_port: int, *, scanned: bool) -> None:
+    def __init__(
+        self, folder: Path, port: int, sink_port: int, *, scanned: bool = False, signing_key: bytes = b""
+    ) -> None:
         super().__init__(folder, port, sink_port)
         self.places = Places(folder / "rules", folder / "state", folder / "run")
         self.places.rules.mkdir()
-        rules = json.dumps(_rules(port, sink_port, scanned=scanned), indent=1)  # JSON is YAML
-        (self.places.rules / "site.yaml").write_text(rules)
+        rules = _rules(port, sink_port, scanned=scanned)
+        if signing_key:
+            self.places.signing_keys.mkdir(parents=True)
+            (self.places.signing_keys / "key.pem").write_bytes(signing_key)
+            rules["site"]["signing"] = {"own": {"domains": CLIENT, "selector": SELECTOR, "key": "file:dkim/key.pem"}}
+        (self.places.rules / "site.yaml").write_text(json.dumps(rules, indent=1))  # JSON is YAML
+
+    def signed(self) -> int:
+        """How many messages it has signed."""
+        found = re.findall(
+            r"signatures_total{.*result=\"made\"} ([0-9.]+)", ask(self.places.control("smtpd"), "metrics")
+        )
+        return int(float(found[0])) if found else 0
 
     def queued(self) -> int:
         return len(ask(self.places.control("relay"), "queue.list", limit=10))
@@ -106,6 +123,10 @@ class Postfix(Relay):
     def _queue(self) -> Path:
         return self.folder / "queue"
 
+    def _more(self) -> dict[str, object]:
+        """Settings of main.cf besides."""
+        return {}
+
     def _command(self) -> list[str]:
         for name in ("config", "data", *(f"queue/{part}" for part in _POSTFIX_FOLDERS.split())):
             (self.folder / name).mkdir(parents=True)
@@ -138,7 +159,7 @@ class Postfix(Relay):
             "daemon_directory": "/usr/lib/postfix/sbin",
             "maillog_file": self.folder / "postfix.log",
             "maillog_file_prefixes": self.folder,
-        }
+        } | self._more()
         config = self.folder / "config"
         (config / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
         (config / "master.cf").write_text(_MASTER.format(port=self.port))
@@ -158,3 +179,43 @@ class Postfix(Relay):
     def _logged(self) -> str:
         file = self.folder / "postfix.log"
         return file.read_text(errors="replace") if file.exists() else ""
+
+
+class SigningPostfix(Postfix):
+    """The same with Debian's opendkim as its milter, on loopback: without a signature nothing passes."""
+
+    def __init__(self, folder: Path, port: int, sink_port: int, *, milter_port: int, signing_key: bytes) -> None:
+        super().__init__(folder, port, sink_port)
+        self._milter_port, self._key = milter_port, folder / "key.pem"
+        self._key.write_bytes(signing_key)
+        self._milter: subprocess.Popen[bytes] | None = None
+
+    def _more(self) -> dict[str, object]:
+        return {"smtpd_milters": f"inet:{LOOPBACK}:{self._milter_port}", "milter_default_action": "tempfail"}
+
+    def start(self) -> None:
+        settings = {
+            "Mode": "s",
+            "Domain": CLIENT,
+            "Selector": SELECTOR,
+            "KeyFile": self._key,
+            "Socket": f"inet:{self._milter_port}@{LOOPBACK}",
+            # As Debian has them:
+            "Canonicalization": "relaxed/simple",
+            "OversignHeaders": "From",
+            # Other than Debian's: no syslog here, and a key that lies in a temporary directory.
+            "Syslog": "no",
+            "RequireSafeKeys": "no",
+        }
+        file = self.folder / "opendkim.conf"
+        file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        command = [str(ROOT / "scripts" / "peer"), "opendkim", "opendkim", "-f", "-x", str(file)]
+        with (self.folder / "opendkim.log").open("wb") as log:
+            self._milter = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._milter is not None:
+            self._milter.terminate()
+            self._milter.wait()
