@@ -35,7 +35,7 @@ from egressguard.relay.judged import Judged, session_fields
 from egressguard.relay.notice import Notices, rule_notice
 from egressguard.relay.outgoing import Outgoing, Taken
 from egressguard.relay.outside import Checked, Outside, is_of_the_world
-from egressguard.relay.signatures import Signatures
+from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.stamp import Stamp
 from egressguard.senderauth.sign_keys import KeyTrouble
 from egressguard.smtp.hooks import SessionFacts, Stage
@@ -106,7 +106,8 @@ class Acceptance:
         scanner: Scanner,
         limits: Limits,
         outside: Outside,
-        signatures: Signatures,
+        outgoing: Outgoing,
+        return_paths: ReturnPaths,
         local_exists: Callable[[str], bool | None],
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
@@ -120,8 +121,8 @@ class Acceptance:
         self._scanner = scanner
         self._limits = limits
         self._outside = outside
-        self._signatures = signatures
-        self._outgoing = Outgoing(signatures)
+        self._outgoing = outgoing
+        self._return_paths = return_paths
         self._notices = Notices()
         self._local_exists = local_exists
         self._record = record
@@ -170,6 +171,8 @@ class Acceptance:
         if decision is not None:
             rule, reply = decision.rule, _refusal(decision)
             self._metrics.limited(decision)
+        elif reply is None and self._return_paths.is_ours(policy, forward_path):
+            reply = self._return_paths.refusal(policy, reverse_path, forward_path, now)
         elif reply is None and is_local(policy, forward_path):
             reply = self._unknown_mailbox(forward_path)
         if reply is None:
@@ -274,11 +277,11 @@ class Acceptance:
             judged.checked,
             judged.received_at,
         )
-        content, envelope = await self._outgoing.stored(judged.policy, taken)
+        stored = await self._outgoing.stored(judged.policy, taken)
+        content, envelope = stored.content, stored.envelope
+        via = {stored.renamed.get(path, path): names for path, names in judged.judgement.via.items()}
         if judged.decision.action is MailAction.QUARANTINE:
-            facts = held_facts(
-                session, envelope, judged.decision, judged.report, judged.received_at, judged.judgement.via
-            )
+            facts = held_facts(session, envelope, judged.decision, judged.report, judged.received_at, via)
             await self._holder.hold(judged.queue_id, judged.decision.folder or "Held", content, facts)
             return judged.queue_id
         message = NewMessage(
@@ -293,7 +296,7 @@ class Acceptance:
             policy_revision=judged.policy.revision,
             source_id=session.source_id or None,
             tags=judged.decision.effects.tags,
-            via=judged.judgement.via,
+            via=via,
             held=judged.decision.action is MailAction.HOLD,
             verdict=judged.report.verdict.value if judged.report.verdict else "",
         )
@@ -327,7 +330,7 @@ class Acceptance:
                 now=judged.received_at,
             )
             try:
-                await self._spool.put(await self._signatures.signed_notice(judged.policy, notice))
+                await self._spool.put(await self._outgoing.notice(judged.policy, notice))
             except (SpoolFull, SpoolBroken, OSError) as wrong:
                 log.error("a notice could not be stored", extra={"fields": {"rule": rule, "why": str(wrong)}})
 

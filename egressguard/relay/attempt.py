@@ -66,10 +66,10 @@ class Way:
         return parse_next_hop(self.via[0]).transport if is_next_hop(self.via[0]) else self.via[0]
 
 
-SignNotice = Callable[[Policy, NewMessage], Awaitable[NewMessage]]
+FinishNotice = Callable[[Policy, NewMessage], Awaitable[NewMessage]]
 
 
-async def _unsigned(_policy: Policy, notice: NewMessage) -> NewMessage:
+async def _unchanged(_policy: Policy, notice: NewMessage) -> NewMessage:
     return notice
 
 
@@ -77,7 +77,7 @@ async def _unsigned(_policy: Policy, notice: NewMessage) -> NewMessage:
 class Means:
     """What attempts need from outside. `secrets` is the directory below which "file:NAME" passwords lie.
 
-    `sign` puts our signature on a notice; it never fails."""
+    `notice` makes of a notice what is stored: signed, back to who it is for. It never fails."""
 
     resolver: Lookups
     hostname: str
@@ -86,7 +86,7 @@ class Means:
     pipes: Pipes = field(default_factory=Pipes)
     send: Send = field(default_factory=lambda: SmtpClient().send)
     chance: Callable[[], float] = random.random
-    sign: SignNotice = _unsigned
+    notice: FinishNotice = _unchanged
     sts: MtaSts | None = None
     told: Told = lambda _peer, _trouble: None
 

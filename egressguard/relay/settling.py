@@ -89,7 +89,7 @@ class Settling:
         for notice in told.values():
             if notice.queue_id not in signed:
                 started = replace(notice, head_start_seconds=head_start(notice))
-                signed[notice.queue_id] = await self._means.sign(parcel.policy, started)
+                signed[notice.queue_id] = await self._means.notice(parcel.policy, started)
         return {path: signed[notice.queue_id] for path, notice in told.items()}
 
     def _allowed(self, parcel: Parcel, told: Mapping[str, NewMessage], now: float) -> dict[str, NewMessage]:

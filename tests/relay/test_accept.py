@@ -21,7 +21,9 @@ from egressguard.policy.model import Policy
 from egressguard.policy.site import Listener
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
+from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.outside import Outside
+from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.senderauth.resolver import Resolver
 from egressguard.smtp.hooks import SessionFacts
@@ -118,6 +120,7 @@ def desk(tmp_path: Path) -> Any:
     scanner = Scanner()
     limits = LimitStore(tmp_path / "limits.sqlite")
     outside = Outside(Resolver(["127.0.0.1:9"]), registry)  # nobody from outside comes in these tests
+    return_paths = ReturnPaths(tmp_path, registry, "smtpd")
     acceptance = Acceptance(
         policy_of(),
         hostname="unused.example.org",
@@ -126,7 +129,8 @@ def desk(tmp_path: Path) -> Any:
         scanner=scanner,
         limits=limits,
         outside=outside,
-        signatures=Signatures(tmp_path, registry, "smtpd"),
+        outgoing=Outgoing(Signatures(tmp_path, registry, "smtpd"), return_paths),
+        return_paths=return_paths,
         local_exists=lambda name: {"anna": True, "postmaster": True, "disk": None}.get(name, False),
         record=record,
         registry=registry,

@@ -18,7 +18,9 @@ from egressguard.policy.facts import ScanReport
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
+from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.outside import Outside, Source, is_of_the_world, source_of
+from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.store.content import Content
@@ -103,6 +105,7 @@ def play(folder: Path, story: Story, *, rules: list[dict[str, Any]] = RULES, sil
             outside = Outside(resolver, registry)
             spool, limits = SqliteSpool(folder / "spool"), LimitStore(folder / "limits.sqlite")
             journal: list[tuple[str, Mapping[str, object]]] = []
+            return_paths = ReturnPaths(folder / "secrets", registry, "smtpd")
             acceptance = Acceptance(
                 policy_of(rules),
                 hostname="unused.example",
@@ -111,7 +114,8 @@ def play(folder: Path, story: Story, *, rules: list[dict[str, Any]] = RULES, sil
                 scanner=NoScanner(),
                 limits=limits,
                 outside=outside,
-                signatures=Signatures(folder / "secrets", registry, "smtpd"),
+                outgoing=Outgoing(Signatures(folder / "secrets", registry, "smtpd"), return_paths),
+                return_paths=return_paths,
                 local_exists=lambda name: name == "anna",
                 record=lambda kind, fields: journal.append((kind, fields)),
                 registry=registry,

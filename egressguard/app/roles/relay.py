@@ -26,7 +26,9 @@ from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.mta_sts import MtaSts
+from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.queue import Queue
+from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.relay.tls_report import TlsReport
 from egressguard.smtp.client import SmtpClient
@@ -54,7 +56,7 @@ class Relay:
     queue: Queue
     quarantine: Quarantine
     limits: LimitStore
-    signatures: Signatures
+    outgoing: Outgoing
     smtpd: Child
 
 
@@ -62,7 +64,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("relay", places, high_ports=high_ports) as frame, _open(frame) as relay:
 
         async def reload(policy: Policy) -> None:
-            await relay.signatures.reload(policy)
+            await relay.outgoing.reload(policy)
             relay.queue.policy = policy
             try:
                 await ask_later(places.control(SMTPD.name), "reload", READY_SECONDS)
@@ -154,8 +156,9 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     delivery = MaildirDelivery(
         places.mailboxes, Accounts(places.accounts), os.getegid(), postmaster=admins[0] if admins else None
     )
-    signatures = Signatures(places.secrets, registry, "relay")
-    await signatures.reload(policy)
+    return_paths = ReturnPaths(places.secrets, registry, "relay")
+    outgoing = Outgoing(Signatures(places.secrets, registry, "relay"), return_paths)
+    await outgoing.reload(policy)
     resolver = Resolver(policy.site.resolvers)
     if policy.site.dnssec and not resolver.is_trusted:
         log.warning("site.dnssec is set, but the system's name servers are elsewhere: nothing is known for sure")
@@ -168,14 +171,14 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
         places.secrets,
         delivery,
         send=SmtpClient(report.observe).send,
-        sign=signatures.signed_notice,
+        notice=outgoing.notice,
         sts=sts,
         told=report.refused,
     )
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
     limits = await asyncio.to_thread(LimitStore, places.limits)
-    return Relay(spool, queue, quarantine, limits, signatures, _smtpd(frame))
+    return Relay(spool, queue, quarantine, limits, outgoing, _smtpd(frame))
 
 
 def _smtpd(frame: Frame) -> Child:

@@ -25,8 +25,10 @@ from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.policy.model import Policy
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.handover_ends import Handover
+from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.outside import Outside
 from egressguard.relay.pickup import Pickup
+from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.scan.client import ScanClient
 from egressguard.senderauth.resolver import Resolver
@@ -53,7 +55,7 @@ class Smtpd:
     acceptance: Acceptance
     scanner: ScanClient
     outside: Outside
-    signatures: Signatures
+    outgoing: Outgoing
     handover: Handover
 
 
@@ -64,7 +66,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             certificate = await asyncio.to_thread(certificate_of, policy, places)
             smtpd.server.reload_certificate(*certificate)
             smtpd.server.settings = SmtpSettings.of(policy.site.relay, hostname_of(policy))
-            await smtpd.signatures.reload(policy)
+            await smtpd.outgoing.reload(policy)
             smtpd.acceptance.policy = policy
             smtpd.handover.room.reserve_octets = policy.site.relay.free_space_reserve_octets
             smtpd.scanner.timeout_seconds = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
@@ -122,8 +124,9 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
     outside = Outside(Resolver(policy.site.resolvers), registry)
-    signatures = Signatures(places.secrets, registry, "smtpd")
-    await signatures.reload(policy)
+    return_paths = ReturnPaths(places.secrets, registry, "smtpd")
+    outgoing = Outgoing(Signatures(places.secrets, registry, "smtpd"), return_paths)
+    await outgoing.reload(policy)
     scanner = ScanClient(places.scanner, timeout_seconds=timeout, registry=registry)
     acceptance = Acceptance(
         policy,
@@ -132,7 +135,8 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         holder=handover,
         limits=limits,
         outside=outside,
-        signatures=signatures,
+        outgoing=outgoing,
+        return_paths=return_paths,
         local_exists=mailboxes.exists,
         record=frame.record,
         registry=registry,
@@ -147,4 +151,4 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         registry,
         partial(Draft, places.drafts),
     )
-    return Smtpd(server, acceptance, scanner, outside, signatures, handover)
+    return Smtpd(server, acceptance, scanner, outside, outgoing, handover)
