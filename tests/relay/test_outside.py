@@ -98,9 +98,16 @@ class Desk:
 Story = Callable[[Desk], Awaitable[None]]
 
 
-def play(folder: Path, story: Story, *, rules: list[dict[str, Any]] = RULES, silent: tuple[str, ...] = ()) -> None:
+def play(
+    folder: Path,
+    story: Story,
+    *,
+    rules: list[dict[str, Any]] = RULES,
+    silent: tuple[str, ...] = (),
+    more: str = "",
+) -> None:
     async def whole() -> None:
-        async with running(NameServer(ZONE, silent=silent), lifetime_seconds=1.0) as resolver:
+        async with running(NameServer(ZONE + more, silent=silent), lifetime_seconds=1.0) as resolver:
             registry = CollectorRegistry()
             outside = Outside(resolver, registry)
             spool, limits = SqliteSpool(folder / "spool"), LimitStore(folder / "limits.sqlite")
