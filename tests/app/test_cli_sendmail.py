@@ -27,6 +27,10 @@ ROOT = Path(__file__).parents[2]
             Wanted(None, "CronDaemon", False, True, False, ["root"]),
         ),
         (["-f", "<>", "--", "-x@y.example"], Wanted("", "", False, False, False, ["-x@y.example"])),
+        (
+            ["-G", "-oee", "-odi", "-oi", "-pUUCP", "-fa@b.example", "c@d.example"],  # as rmail calls it
+            Wanted("a@b.example", "", False, True, False, ["c@d.example"]),
+        ),
         (["-bp"], Wanted(lists_queue=True)),
         (["-N", "never", "-R", "hdrs", "-V", "id", "-q", "a"], Wanted(recipients=["a"])),
     ],

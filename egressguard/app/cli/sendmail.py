@@ -31,7 +31,7 @@ EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL = 64, 65, 66, 75
 SYSTEM_STATE = Path("/var/lib/egressguard")
 MAX_OCTETS = 256 * 1024 * 1024
 _WITH_VALUE = "fFNORVXhLpBrC"
-_ALONE = "tivnm"
+_ALONE = "tivnmG"  # G: rmail says that it is a gateway
 
 
 @dataclass(slots=True)
