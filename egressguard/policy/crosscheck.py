@@ -189,8 +189,9 @@ def _effects(policy: Policy, names: Names, path: Path, rule: MailRule) -> Found:
     yield from _paths((*path, "notify"), rule.notify)
     if rule.route:
         yield from _via(policy, (*path, "route"), rule.route)
-    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit or rule.rewrite_sender
-    if rule.action == "continue" and not adds:
+    yield from _source_routes(policy, path, rule)
+    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit
+    if rule.action == "continue" and not (adds or rule.rewrite_sender or rule.source_routes):
         words = "a rule that goes on and adds nothing does nothing; expected limit, tag, add_header, route or notify"
         yield (*path, "action"), words
     if rule.rewrite_sender and policy.site.forwarding.srs is None:
@@ -199,6 +200,16 @@ def _effects(policy: Policy, names: Names, path: Path, rule: MailRule) -> Found:
         if name.lower() in _OWN_FIELDS:
             words = f"the field {name} belongs to the message's author or to the relay; expected one such as X-Site"
             yield (*path, "add_header", name), words
+
+
+def _source_routes(policy: Policy, path: Path, rule: MailRule) -> Found:
+    """A stranger who programs routes is what an open relay is: somebody has to be known first."""
+    match = rule.match
+    if rule.source_routes and not (match.authenticated or match.user or match.device):
+        words = "anybody could ask for a route; expected `authenticated: true`, user or device in match"
+        yield (*path, "source_routes"), words
+    for way in rule.source_routes:
+        yield from _via(policy, (*path, "source_routes"), (way,))
 
 
 _OWN_FIELDS = frozenset(

@@ -48,7 +48,8 @@ class Effects:
     """What the rules that matched add to a message, in their order.
 
     `headers` (name, value) go in front; `via` is the way out, () = by the routes; `notify` (rule, address);
-    `limits` are the names of the limits that count this message; `rewrite_sender`: of mail that is forwarded."""
+    `limits` are the names of the limits that count this message; `rewrite_sender`: of mail that is forwarded;
+    `source_routes` are the ways out that the sender may ask for."""
 
     headers: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class Effects:
     notify: tuple[tuple[str, str], ...] = ()
     limits: tuple[str, ...] = ()
     rewrite_sender: bool = False
+    source_routes: tuple[str, ...] = ()
 
 
 NO_EFFECTS = Effects()

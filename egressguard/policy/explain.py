@@ -168,6 +168,7 @@ def _added(rule: MailRule) -> str:
         "tag": rule.tag,
         "limit": rule.limit,
         "route": rule.route,
+        "source_routes": rule.source_routes,
         "notify": rule.notify,
         "rewrite_sender": ("SRS",) if rule.rewrite_sender else (),
     }

@@ -177,6 +177,10 @@ has answered a MAIL command.
 A next hop that is this gateway itself is not dialled. Trouble with a next hop (no such name, a refused connection)
 is never a bounce before the message is given up.
 
+Where a message rule has `source_routes`, users and devices that it takes may program the route themselves: one field
+`X-EgressGuard-Route: [mx.example.org]:2525` in the message names a way out of that list. Another one is refused;
+without the field, routes decide. Nothing else in a message is a route, neither `a%b@c` nor `@a,@b:c@d`.
+
 The first route that matches decides. Mail for `site.domains` goes into the mailboxes here before any route is asked;
 only `route` of a message rule can send it elsewhere.
 

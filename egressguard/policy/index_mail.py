@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 class MailIndex:
     """The message rules of one policy. `effects` and `decisions` have what each rule does, by its number.
 
-    `keys` are the matchers that any rule has."""
+    `keys` are the matchers that any rule has; "header" is among them where a field can name the way out."""
 
     def __init__(self, policy: Policy) -> None:
         self._made_from = (policy.site, policy.mail, policy.devices)
@@ -36,7 +36,7 @@ class MailIndex:
         self.decisions = Remembered[int, MailDecision](lambda number: _decision(rules[number], effects[number]))
         self.in_force = rule_set(number for number, rule in enumerate(self.rules) if not rule.staged)
         self.accepting = rule_set(number for number, rule in enumerate(self.rules) if rule.action == "accept")
-        self.keys: set[str] = set()
+        self.keys: set[str] = {"header"} if any(rule.source_routes for rule in rules) else set()
         self._columns: list[tuple[int, Ask]] = []
         self._rest: dict[int, list[tuple[str, Any]]] = {}
         for key, prepare in COLUMNS.items():
@@ -87,7 +87,8 @@ class MailIndex:
 
 def _effects(rule: MailRule) -> Effects:
     """What the rule adds by itself; NO_EFFECTS itself when that is nothing."""
-    if not (rule.add_header or rule.tag or rule.route or rule.notify or rule.limit or rule.rewrite_sender):
+    adds = rule.add_header or rule.tag or rule.route or rule.notify or rule.limit
+    if not (adds or rule.rewrite_sender or rule.source_routes):
         return NO_EFFECTS
     return Effects(
         headers=tuple(rule.add_header.items()),
@@ -96,6 +97,7 @@ def _effects(rule: MailRule) -> Effects:
         notify=tuple((rule.name, address) for address in rule.notify),
         limits=once((rule.limit,)),
         rewrite_sender=rule.rewrite_sender,
+        source_routes=rule.source_routes,
     )
 
 

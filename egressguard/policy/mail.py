@@ -19,6 +19,7 @@ from egressguard.policy.facts import Excess, MailFacts
 from egressguard.policy.index import prepared
 from egressguard.policy.index_mail import Limits, MailIndex, once
 from egressguard.policy.model import Limit, MailRule, Policy
+from egressguard.policy.source_routes import as_asked
 
 NO_RULE = MailDecision(MailAction.REJECT, "(none)", "no rule matched", text="relaying denied")
 
@@ -36,7 +37,7 @@ def decide_mail(policy: Policy, facts: MailFacts) -> MailDecision:
             text = "cannot be judged now, try again later"
             return trail.end(MailDecision(MailAction.DEFER, index.rules[number].name, reason, text=text))
         if answer and (decision := trail.take(number)) is not None:
-            return decision
+            return as_asked(policy, decision, facts) if decision.effects.source_routes else decision
     return trail.end(NO_RULE)
 
 
@@ -156,6 +157,7 @@ def _added(have: Effects, more: Effects) -> Effects:
         notify=(*have.notify, *more.notify),
         limits=once((have.limits, more.limits)),
         rewrite_sender=have.rewrite_sender or more.rewrite_sender,
+        source_routes=once((have.source_routes, more.source_routes)),
     )
 
 

@@ -160,6 +160,12 @@ class MailRule(Rule):
         description="the way out, as `via` of a route has it, also for the site's own domains; left out = by `routes`",
         examples=["mx", ["provider", "backup"], "lmtp:unix:/run/dovecot/lmtp"],
     )
+    source_routes: Ways = Field(
+        (),
+        description="ways out that the sender may ask for in a field X-EgressGuard-Route, one of them; for users and "
+        "devices only; left out = the field is nothing but text",
+        examples=[["mx", "provider", "[mx.partner.example]:2525"]],
+    )
     rewrite_sender: bool = Field(
         False,
         description="true = mail of the world leaves under a reverse-path of ours (SRS, as site.forwarding.srs says), "

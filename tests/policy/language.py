@@ -125,6 +125,7 @@ BESIDE: dict[tuple[str, str], Value] = {
     ("FlowRule", "speaks"): {"protocol": "tcp"},
     ("MailRule", "folder"): {"action": "quarantine"},
     ("MailRule", "text"): {"action": "reject"},
+    ("MailRule", "source_routes"): {"match": {"authenticated": True}},
     ("Limit", "folder"): {"above": "quarantine"},
     ("Site", "dnssec"): {"resolvers": "127.0.0.1"},
     ("Limit", "contain_seconds"): {"above": "contain"},

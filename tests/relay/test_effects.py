@@ -85,6 +85,18 @@ async def test_a_waiting_message_can_be_held(desk: Desk) -> None:  # noqa: F811
     assert await desk.spool.hold(row["queue_id"]) == 0 and await desk.spool.next_due() is None
 
 
+async def test_a_user_whom_a_rule_lets_names_the_way_out(desk: Desk) -> None:  # noqa: F811
+    desk.acceptance.policy = policy = policy_of(USERS | {"source_routes": ["provider", "[192.0.2.9]:2525"]})
+    asked = b"X-EgressGuard-Route: [192.0.2.9]:2525\r\n" + CONTENT
+    assert (await send(desk, content=asked)).startswith("250")
+    (stored,) = await desk.stored()
+    assert stored.endswith(asked)
+    (claim,) = await desk.spool.claim(NOW, 10, lambda at, _n: at + 60)
+    assert [way.via for way in ways_of(policy, claim)] == [("smtp:[192.0.2.9]:2525",)]
+    reply = await send(desk, content=b"X-EgressGuard-Route: [192.0.2.8]\r\n" + CONTENT)
+    assert reply.startswith("550") and "expected one of provider, [192.0.2.9]:2525" in reply
+
+
 async def test_each_recipient_goes_its_rules_way(desk: Desk) -> None:  # noqa: F811
     desk.acceptance.policy = policy = policy_of(
         {
