@@ -203,12 +203,13 @@ class _Planner:
 
     def _parts_of(self, entity: _Entity, boundary: bytes) -> Iterator[tuple[int, int]]:
         """From and to where each part goes. What stands before and behind them can only be as it is."""
-        delimiter = re.compile(rb"\r\n--" + re.escape(boundary) + rb"([^\r\n]{0,100})")
+        delimiter = re.compile(rb"(\r\n|[\r\n])--" + re.escape(boundary) + rb"([^\r\n]{0,100})")
         end_before, begun = entity.body - 2, -1  # the empty line's CRLF may be the first delimiter's
         for found in delimiter.finditer(self._octets, entity.body - 2, entity.end):
-            behind = _BEHIND_DELIMITER.fullmatch(found[1])
-            if behind is None or self._octets[found.end() : min(found.end() + 2, entity.end)] not in {b"\r\n", b""}:
-                raise _Unfit
+            behind = _BEHIND_DELIMITER.fullmatch(found[2])
+            line_end = self._octets[found.end() : min(found.end() + 2, entity.end)]
+            if found[1] != b"\r\n" or behind is None or line_end not in {b"\r\n", b""}:
+                raise _Unfit  # a boundary for some readers only
             if begun < 0:
                 self._must_be_clean(end_before, found.start())
             else:

@@ -326,7 +326,8 @@ class Queue:
             except SpoolFull:  # the spool is away, or has no room for a copy
                 return await self._unclaim(parcel, now + FULL_DISK_SECONDS)
             sent = await self._attempt(parcel, content)
-        await self._settling.settle(parcel, sent, content, self._clock())
+        if await self._settling.settle(parcel, sent, content, self._clock()):
+            self._awake.set()
 
     def _waits_until(self, way: Way, now: float) -> float | None:
         """When a claim that cannot be tried now is due again; None: it can be tried."""

@@ -55,7 +55,8 @@ class Settling:
         self._suppressions = suppressions
         self._allowance = Allowance()
 
-    async def settle(self, parcel: Parcel, sent: Sent, content: Content, now: float) -> None:
+    async def settle(self, parcel: Parcel, sent: Sent, content: Content, now: float) -> bool:
+        """True: there are notices in the queue now, due."""
         claim, outcomes = parcel.claim, sent.outcomes
         waiting: dict[str, float] = {}
         expired: set[str] = set()
@@ -76,6 +77,7 @@ class Settling:
         self._tell_dialogues(parcel, sent)
         self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
         await self._learn(parcel, outcomes, now)
+        return bool(notices)
 
     async def _notices(self, parcel: Parcel, news: News, content: Content, now: float) -> dict[str, NewMessage]:
         """The notices to store, by the recipients they tell of. The content is read only when there is one."""

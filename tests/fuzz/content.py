@@ -6,8 +6,10 @@ Contract
 
 from __future__ import annotations
 
+import email
 import re
 
+from egressguard.mail.seven_bit import plan_seven_bit, render_edited
 from egressguard.smtp.chunked import ChunkedData
 from egressguard.smtp.dotted import DottedData
 from egressguard.smtp.stuffing import BadOctets, Stuffing
@@ -101,6 +103,24 @@ def stuffing(octets: bytes) -> None:
     content, rest = _read_plainly_unbounded(sent)
     if rest or content != (whole if not whole or whole.endswith(b"\r\n") else whole + b"\r\n"):
         raise Finding(f"{whole!r} arrives as {content!r}")
+
+
+def seven_bit(octets: bytes) -> None:
+    """A message for a host of seven bits: refused, or a reader that is not ours sees the same parts in it."""
+    whole = octets[:MOST_OCTETS]
+    edits = plan_seven_bit(whole)
+    if edits is None:
+        return
+    made = b"".join(render_edited(whole, edits))
+    if not made.isascii() or _BARE.search(made) or max(map(len, made.split(b"\r\n"))) > 998:
+        raise Finding(f"not in seven bits: {made!r}")
+    if b"message/global" not in whole.lower() and _leaves(made) != _leaves(whole):  # Python reads no encoded message
+        raise Finding(f"{whole!r} reads otherwise: {made!r}")
+
+
+def _leaves(octets: bytes) -> list[tuple[str, object]]:
+    parts = email.message_from_bytes(octets).walk()
+    return [(part.get_content_type(), part.is_multipart() or part.get_payload(decode=True)) for part in parts]
 
 
 def _stuffed(pieces: list[bytes]) -> bytes | None:

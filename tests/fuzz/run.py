@@ -21,7 +21,7 @@ from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
 TARGETS = (
-    *("command", "path", "address", "parameters", "data", "bdat", "stuffing"),
+    *("command", "path", "address", "parameters", "data", "bdat", "stuffing", "seven_bit"),
     *("auth", "scram", "proxy", "session", "host"),
 )
 MOST_OCTETS = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz.content import bdat, data, stuffing
+from tests.fuzz.content import bdat, data, seven_bit, stuffing
 from tests.fuzz.grammar import address, command, parameters, path, proxy
 from tests.fuzz.hosts import host
 from tests.fuzz.login import auth, scram
@@ -15,7 +15,21 @@ CORPUS = Path(__file__).parent / "corpus"
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (command, path, address, parameters, data, bdat, stuffing, auth, scram, proxy, session, host)
+    for target in (
+        command,
+        path,
+        address,
+        parameters,
+        data,
+        bdat,
+        stuffing,
+        seven_bit,
+        auth,
+        scram,
+        proxy,
+        session,
+        host,
+    )
 }
 
 

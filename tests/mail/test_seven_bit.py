@@ -107,6 +107,8 @@ UNFIT = {
     "two-boundaries": lines(f"{MIME}|{MIXED}; boundary=cc||--bb||{HIGH}|--bb--"),
     "never-ends": lines(f"{MIME}|{MIXED}||--bb||{HIGH}"),
     "boundary-and-more": lines(f"{MIME}|{MIXED}||--bb||{HIGH}|--bbb|--bb--"),
+    "boundary-behind-a-bare-line-feed": lines(f"{MIME}|{MIXED}||--bb|{OCTETS}||\xff\n--bb|--bb--"),
+    "boundary-behind-a-bare-return": lines(f"{MIME}|{MIXED}||--bb|{OCTETS}||\xff\r--bb|--bb--"),
     "two-types": lines(f"{MIME}|{TEXT}|{TEXT}||{HIGH}"),
     "two-encodings": lines(f"{MIME}|{EIGHT}|Content-Transfer-Encoding: 7bit||{HIGH}"),
     "high-base64": lines(f"{MIME}|{TEXT}|Content-Transfer-Encoding: base64||{HIGH}"),
