@@ -53,12 +53,17 @@ class Kept:
     fetched_at: float
     policy: StsPolicy
 
+    @property
+    def age_seconds(self) -> float:
+        """What is over at once would be fetched for each message."""
+        return max(self.policy.max_age_seconds, QUIET_SECONDS)
+
     def holds(self, now: float) -> bool:
-        return now < self.fetched_at + self.policy.max_age_seconds
+        return now < self.fetched_at + self.age_seconds
 
     def is_fresh(self, record: str, now: float) -> bool:
         """Nothing says that there is another one."""
-        return self.id == record and now - self.fetched_at < min(REFRESH_SECONDS, self.policy.max_age_seconds / 2)
+        return self.id == record and now - self.fetched_at < min(REFRESH_SECONDS, self.age_seconds / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,21 @@ def test_when_it_is_fetched_anew(later: float, new_id: str, fetches: int) -> Non
     walk(steps)
 
 
+@pytest.mark.parametrize("max_age", [0, 1])
+def test_a_policy_that_is_over_at_once_is_not_fetched_for_each_message(max_age: int) -> None:
+    async def steps() -> None:
+        world = World(policy=text(max_age=max_age))
+        sts = world.start()
+        for _ in range(5):
+            assert mode(await sts.policy_for(DOMAIN)) == "enforce"
+            world.now += 1
+        assert world.fetched == 1
+        world.now, world.id = world.now + QUIET_SECONDS, None
+        assert mode(await sts.policy_for(DOMAIN)) == "none, "
+
+    walk(steps)
+
+
 def test_a_fetch_that_failed_is_not_tried_again_at_once() -> None:
     async def steps() -> None:
         world = World(policy=FetchFailed("no"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from egressguard.smtp.dane import Tlsa, matches, strongest
-from tests.tls.certificates import Certificate, authority, issue
+from tests.tls.certificates import Certificate, authority, issue, reissue
 
 NOW = datetime.now(UTC)
 HOST = "mx.example.org"
@@ -122,6 +123,19 @@ def test_rubbish_behind_the_servers_own_certificate_is_no_chain() -> None:
 
 def test_a_whole_anchor_that_is_rubbish_matches_nothing() -> None:
     assert not matched("2 0 0 deadbeef")
+
+
+def test_a_chain_that_leads_round_in_circles_ends() -> None:
+    """Each of its issuers signs each other's, so that there are millions of ways, and none leads to the anchor."""
+    one = issue(["one"], ca=True)
+    names = ("one", "two")
+    round_about = [Certificate(c.own, c.key) for c in (reissue(one, a, b) for a in names for b in names for _ in "12")]
+    host = issue([HOST], one)
+    hostile = Certificate(host.own, host.key, tuple(each.own for each in round_about))
+    anchors = [tlsa(issue([f"a{n}"], ca=True).tlsa(2, 0, 0)) for n in range(50)]
+    started = time.perf_counter()
+    assert not matches(anchors, hostile.presented, (HOST, "example.org"), NOW)
+    assert time.perf_counter() - started < 2
 
 
 def test_a_record_is_shown_as_a_zone_has_it() -> None:

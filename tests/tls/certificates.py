@@ -92,6 +92,23 @@ def issue(
     return Certificate(own, key, (by.own, *by.chain) if by else ())
 
 
+def reissue(of: Certificate, subject: str, issuer: str) -> Certificate:
+    """An authority's certificate with the same key under other names, signed by that key."""
+    subject_name, issuer_name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (subject, issuer))
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject_name)
+        .issuer_name(issuer_name)
+        .public_key(of.key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    return Certificate(builder.sign(of.key, hashes.SHA256()), of.key)
+
+
 @functools.cache
 def authority(name: str = "authority") -> Certificate:
     return issue([name], ca=True)
