@@ -25,13 +25,17 @@ pytestmark = [
 Told = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def told() -> Told:
-    command = ["unshare", "--net", sys.executable, "-m", "tests.tls.matrix"]
+def ran(program: str) -> Told:
+    command = ["unshare", "--net", sys.executable, "-m", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     answer: Told = json.loads(done.stdout)
     return answer
+
+
+@pytest.fixture(scope="module")
+def told() -> Told:
+    return ran("tests.tls.matrix")
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
@@ -95,3 +99,26 @@ def test_sessions_are_counted_by_what_was_demanded(told: Told) -> None:
     assert counted["dane", "verified"] >= 10 and counted["dane", "failed"] >= 10
     assert counted["mta-sts", "verified"] >= 2 and counted["mta-sts", "refused"] == 1
     assert counted["dane", "plain"] == counted["mta-sts", "plain"] == counted["verify", "plain"] == 0
+
+
+def test_the_whole_gateway_keeps_to_it() -> None:
+    """Rules, relay role, queue and all, under a user who is nobody special."""
+    got = ran("tests.tls.gateway")
+    assert got["saw"] == {
+        "ee-key": "tls",
+        "wrong-tlsa": "nothing",
+        "tlsa-servfail": "nothing",
+        "sts": "tls",
+        "sts-stripped": "nothing",
+        "nothing-stripped": "plain",
+    }
+    assert got["waiting"] == {
+        "b@wrong-tlsa.signed.example": "4.7.5",
+        "b@tlsa-servfail.signed.example": "4.7.5",
+        "b@sts-stripped.signed.example": "4.7.4",
+    }
+    assert got["kept"] == ["sts-stripped.signed.example", "sts.signed.example"]
+    assert got["heard"] == sorted(f"{name}.signed.example" for name in got["saw"])
+    for policy, result in (("dane", "verified"), ("dane", "failed"), ("dane", "refused"), ("mta-sts", "failed")):
+        line = f'egressguard_delivery_tls_sessions_total{{policy="{policy}",result="{result}"}} 1.0'
+        assert line in got["page"]
