@@ -13,9 +13,11 @@ import asyncio
 import json
 import logging
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,12 @@ log = logging.getLogger(__name__)
 REQUEST_OCTETS = 64 * 1024
 ANSWER_OCTETS = 256 * 1024 * 1024
 REQUEST_SECONDS = 10
+NAME_CHARACTERS = 60
 
 Handler = Callable[..., Awaitable[Any]]
+
+_asking: ContextVar[int | None] = ContextVar("asking", default=None)
+"""The user who put the command that is being answered, as the kernel says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ async def serve_commands(path: Path, commands: Commands) -> asyncio.Server:
 async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: Commands) -> None:
     try:
         line = await asyncio.wait_for(reader.readline(), REQUEST_SECONDS)
+        _asking.set(_user(writer))
         answer = await _answer(line, _allowed(writer, commands))
         writer.write(json.dumps(answer, default=str).encode() + b"\n")
         await writer.drain()
@@ -72,11 +79,26 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 
 def _allowed(writer: asyncio.StreamWriter, commands: Commands) -> Mapping[str, Handler]:
-    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, uid, _ = struct.unpack("3i", raw)
-    if uid in {0, os.getuid()}:
+    if _user(writer) in {0, os.getuid()}:
         return {**commands.reads, **commands.changes}
     return {**commands.reads, **dict.fromkeys(commands.changes, _not_yours)}
+
+
+def _user(writer: asyncio.StreamWriter) -> int:
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
+
+
+def who_asks(says: str) -> str:
+    """For the journal: the user who put the command that is being answered, and who he says that he is."""
+    uid = _asking.get()
+    try:
+        known = pwd.getpwuid(os.getuid() if uid is None else uid).pw_name
+    except KeyError:
+        known = str(uid)
+    shown = "".join(c for c in says[:NAME_CHARACTERS] if c.isprintable())
+    return known if shown in {"", known} else f"{shown} (as {known})"
 
 
 async def _not_yours(**_arguments: Any) -> Any:

@@ -286,6 +286,11 @@ def _route(policy: Policy, names: Names, index: int, route: Route) -> Found:
         yield (*path, "smaller_than_octets"), words
 
 
+def via_faults(policy: Policy, ways: tuple[str, ...]) -> list[str]:
+    """What is wrong with a way out that a person asks for."""
+    return [words for _, words in _via(policy, (), ways)]
+
+
 def _via(policy: Policy, path: Path, ways: tuple[str, ...]) -> Found:
     """What leads out is of one kind: MX, smart hosts, or next hops that stand for themselves."""
     hops = [parse_next_hop(way) for way in ways if is_next_hop(way)]

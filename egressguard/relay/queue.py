@@ -35,7 +35,7 @@ from egressguard.relay.suppression import Suppressions
 from egressguard.relay.suspension import Suspensions
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
-from egressguard.store.interface import NewMessage, Spool, SpoolFull
+from egressguard.store.interface import Claim, NewMessage, Spool, SpoolFull
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +180,7 @@ class Queue:
     async def retry(self, queue_id: str | None = None) -> int:
         """Try a message (None = all) now, wherever it goes; return how many recipients it has (0 = no message)."""
         count = await self._spool.retry_now(queue_id, self._clock())
-        self._destinations.wake_all()
-        self._awake.set()
+        self.hurry()
         return count
 
     async def suspend(self, destination: str, why: str, by: str) -> None:
@@ -198,11 +197,17 @@ class Queue:
         self._awake.set()
         return True
 
-    async def release(self, queue_id: str) -> int:
-        """Let a held message go; return how many recipients it had held."""
-        count = await self._spool.release(queue_id, self._clock())
+    def hurry(self) -> None:
+        """Somebody wants what is due tried at once, also where it rests."""
+        self._destinations.wake_all()
         self._awake.set()
-        return count
+
+    async def give_up(self, claim: Claim, why: str) -> bool:
+        """Finish recipients that wait, with a notice to the sender; True when it hears of it.
+
+        Raises BeingTried, SpoolFull, SpoolBroken; KeyError when the message has gone."""
+        content = await self._spool.content(claim.queue_id)
+        return await self._settling.give_up(claim, self.policy, why, content, self._clock())
 
     async def run(self) -> None:
         """Deliver until stopped. Raises SpoolBroken, or the fault of our own that ended it."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from egressguard.mail.envelope import NULL_REVERSE_PATH
-from egressguard.mail.outcome import Outcome, Result
+from egressguard.mail.outcome import Outcome, Result, one_line, permanent
 from egressguard.policy.model import Policy
 from egressguard.policy.pacing import retry_of
 from egressguard.policy.routes import choose_route
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 FULL_DISK_SECONDS = 1.0
 """How long to wait before writing an outcome again that found no room."""
+
+BY_ORDER = "order"
+"""The transport of what a person gave up."""
 
 TOLD_DIALOGUES = 20
 """Of one attempt: an MX with many dead addresses."""
@@ -67,7 +70,8 @@ class Settling:
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
         news = _news(parcel, sent, expired, now)
-        told = await self._notices(parcel, news, content, now)
+        informed = _with_unasked(parcel) if news.delayed else claim
+        told = await self._notices(informed, parcel.policy, news, content, now)
         notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
         await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
         if news.failed:
@@ -75,28 +79,44 @@ class Settling:
             refused = len(news.failed) - len(expired)
             self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
         self._tell_dialogues(parcel, sent)
-        self._tell(parcel, outcomes, expired, {path: notice.queue_id for path, notice in told.items()})
+        self._tell(claim, parcel.way.transport, outcomes, expired, told)
         await self._learn(parcel, outcomes, now)
         return bool(notices)
 
-    async def _notices(self, parcel: Parcel, news: News, content: Content, now: float) -> dict[str, NewMessage]:
+    async def give_up(self, claim: Claim, policy: Policy, why: str, content: Content, now: float) -> bool:
+        """Finish recipients that wait, for a person says so; True when the sender hears of it.
+
+        Raises BeingTried, SpoolFull."""
+        words = "given up by the administrator of this gateway" + (f": {one_line(why)}" if why else "")
+        outcomes = dict.fromkeys((due.forward_path for due in claim.recipients), permanent("5.7.1", words))
+        told = await self._notices(claim, policy, News(failed=outcomes), content, now)
+        notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
+        await self._spool.give_up(Settlement(claim.queue_id, outcomes, notices=notices))
+        self._metrics.bounced(refused=len(outcomes), expired=0, told=bool(told))
+        self._tell(claim, BY_ORDER, outcomes, (), told)
+        return bool(told)
+
+    async def _notices(
+        self, claim: Claim, policy: Policy, news: News, content: Content, now: float
+    ) -> dict[str, NewMessage]:
         """The notices to store, by the recipients they tell of. The content is read only when there is one."""
-        claim = _with_unasked(parcel) if news.delayed else parcel.claim
         if not is_wanted(claim, news):
             return {}
         text, hostname = await _returned(content), self._means.hostname
         told = notices_of(claim, news, text, hostname=hostname, now=now, new_id=lambda: random_queue_id(now))
-        told = self._allowed(parcel, told, now)
+        told = self._allowed(claim, policy, told, now)
         signed: dict[str, NewMessage] = {}
         for notice in told.values():
             if notice.queue_id not in signed:
                 started = replace(notice, head_start_seconds=head_start(notice))
-                signed[notice.queue_id] = await self._means.notice(parcel.policy, started)
+                signed[notice.queue_id] = await self._means.notice(policy, started)
         return {path: signed[notice.queue_id] for path, notice in told.items()}
 
-    def _allowed(self, parcel: Parcel, told: Mapping[str, NewMessage], now: float) -> dict[str, NewMessage]:
+    def _allowed(
+        self, claim: Claim, policy: Policy, told: Mapping[str, NewMessage], now: float
+    ) -> dict[str, NewMessage]:
         """Those of the notices that the rules still allow: a forged sender did not ask for them."""
-        claim, rule = parcel.claim, parcel.policy.site.relay.dsn
+        rule = policy.site.relay.dsn
         client = f"user {claim.user}" if claim.user else f"host {claim.client}"
         over: set[str] = set()
         for notice_id in {notice.queue_id for notice in told.values()}:
@@ -134,21 +154,26 @@ class Settling:
                 await asyncio.sleep(FULL_DISK_SECONDS)
 
     def _tell(
-        self, parcel: Parcel, outcomes: Mapping[str, Outcome], expired: set[str], told: Mapping[str, str]
+        self,
+        claim: Claim,
+        transport: str,
+        outcomes: Mapping[str, Outcome],
+        expired: Collection[str],
+        told: Mapping[str, NewMessage],
     ) -> None:
-        attempts = {due.forward_path: due.attempts for due in parcel.claim.recipients}
+        attempts = {due.forward_path: due.attempts for due in claim.recipients}
         for path, outcome in outcomes.items():
             kind = "expired" if path in expired else outcome.result.value
             fields = {
-                "queue_id": parcel.claim.queue_id,
-                "sender": parcel.claim.reverse_path,
+                "queue_id": claim.queue_id,
+                "sender": claim.reverse_path,
                 "recipient": path,
-                "transport": parcel.way.transport,
+                "transport": transport,
                 "host": outcome.said_by,
                 "status": outcome.status,
                 "reply": outcome.text,
                 "attempt": attempts[path],
-                "dsn": told.get(path, ""),
+                "dsn": told[path].queue_id if path in told else "",
             }
             self._record(f"delivery.{kind}", fields)
 

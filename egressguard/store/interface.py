@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from egressguard.mail.envelope import NO_OPTIONS, Envelope, RecipientOptions
 from egressguard.mail.outcome import Outcome
 from egressguard.store.content import Content
+from egressguard.store.selection import Change, Changed, Page, Selection
 
 
 class SpoolFull(Exception):
@@ -30,6 +31,10 @@ class SpoolAway(SpoolFull):
 
 class SpoolBroken(Exception):
     """Storage failed (EIO and the like): 451 4.3.0; nothing is written until the process starts anew."""
+
+
+class BeingTried(LookupError):
+    """A recipient that was to be given up is being tried, or has gone: nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +198,28 @@ class Spool(Protocol):
         """Make one message (None = all) due at `now`; return how many recipients it has left (0 = no message)."""
         ...
 
-    async def hold(self, queue_id: str) -> int:
-        """Keep a message's waiting recipients from being tried; return how many."""
+    async def pick(self, selection: Selection, after: int = 0, limit: int = 1000) -> Page:
+        """Messages selected, in the order in which they came, a page at a time."""
         ...
 
-    async def release(self, queue_id: str, now: float) -> int:
-        """Make a message's held recipients due at `now`; return how many."""
+    async def newest(self) -> int:
+        """The number of the last message that came (Picked.number), 0 = none."""
+        ...
+
+    async def rows_of(self, queue_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """As `rows`, of the messages named."""
+        ...
+
+    async def change(self, selection: Selection, queue_ids: Sequence[str], change: Change) -> Changed:
+        """Do it to what is selected of these messages, and durably, as far as the states allow it."""
+        ...
+
+    async def waiting(self, selection: Selection, queue_ids: Sequence[str]) -> list[Claim]:
+        """What is selected of these messages and nobody is trying; it is not claimed."""
+        ...
+
+    async def give_up(self, settlement: Settlement) -> None:
+        """`settle` for recipients that wait: they are finished, all or none. Raises BeingTried."""
         ...
 
     async def delete(self, queue_id: str) -> bool:

@@ -40,6 +40,8 @@ from egressguard.store.interface import (
 from egressguard.store.queue_id import is_queue_id, new_queue_id, random_queue_id
 from egressguard.store.reader import Reader
 from egressguard.store.schema import give_back_free_pages, open_database, open_for_reading
+from egressguard.store.selection import Change, Changed, Page, Selection, newest, pick
+from egressguard.store.selection import change as change_of
 from egressguard.store.statements import Deleted
 from egressguard.store.writer import Writer
 
@@ -77,6 +79,7 @@ class SqliteSpool:
                 durable.sync_directory(directory, disk)
                 self._sweep(db)
                 self._reader = Reader(open_for_reading(directory / "spool.sqlite"))
+                self._looker = Reader(open_for_reading(directory / "spool.sqlite"))  # for people: it may take long
             except BaseException:
                 db.close()
                 raise
@@ -88,6 +91,7 @@ class SqliteSpool:
     def close(self) -> None:
         """Commit what waits and end the writer; what is asked later raises SpoolBroken."""
         self._writer.close()
+        self._looker.close()
         self._reader.close()  # last, and it cannot write: broken storage is left as it is
         if self._lock >= 0:
             os.close(self._lock)
@@ -187,7 +191,9 @@ class SqliteSpool:
         return first[0][1] if first else None
 
     async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:
-        return await self._reader.ask(lambda db: statements.list_rows(db, limit, queue_id))
+        if queue_id is not None:
+            return await self.rows_of([queue_id])
+        return await self._looker.ask(lambda db: statements.list_rows(db, limit))
 
     async def retry_now(self, queue_id: str | None, now: float) -> int:
         if queue_id is None:
@@ -195,11 +201,31 @@ class SqliteSpool:
                 pass  # a step at a time: what else is written need not wait for a million rows
         return await self._writer.submit(lambda db: statements.retry_now(db, queue_id, now))
 
-    async def hold(self, queue_id: str) -> int:
-        return await self._writer.submit(lambda db: statements.hold(db, queue_id))
+    async def pick(self, selection: Selection, after: int = 0, limit: int = 1000) -> Page:
+        return await self._looker.ask(lambda db: pick(db, selection, after, limit))
 
-    async def release(self, queue_id: str, now: float) -> int:
-        return await self._writer.submit(lambda db: statements.release(db, queue_id, now))
+    async def newest(self) -> int:
+        return await self._looker.ask(newest)
+
+    async def rows_of(self, queue_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return await self._looker.ask(lambda db: statements.rows_of(db, queue_ids))
+
+    async def change(self, selection: Selection, queue_ids: Sequence[str], change: Change) -> Changed:
+        def then(changed: Changed) -> None:
+            for queue_id in changed.files:
+                self._body_path(queue_id).unlink(missing_ok=True)
+
+        return await self._writer.submit(lambda db: change_of(db, selection, queue_ids, change), then=then)
+
+    async def waiting(self, selection: Selection, queue_ids: Sequence[str]) -> list[Claim]:
+        return await self._looker.ask(lambda db: statements.waiting(db, selection, queue_ids))
+
+    async def give_up(self, settlement: Settlement) -> None:
+        def then(left_file: bool) -> None:
+            if left_file:
+                self._body_path(settlement.queue_id).unlink(missing_ok=True)
+
+        await self._writer.submit(lambda db: statements.give_up(db, settlement), then=then)
 
     async def delete(self, queue_id: str) -> bool:
         def then(deleted: Deleted) -> None:
@@ -279,7 +305,7 @@ class SqliteSpool:
 
     def _set_aside(self, db: sqlite3.Connection, queue_id: str) -> None:
         log.critical("a queued message has lost its content and is set aside", extra={"fields": {"queue_id": queue_id}})
-        known = json.dumps(statements.list_rows(db, 1, queue_id), indent=1)
+        known = json.dumps(statements.rows_of(db, [queue_id]), indent=1)
         durable.put(self._aside / f"{queue_id}.json", known.encode(), disk=self._disk)
         statements.delete_message(db, queue_id)
 

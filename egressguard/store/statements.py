@@ -16,8 +16,20 @@ from typing import Any, Protocol
 
 from egressguard.mail.envelope import RecipientOptions
 from egressguard.mail.outcome import Outcome
+from egressguard.store import selection as selecting
 from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Depth, Due, NewMessage, NextAttempt, Settlement, Suppressed, Suspension
+from egressguard.store.interface import (
+    BeingTried,
+    Claim,
+    Depth,
+    Due,
+    NewMessage,
+    NextAttempt,
+    Settlement,
+    Suppressed,
+    Suspension,
+)
+from egressguard.store.selection import Selection
 
 REPLY_CHARACTERS = 500
 
@@ -168,8 +180,17 @@ def claim_due(
         dialect.write_claim,
         [(attempts, next_attempt(at, attempts), queue_id, path) for queue_id, path, attempts, at, *_ in rows],
     )
+    return _claims(db, [(queue_id, path, attempts, *rest) for queue_id, path, attempts, _, *rest in rows])
+
+
+def waiting(db: Database, selection: Selection, queue_ids: Sequence[str]) -> list[Claim]:
+    """What of these messages is selected and waits, as a claim would give it; nothing is changed."""
+    return _claims(db, selecting.waiting(db, selection, queue_ids))
+
+
+def _claims(db: Database, rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
     by_message: dict[str, list[Due]] = {}
-    for queue_id, path, attempts, _, via, notify, orcpt in rows:
+    for queue_id, path, attempts, via, notify, orcpt in rows:
         options = RecipientOptions(None if notify is None else tuple(notify.split()), orcpt)
         by_message.setdefault(queue_id, []).append(Due(path, attempts, tuple(via.split()), options))
     return [_claim(db, queue_id, due) for queue_id, due in by_message.items()]
@@ -245,6 +266,18 @@ def settle(db: Database, settlement: Settlement) -> bool:
     return finished > 0 and _delete_if_done(db, settlement.queue_id)
 
 
+def give_up(db: Database, settlement: Settlement) -> bool:
+    """`settle` for recipients that wait: all of them are finished, or none. Raises BeingTried."""
+    paths = list(settlement.outcomes)
+    waiting = (
+        "UPDATE recipient SET state = 'trying' WHERE message_id = ? AND state <> 'trying'"
+        " AND forward_path IN (SELECT value FROM json_each(?))"
+    )
+    if db.execute(waiting, (settlement.queue_id, json.dumps(paths))).rowcount != len(paths):
+        raise BeingTried(settlement.queue_id)
+    return settle(db, settlement)
+
+
 def _said(outcome: Outcome) -> str:
     text = f"{outcome.said_by}: {outcome.text}" if outcome.said_by else outcome.text
     return text[:REPLY_CHARACTERS]
@@ -280,18 +313,6 @@ def retry_now(db: Database, queue_id: str | None, now: float) -> int:
     )
     query = "SELECT COUNT(*) FROM recipient WHERE CAST(?1 AS TEXT) IS NULL OR message_id = ?1"
     return int(db.execute(query, (queue_id,)).fetchone()[0])
-
-
-def hold(db: Database, queue_id: str) -> int:
-    """queued -> held; what is being tried now is not touched."""
-    query = "UPDATE recipient SET state = 'held' WHERE message_id = ? AND state = 'queued'"
-    return db.execute(query, (queue_id,)).rowcount
-
-
-def release(db: Database, queue_id: str, now: float) -> int:
-    """held -> queued, due now."""
-    query = "UPDATE recipient SET state = 'queued', next_at = ? WHERE message_id = ? AND state = 'held'"
-    return db.execute(query, (now, queue_id)).rowcount
 
 
 class Deleted(enum.Enum):
@@ -375,24 +396,37 @@ _ROW_KEYS = (
     "policy_revision",
     "tags",
 )
-_RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply", "via")
+_RECIPIENT_KEYS = ("address", "state", "attempts", "next_at", "last_status", "last_reply", "via", "destination")
 
 
-def list_rows(db: Database, limit: int, queue_id: str | None) -> list[dict[str, Any]]:
-    """Messages (the oldest first, or the one named) as the queue tools show them."""
-    messages = db.execute(
-        'SELECT id, received_at, size_octets, reverse_path, client, listener, "user", rule, policy_revision, tags'
-        " FROM message WHERE CAST(?1 AS TEXT) IS NULL OR id = ?1 ORDER BY received_at, id LIMIT ?2",
-        (queue_id, limit),
-    ).fetchall()
+_MESSAGE_COLUMNS = 'id, received_at, size_octets, reverse_path, client, listener, "user", rule, policy_revision, tags'
+_LIST = f"SELECT {_MESSAGE_COLUMNS} FROM message ORDER BY received_at, id LIMIT ?"  # noqa: S608 -- our own words
+_LIST_NAMED = (
+    f"SELECT {_MESSAGE_COLUMNS} FROM message"  # noqa: S608 -- our own words
+    " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY number"
+)
+
+
+def list_rows(db: Database, limit: int) -> list[dict[str, Any]]:
+    """Messages, the oldest first, as the queue tools show them."""
+    return _rows(db, db.execute(_LIST, (limit,)).fetchall())
+
+
+def rows_of(db: Database, queue_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Those named that are there, in the order in which they came."""
+    return _rows(db, db.execute(_LIST_NAMED, (json.dumps(queue_ids),)).fetchall())
+
+
+def _rows(db: Database, messages: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
     recipients = _recipients(db, [row[0] for row in messages])
     return [dict(zip(_ROW_KEYS, row, strict=True)) | {"recipients": recipients.get(row[0], [])} for row in messages]
 
 
 def _recipients(db: Database, queue_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     rows = db.execute(
-        "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply, via FROM recipient"
-        " WHERE message_id IN (SELECT value FROM json_each(?)) ORDER BY message_id, forward_path",
+        "SELECT message_id, forward_path, state, attempts, next_at, last_status, last_reply, via,"
+        " destination FROM recipient WHERE message_id IN (SELECT value FROM json_each(?))"
+        " ORDER BY message_id, forward_path",
         (json.dumps(queue_ids),),
     )
     return {

@@ -22,6 +22,7 @@ from egressguard.relay.facts import header_facts
 from egressguard.relay.notice import Notices
 from egressguard.store.content import Content
 from egressguard.store.interface import Due
+from egressguard.store.selection import Change, Move, Selection
 from tests.relay.test_accept import ANNA, CONTENT, NOW, OUT, STRANGER, Desk, desk  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,8 @@ async def test_a_held_message_waits_until_it_is_released(desk: Desk) -> None:  #
     assert [r["state"] for r in row["recipients"]] == ["held"]
     assert (await desk.spool.depth()).held == 1 and desk.counted("held") == 1
     assert await desk.spool.claim(NOW + 1, 10, lambda at, _n: at + 60) == []
-    assert await desk.spool.release(row["queue_id"], NOW + 2) == 1
+    released = await desk.spool.change(Selection(), [row["queue_id"]], Change(Move.RELEASE, NOW + 2))
+    assert released.recipients == {row["queue_id"]: 1}
     (claim,) = await desk.spool.claim(NOW + 3, 10, lambda at, _n: at + 60)
     assert claim.recipients == (Due("bert@example.net", 1),)
 
@@ -81,8 +83,10 @@ async def test_a_waiting_message_can_be_held(desk: Desk) -> None:  # noqa: F811
     desk.acceptance.policy = policy_of(USERS)
     await send(desk)
     (row,) = await desk.spool.rows(10)
-    assert await desk.spool.hold(row["queue_id"]) == 1
-    assert await desk.spool.hold(row["queue_id"]) == 0 and await desk.spool.next_due() is None
+    hold = Change(Move.HOLD, NOW)
+    assert (await desk.spool.change(Selection(), [row["queue_id"]], hold)).recipients == {row["queue_id"]: 1}
+    assert not (await desk.spool.change(Selection(), [row["queue_id"]], hold)).recipients
+    assert await desk.spool.next_due() is None
 
 
 async def test_a_user_whom_a_rule_lets_names_the_way_out(desk: Desk) -> None:  # noqa: F811

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 import click
 
 from egressguard.app.children import ROLES, SMTPD
-from egressguard.app.cli.options import as_json, with_places
+from egressguard.app.cli.options import as_json, span_seconds, with_places
 from egressguard.app.cli.output import Exit, emit_rows, fail, timestamp
 from egressguard.app.keeping import KEEPER
 from egressguard.app.places import Places
 from egressguard.store.journal import read_journal
-
-_SPAN = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command("journal")
@@ -32,10 +28,7 @@ def journal_command(places: Places, since: str, kind: str | None, limit: int, as
       egressguard journal --since 10m --kind flow.blocked
     Exit codes: 0 done, 4 permission denied.
     """
-    span = _SPAN.fullmatch(since)
-    if not span:
-        raise click.BadParameter("expected a number and s, m, h or d, such as 10m", param_hint="--since")
-    start = time.time() - int(span[1]) * _SECONDS[span[2]]
+    start = time.time() - span_seconds(since, "--since")
     paths = [places.journal(name) for name in (*(role.name for role in ROLES), SMTPD.name, KEEPER)]
     try:
         rows = read_journal(paths, since=start, kind=kind, limit=limit)

@@ -33,6 +33,7 @@ _WHERE = {
     "suppression": "suppression",
     "test": "test",
     "explain": "explain",
+    "trace": "trace",
     "dkim": "dkim",
 }
 
@@ -61,6 +62,7 @@ def main() -> None:
       egressguard run --rules rules/      run the whole gateway
       egressguard apply --confirm-within 60s   take changed rules; back in a minute unless confirmed
       egressguard queue list              what waits for delivery
+      egressguard trace ID                a message's whole life, with all that was said
       egressguard quarantine release ID   let a held message go
 
     \b

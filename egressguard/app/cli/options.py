@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -15,6 +17,18 @@ from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.places import Places
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of words (stable keys).")
+
+
+_SPAN = re.compile(r"(\d{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def span_seconds(text: str, option: str) -> int:
+    """ "10m" in seconds, or wrong usage of that option."""
+    span = _SPAN.fullmatch(text)
+    if not span:
+        raise click.BadParameter("expected a number and s, m, h or d, such as 10m", param_hint=option)
+    return int(span[1]) * _SECONDS[span[2]]
 
 
 def default_places() -> Places:
@@ -43,11 +57,16 @@ def with_places(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def ask_role(places: Places, role: str, command: str, **arguments: Any) -> Any:
+def who() -> str:
+    """Who gives an order, as far as we are told: sudo says for whom it works."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def ask_role(places: Places, role: str, command: str, timeout_seconds: float = 60, /, **arguments: Any) -> Any:
     """Ask a role, or end with a documented exit code and the next thing to try."""
     path = places.control(role)
     try:
-        return ask(path, command, **arguments)
+        return ask(path, command, timeout_seconds, **arguments)
     except CommandError as wrong:
         fail(str(wrong), KINDS.get(wrong.kind, Exit.FAILED))
     except DaemonUnreachable as wrong:

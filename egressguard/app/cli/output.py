@@ -45,11 +45,12 @@ def fail(words: str, code: Exit = Exit.FAILED) -> NoReturn:
 
 def emit_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """One JSON object a line, or a table of `columns`; nothing to show says `empty` on standard error."""
-    kept = list(rows)
     if as_json:
-        for row in kept:
+        for row in rows:  # there may be a million
             click.echo(json.dumps({"schema": SCHEMA, **row}, default=str))
-    elif not kept:
+        return
+    kept = list(rows)
+    if not kept:
         click.echo(empty, err=True)
     else:
         _table(kept, columns)

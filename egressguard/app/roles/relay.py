@@ -15,6 +15,7 @@ from egressguard.app.control import CommandError, Commands, DaemonUnreachable, a
 from egressguard.app.identity import hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
+from egressguard.app.roles.queue_commands import queue_commands
 from egressguard.app.roles.relay_commands import commands, limit_commands, suppression_commands, suspension_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
@@ -26,6 +27,7 @@ from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.mta_sts import MtaSts
+from egressguard.relay.orders import Orders
 from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.queue import Queue
 from egressguard.relay.return_paths import ReturnPaths
@@ -139,14 +141,15 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
             texts[SMTPD.name] = await ask_later(frame.places.control(SMTPD.name), "metrics", ANSWER_SECONDS)
         return merge(texts)
 
-    mail = commands(relay.spool, relay.queue, relay.quarantine)
+    mail = commands(relay.spool, relay.quarantine)
+    queue = queue_commands(relay.spool, relay.queue, Orders(relay.spool, relay.queue, frame.record))
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
     suppressions = suppression_commands(relay.queue, time.time)
-    return Commands(
-        {**mail.reads, **limits.reads, **suspensions.reads, **suppressions.reads, "metrics": metrics},
-        {**mail.changes, **limits.changes, **suspensions.changes, **suppressions.changes},
-    )
+    every = (mail, queue, limits, suspensions, suppressions)
+    reads = {name: handler for some in every for name, handler in some.reads.items()}
+    changes = {name: handler for some in every for name, handler in some.changes.items()}
+    return Commands(reads | {"metrics": metrics}, changes)
 
 
 async def _assemble(frame: Frame, spool: Spool) -> Relay:

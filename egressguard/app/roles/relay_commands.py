@@ -1,4 +1,4 @@
-"""What the command line asks of the relay: the queue's and the quarantine's commands, and what goes wrong in words."""
+"""What the command line asks of the relay, but for the queue, and what goes wrong in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHY_CHARACTERS = 400
 T = TypeVar("T")
 
 
-def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
+def commands(spool: Spool, quarantine: Quarantine) -> Commands:
     async def status() -> dict[str, Any]:
         depth = await spool.depth()
         waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
@@ -33,47 +33,17 @@ def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
         return waiting | {"held": depth.held, "quarantined": quarantined, "summary": summary}
 
     async def show(message_id: str) -> dict[str, Any]:
-        return await _told(quarantine.show(message_id))
+        return await told(quarantine.show(message_id))
 
     async def release(message_id: str, by: str) -> dict[str, Any]:
-        return await _told(quarantine.release(message_id, by))
+        return await told(quarantine.release(message_id, by))
 
     async def delete(message_id: str, by: str) -> dict[str, Any]:
-        return await _told(quarantine.delete(message_id, by))
+        return await told(quarantine.delete(message_id, by))
 
-    queue_reads, queue_changes = _of_queue(spool, queue)
     reads: dict[str, Handler] = {"status": status, "quarantine.list": quarantine.rows, "quarantine.show": show}
     changes: dict[str, Handler] = {"quarantine.release": release, "quarantine.delete": delete}
-    return Commands(reads | queue_reads, changes | queue_changes)
-
-
-def _of_queue(spool: Spool, queue: Queue) -> tuple[dict[str, Handler], dict[str, Handler]]:
-    async def rows(limit: int) -> list[dict[str, Any]]:
-        return await spool.rows(limit)
-
-    async def show(queue_id: str) -> dict[str, Any]:
-        found = await spool.rows(1, queue_id)
-        return found[0] if found else _not_queued(queue_id)
-
-    async def retry(queue_id: str | None) -> dict[str, Any]:
-        recipients = await _told(queue.retry(queue_id))
-        if queue_id is not None and recipients == 0:
-            _not_queued(queue_id)
-        return {"recipients": recipients}
-
-    async def hold(queue_id: str) -> dict[str, Any]:
-        held = await _told(spool.hold(queue_id))
-        return {"held": queue_id, "recipients": held} if held else _not_queued(queue_id)
-
-    async def release(queue_id: str) -> dict[str, Any]:
-        released = await _told(queue.release(queue_id))
-        return {"released": queue_id, "recipients": released} if released else _not_queued(queue_id, "held ")
-
-    async def delete(queue_id: str) -> dict[str, Any]:
-        return {"deleted": queue_id} if await _told(spool.delete(queue_id)) else _not_queued(queue_id)
-
-    changes: dict[str, Handler] = {"queue.retry": retry, "queue.hold": hold, "queue.release": release}
-    return {"queue.list": rows, "queue.show": show}, changes | {"queue.delete": delete}
+    return Commands(reads, changes)
 
 
 def suspension_commands(queue: Queue) -> Commands:
@@ -82,12 +52,12 @@ def suspension_commands(queue: Queue) -> Commands:
 
     async def suspend(destination: str, why: str, by: str) -> dict[str, Any]:
         key = _destination(queue, destination)
-        await _told(queue.suspend(key, why[:WHY_CHARACTERS], by))
+        await told(queue.suspend(key, why[:WHY_CHARACTERS], by))
         return {"suspended": key}
 
     async def resume(destination: str, by: str) -> dict[str, Any]:
         key = _destination(queue, destination)
-        if not await _told(queue.resume(key, by)):
+        if not await told(queue.resume(key, by)):
             raise CommandError(f"the destination {key!r:.300} is not suspended", "not-found")
         return {"resumed": key}
 
@@ -112,13 +82,13 @@ def suppression_commands(queue: Queue, clock: Callable[[], float]) -> Commands:
         now = clock()
         until = now + seconds if seconds else 0.0
         try:
-            entry = await _told(queue.suppressions.add(_mailbox(address), why[:WHY_CHARACTERS], until, by, now))
+            entry = await told(queue.suppressions.add(_mailbox(address), why[:WHY_CHARACTERS], until, by, now))
         except TooMany as wrong:
             raise CommandError(str(wrong), "refused") from wrong
         return asdict(entry)
 
     async def delete(address: str, by: str) -> dict[str, Any]:
-        if not await _told(queue.suppressions.remove(_mailbox(address), by)):
+        if not await told(queue.suppressions.remove(_mailbox(address), by)):
             raise CommandError(f"{address!r:.300} is not on the suppression list", "not-found")
         return {"deleted": address}
 
@@ -134,24 +104,20 @@ def _mailbox(text: str) -> str:
 
 def limit_commands(limits: LimitStore, policy: Callable[[], Policy], clock: Callable[[], float]) -> Commands:
     async def rows() -> list[dict[str, Any]]:
-        return await _told(asyncio.to_thread(limits.usage, policy(), clock()))
+        return await told(asyncio.to_thread(limits.usage, policy(), clock()))
 
     async def contained() -> list[dict[str, Any]]:
-        return [asdict(row) for row in await _told(asyncio.to_thread(limits.containments, clock()))]
+        return [asdict(row) for row in await told(asyncio.to_thread(limits.containments, clock()))]
 
     async def release(host: str) -> dict[str, Any]:
-        if not await _told(asyncio.to_thread(limits.uncontain, host)):
+        if not await told(asyncio.to_thread(limits.uncontain, host)):
             raise CommandError(f"the host {host!r:.60} is not contained", "not-found")
         return {"released": host}
 
     return Commands({"limits.list": rows, "limits.contained": contained}, {"limits.release": release})
 
 
-def _not_queued(queue_id: str, kind: str = "") -> dict[str, Any]:
-    raise CommandError(f"no {kind}message {queue_id!r:.60} in the queue; it may have been delivered", "not-found")
-
-
-async def _told(work: Awaitable[T]) -> T:
+async def told(work: Awaitable[T]) -> T:
     """What went wrong, as the person who asked should hear it."""
     try:
         return await work

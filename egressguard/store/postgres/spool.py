@@ -41,6 +41,8 @@ from egressguard.store.postgres.schema import LOCKS, migrate
 from egressguard.store.postgres.session import Session
 from egressguard.store.queue_id import is_queue_id
 from egressguard.store.reader import Reader
+from egressguard.store.selection import Change, Changed, Page, Selection, newest, pick
+from egressguard.store.selection import change as change_of
 from egressguard.store.spool import INLINE_OCTETS
 from egressguard.store.statements import SQLITE, Deleted, Dialect
 
@@ -79,10 +81,12 @@ class PostgresSpool:
         self._released_at = 0.0
         self._commits = Commits(Session(url, self._join))
         self._reader = Reader(Session(url, lambda _connection: None))
+        self._looker = Reader(Session(url, lambda _connection: None))  # for people: its answers may take long
 
     def close(self) -> None:
         """Commit what waits, and leave; what is asked later raises SpoolBroken."""
         self._reader.close()
+        self._looker.close()
         self._commits.close(self._leave)
 
     @property
@@ -179,7 +183,9 @@ class PostgresSpool:
         return first[0][1] if first else None
 
     async def rows(self, limit: int, queue_id: str | None = None) -> list[dict[str, Any]]:
-        return await self._reader.ask(_within(lambda db: statements.list_rows(db, limit, queue_id)))
+        if queue_id is not None:
+            return await self.rows_of([queue_id])
+        return await self._looker.ask(_within(lambda db: statements.list_rows(db, limit)))
 
     async def retry_now(self, queue_id: str | None, now: float) -> int:
         if queue_id is None:
@@ -187,11 +193,27 @@ class PostgresSpool:
                 pass  # a step at a time: what else is written need not wait for a million rows
         return await self._commits.submit(lambda db: statements.retry_now(db, queue_id, now))
 
-    async def hold(self, queue_id: str) -> int:
-        return await self._commits.submit(lambda db: statements.hold(db, queue_id))
+    async def pick(self, selection: Selection, after: int = 0, limit: int = 1000) -> Page:
+        return await self._looker.ask(_within(lambda db: pick(db, selection, after, limit)))
 
-    async def release(self, queue_id: str, now: float) -> int:
-        return await self._commits.submit(lambda db: statements.release(db, queue_id, now))
+    async def newest(self) -> int:
+        return await self._looker.ask(_within(newest))
+
+    async def rows_of(self, queue_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return await self._looker.ask(_within(lambda db: statements.rows_of(db, queue_ids)))
+
+    async def change(self, selection: Selection, queue_ids: Sequence[str], change: Change) -> Changed:
+        changed = await self._commits.submit(lambda db: change_of(db, selection, queue_ids, change))
+        for queue_id in changed.files:
+            await asyncio.to_thread(self._body_path(queue_id).unlink, missing_ok=True)
+        return changed
+
+    async def waiting(self, selection: Selection, queue_ids: Sequence[str]) -> list[Claim]:
+        return await self._looker.ask(_within(lambda db: statements.waiting(db, selection, queue_ids)))
+
+    async def give_up(self, settlement: Settlement) -> None:
+        if await self._commits.submit(lambda db: statements.give_up(db, settlement)):
+            await asyncio.to_thread(self._body_path(settlement.queue_id).unlink, missing_ok=True)
 
     async def delete(self, queue_id: str) -> bool:
         deleted = await self._commits.submit(lambda db: statements.delete_message(db, queue_id))
