@@ -27,6 +27,10 @@ MAX_PARTS = 1000
 MAX_DEPTH = 20
 
 _SIGNATURES = ("DKIM-Signature", "DomainKey-Signature", "ARC-Seal", "ARC-Message-Signature")
+_OWN_SIGNATURES = re.compile(
+    rb"(?:(?:DKIM-Signature|ARC-Seal|ARC-Message-Signature|ARC-Authentication-Results):"
+    rb"[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*"
+)
 _CHANGELESS = frozenset({"multipart/signed", "multipart/encrypted"})
 """RFC 1847 s2.1: the first part must arrive as it was signed."""
 _OPAQUE_MESSAGES = re.compile(r"message/global(-[a-z]+)*")
@@ -65,6 +69,12 @@ def plan_seven_bit(octets: Octets, front: bytes = b"") -> tuple[Edit, ...] | Non
     except (_Unfit, *_PARSER_FAULTS):
         return None
     return tuple(sorted(edits, key=lambda edit: edit.start))
+
+
+def own_signatures(octets: Octets) -> int:
+    """How many octets of signatures stand on top. They are ours: what came along stands below our Received."""
+    found = _OWN_SIGNATURES.match(octets)
+    return found.end() if found else 0
 
 
 def render_edited(octets: Octets, edits: tuple[Edit, ...]) -> Iterator[bytes]:

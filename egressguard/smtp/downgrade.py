@@ -2,6 +2,7 @@
 
 Contract
     The stored message stays as it was: content that lies in a file is encoded while it is sent, a piece at a time.
+    Signatures of our own that would break are left out: to be unsigned is better than to bounce.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from egressguard.mail.seven_bit import Edit, plan_seven_bit, render_edited
+from egressguard.mail.seven_bit import Edit, own_signatures, plan_seven_bit, render_edited
 from egressguard.store.content import Content
 
 
@@ -51,6 +52,9 @@ async def in_seven_bits(content: Content) -> Content | None:
 def _converted(content: Content) -> Content | None:
     octets = content.whole()
     edits = plan_seven_bit(octets)
+    if edits is None and (ours := own_signatures(octets)):
+        octets = octets[ours:]
+        edits = plan_seven_bit(octets)
     return None if edits is None else Content.of(b"".join(render_edited(octets, edits)))
 
 
@@ -58,6 +62,9 @@ def _converted_file(content: Content) -> Content | None:
     front = content.front + content.rest
     with _mapped(content) as octets:
         edits = plan_seven_bit(octets, front)
+        if edits is None and (ours := own_signatures(front)):
+            front = front[ours:]
+            edits = plan_seven_bit(octets, front)
         if edits is None:
             return None
         size = sum(map(len, render_edited(octets, edits)))  # SIZE wants it before the first octet goes out

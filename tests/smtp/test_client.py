@@ -161,13 +161,17 @@ def test_a_host_that_does_not_want_us_says_so_in_one_visible_line(where: str, sa
 @pytest.mark.parametrize(
     ("extensions", "transaction", "status"),
     [
-        (("SMTPUTF8",), {"content": "DKIM-Signature: x\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
+        (
+            ("SMTPUTF8",),
+            {"content": "Received: x\r\nDKIM-Signature: x\r\n\r\ngrå\r\n".encode(), "body_8bit": True},
+            "5.6.3",
+        ),
         ((), {"content": "Subject: grå\r\n\r\ngrå\r\n".encode(), "body_8bit": True}, "5.6.3"),
         (("8BITMIME",), {"forward_paths": ("grå@example.net",), "smtputf8": True}, "5.6.7"),
         (("8BITMIME",), {"content": "Subject: grå\r\n\r\n".encode(), "smtputf8": True}, "5.6.7"),
         (("8BITMIME",), {"reverse_path": "grå@example.net", "smtputf8": True}, "5.6.7"),
         (("8BITMIME",), {"forward_paths": (B, "grå@grå.example"), "smtputf8": True}, "5.6.7"),
-        ((), {"content": b"DKIM-Signature: x\r\n\r\n\0", "body_8bit": True, "binary": True}, "5.6.3"),
+        ((), {"content": b"Received: x\r\nDKIM-Signature: x\r\n\r\n\0", "body_8bit": True, "binary": True}, "5.6.3"),
         (("SIZE 10",), {}, "5.3.4"),
     ],
 )

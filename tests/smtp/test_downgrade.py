@@ -83,3 +83,26 @@ def test_content_in_a_file_that_is_gone_or_cut_is_trouble_of_our_own(tmp_path: P
     (tmp_path / "body").unlink()
     with pytest.raises(FileNotFoundError):
         asyncio.run(in_seven_bits(stored))
+
+
+OURS = b"DKIM-Signature: v=1;\r\n\tb=x\r\nARC-Seal: i=1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("front", "body", "kept"),
+    [
+        (OURS + FRONT, EIGHT_BIT, FRONT),
+        (OURS + FRONT, b"DKIM-Signature: theirs\r\n" + EIGHT_BIT, None),
+        (FRONT + OURS, EIGHT_BIT, None),
+        (OURS + FRONT, b"X: y\r\n\r\n" + b"a" * 20 + b"\r\n", OURS + FRONT),
+    ],
+)
+@pytest.mark.parametrize("lies_in_file", [True, False])
+def test_signatures_of_our_own_do_not_make_mail_bounce(
+    tmp_path: Path, front: bytes, body: bytes, kept: bytes | None, lies_in_file: bool
+) -> None:
+    """What stands above our Received is ours; what came along stands below it."""
+    (tmp_path / "body").write_bytes(body)
+    stored = Content(front, b"", tmp_path / "body", len(body)) if lies_in_file else Content.of(front + body)
+    found = asyncio.run(in_seven_bits(stored))
+    assert (None if found is None else found.whole().partition(body[:4])[0]) == kept
