@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from tests.app.test_gateway import Running, running_in
+from tests.smtp.fake_mx import FakeMx
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "gw.test.example"
 ACCOUNT, PASSWORD, WRONG = "anna", "correct-horse", "guessed"
 SENDER, RECIPIENT = "anna@test.example", "bert@test.example"
+FAR = "carl@far.example"  # at the host that stands for all others
 SECONDS = 30
 SITE = """
 site:
@@ -34,6 +38,9 @@ site:
       submission: {kind: submission, port: 0}
       submissions: {kind: submissions, port: 0}
   metrics: {port: 0}
+  smart_hosts: {far: {host: 127.0.0.1, port: FAR_PORT, tls: none}}
+routes:
+  - {name: far, match: {recipient_domain: far.example}, via: far}
 mail:
   - {name: users, match: {authenticated: true}, action: accept}
   - {name: own, match: {client: here, recipient_domain: "@local"}, action: accept}
@@ -48,6 +55,7 @@ class Gateway:
     ca: Path
     hosts: Path
     folder: Path
+    far: FakeMx
 
     def port(self, listener: str) -> int:
         return self.running.port(listener)
@@ -81,9 +89,35 @@ class Gateway:
             time.sleep(0.05)
         raise AssertionError(f"{marker} did not arrive; {self.running.words()[-2000:]}")
 
+    def went_out(self, marker: str) -> tuple[str, list[str], bytes]:
+        """MAIL, recipients and content of the message with this marker, as soon as the far host has it."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for message in list(self.far.messages):
+                if marker.encode() in message[2]:
+                    return message
+            time.sleep(0.02)
+        raise AssertionError(f"{marker} did not go out; {self.running.words()[-2000:]}")
+
     def has(self, marker: str) -> bool:
         place = self.running.folder / "state" / "mailboxes" / "bert" / "new"
         return place.exists() and any(marker.encode() in path.read_bytes() for path in place.iterdir())
+
+
+@contextlib.contextmanager
+def standing(mx: FakeMx) -> Iterator[FakeMx]:
+    """A host in a thread of its own."""
+    loop, listening = asyncio.new_event_loop(), mx.listening()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(listening.__aenter__(), loop).result(SECONDS)
+        yield mx
+        asyncio.run_coroutine_threadsafe(listening.__aexit__(None, None, None), loop).result(SECONDS)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(SECONDS)
+        loop.close()
 
 
 @pytest.fixture(scope="package")
@@ -97,13 +131,18 @@ def gateway() -> Iterator[Gateway]:
         folder.chmod(0o755)
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost {HOST}\n::1 localhost\n")
-        for running in running_in(folder / "gateway", SITE):
-            ca = folder / "ca.pem"
-            shutil.copy(next((running.folder / "state" / "tls").glob("*cert*")), ca)
-            made = Gateway(running, ca, hosts, folder / "clients")
-            _account(running, ACCOUNT, PASSWORD)
-            _account(running, "bert", "another-one")
-            yield made
+        with standing(FakeMx()) as far:
+            yield from _gateway(folder, hosts, far)
+
+
+def _gateway(folder: Path, hosts: Path, far: FakeMx) -> Iterator[Gateway]:
+    for running in running_in(folder / "gateway", SITE.replace("FAR_PORT", str(far.port))):
+        ca = folder / "ca.pem"
+        shutil.copy(next((running.folder / "state" / "tls").glob("*cert*")), ca)
+        made = Gateway(running, ca, hosts, folder / "clients", far)
+        _account(running, ACCOUNT, PASSWORD)
+        _account(running, "bert", "another-one")
+        yield made
 
 
 def _account(running: Running, name: str, password: str) -> None:
