@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -54,6 +54,9 @@ class RelayMetrics:
             ["fate"],
             registry=registry,
         )
+        self._suppressed = Gauge(
+            "egressguard_suppression_entries", "Recipients on the suppression list.", registry=registry
+        )
         self._duration = Histogram(
             "egressguard_delivery_attempt_duration_seconds",
             "Time of one attempt at one destination.",
@@ -88,6 +91,10 @@ class RelayMetrics:
         self._attempts.labels(transport, results[0] if len(set(results)) == 1 else "mixed").inc()
         for result in results:
             self._recipients.labels(transport, result).inc()
+
+    def watch_suppressed(self, entries: Callable[[], int]) -> None:
+        """`entries` is asked at each look at the metrics."""
+        self._suppressed.set_function(entries)
 
     def noticed(self, fate: str) -> None:
         """`fate`: one of NOTICES."""

@@ -83,6 +83,7 @@ class Queue:
         self._metrics = metrics
         self.suspensions = Suspensions(spool)
         self.suppressions = Suppressions(spool, record)
+        metrics.watch_suppressed(lambda: len(self.suppressions))
         self._settling = Settling(spool, record, metrics, means, self.suppressions)
         self._clock = clock
         self._bounds = bounds

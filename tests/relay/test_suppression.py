@@ -195,6 +195,7 @@ def test_mail_to_a_suppressed_recipient_bounces_and_nobody_is_dialled(tmp_path: 
             told = [(kind, fields["recipient"]) for kind, fields in here.events if "one.example" in str(fields)]
             assert sorted(set(told)) == [("delivery.delivered", C), ("delivery.permanent", B), ("suppression.added", B)]
             assert here.metric("dsns_total", fate="told") == 2
+            assert here.metric("suppression_entries") == 1
 
     asyncio.run(walk())
 
