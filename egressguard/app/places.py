@@ -64,6 +64,11 @@ class Places:
         return self.spool / "mta-sts"
 
     @property
+    def rates(self) -> Path:
+        """What smart hosts and destinations were given lately (relay.rates)."""
+        return self.spool / "rates.json"
+
+    @property
     def journals(self) -> Path:
         return self.state / "journal"
 

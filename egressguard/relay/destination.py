@@ -119,6 +119,10 @@ class Destinations:
             return None
         return until
 
+    def silent_until(self, key: str, now: float) -> float:
+        """Until when it rests because it was silent; now, if it does not."""
+        return max(self._known[key].pace.resting_until, now) if key in self._known else now
+
     def resting(self, now: float) -> dict[str, float]:
         """Who rests, and until when."""
         return {key: until for key, known in self._known.items() if (until := known.resting_until()) > now}
@@ -127,6 +131,11 @@ class Destinations:
         """Somebody wants another try at once."""
         for destination in self._known.values():
             destination.pace.resting_until = destination.waits_until = 0.0
+
+    def end_waits(self) -> None:
+        """What kept some from being tried, for a reason of ours, may be over."""
+        for destination in self._known.values():
+            destination.waits_until = 0.0
 
     def take_settings(self) -> None:
         """The rules have changed."""

@@ -17,6 +17,7 @@ NOTICES = ("told", "over-limit", "undeliverable")
 
 class RelayMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.smart_hosts = SmartHostMetrics(registry)
         self._messages = Gauge(
             "egressguard_queue_messages",
             "Messages with recipients never tried (incoming), waiting for a retry (deferred), tried (active), held.",
@@ -105,3 +106,42 @@ class RelayMetrics:
         self._bounces.labels("expired").inc(expired)
         if not told:
             self._bounces.labels("nobody-to-tell").inc(refused + expired)
+
+
+class SmartHostMetrics:
+    """By name in the rules: that bounds them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._up = Gauge(
+            "egressguard_transport_up",
+            "1: the smart host is used; 0: it failed, and is left alone for a while.",
+            ["transport"],
+            registry=registry,
+        )
+        self._transactions = Counter(
+            "egressguard_transport_transactions_total",
+            "Messages offered to a smart host: answered, or failed (not to be reached, no login, connection lost).",
+            ["transport", "result"],
+            registry=registry,
+        )
+        self._logins = Counter(
+            "egressguard_transport_logins_refused_total",
+            "Logins that a smart host refused: the password in secrets/ is wrong.",
+            ["transport"],
+            registry=registry,
+        )
+
+    def known(self, name: str, *, up: bool) -> None:
+        self._up.labels(name).set(up)
+        for result in ("answered", "failed"):
+            self._transactions.labels(name, result)
+        self._logins.labels(name)
+
+    def forget(self, name: str) -> None:
+        self._up.remove(name)
+
+    def heard(self, name: str, *, answered: bool) -> None:
+        self._transactions.labels(name, "answered" if answered else "failed").inc()
+
+    def login_refused(self, name: str) -> None:
+        self._logins.labels(name).inc()

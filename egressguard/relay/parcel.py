@@ -25,17 +25,25 @@ HEAD_START_SECONDS = (3600.0, 60.0, 0.0)
 class Parcel:
     """`dialled`: it counts as an attempt from here on.
 
-    `content` is what was put just now and need not be read again."""
+    `content` is what was put just now and need not be read again. `sent_over` is the smart host that
+    took it, or was tried last; `soon`: another one may be tried soon."""
 
     claim: Claim
     way: Way
     policy: Policy
     content: Content | None = None
     dialled: bool = False
+    sent_over: str = ""
+    soon: bool = False
 
     @property
     def kept_octets(self) -> int:
         return 0 if self.content is None else self.content.size_octets
+
+    @property
+    def transport(self) -> str:
+        """For metrics and the journal."""
+        return self.sent_over or self.way.transport
 
     @property
     def urgency(self) -> int:

@@ -29,10 +29,12 @@ from egressguard.relay.destination import Destinations
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.pace import heard
 from egressguard.relay.parcel import Parcel, claim_of, head_start
+from egressguard.relay.rates import Rates
 from egressguard.relay.schedule import lease_until
 from egressguard.relay.settling import FULL_DISK_SECONDS, Record, Settling
 from egressguard.relay.suppression import Suppressions
 from egressguard.relay.suspension import Suspensions
+from egressguard.relay.turns import Turn, Turns, is_over_smart_hosts
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, NewMessage, Spool, SpoolFull
@@ -75,6 +77,7 @@ class Queue:
         *,
         clock: Callable[[], float] = time.time,
         bounds: Bounds = Bounds(),
+        rates: Rates | None = None,
     ) -> None:
         self._policy = policy
         self._spool = spool
@@ -85,6 +88,7 @@ class Queue:
         self.suppressions = Suppressions(spool, record)
         metrics.watch_suppressed(lambda: len(self.suppressions))
         self._settling = Settling(spool, record, metrics, means, self.suppressions)
+        self.turns = Turns(policy, record, metrics.smart_hosts, self.suspensions, self._end_waits, clock, rates)
         self._clock = clock
         self._bounds = bounds
         self._destinations = Destinations(self._concurrency, total=bounds.attempts)
@@ -108,6 +112,7 @@ class Queue:
     def policy(self, policy: Policy) -> None:
         self._policy = policy
         self._destinations.take_settings()
+        self.turns.take_policy(policy)
         self._awake.set()
 
     def _concurrency(self, key: str) -> Concurrency:
@@ -195,8 +200,13 @@ class Queue:
         if not await self.suspensions.remove(destination):
             return False
         self._record("queue.resumed", {"destination": destination, "by": by})
-        self._awake.set()
+        self._end_waits()
         return True
+
+    def _end_waits(self) -> None:
+        """A smart host is back, or no longer suspended."""
+        self._destinations.end_waits()
+        self._awake.set()
 
     def hurry(self) -> None:
         """Somebody wants what is due tried at once, also where it rests."""
@@ -331,31 +341,49 @@ class Queue:
                 return None  # deleted by hand meanwhile
             except SpoolFull:  # the spool is away, or has no room for a copy
                 return await self._unclaim(parcel, now + FULL_DISK_SECONDS)
-            sent = await self._attempt(parcel, content)
+            tried, suppressed = self.suppressions.parted(way, now)
+            turn = None
+            if tried is not None:
+                turn = self.turns.turn(tried, parcel.claim.queue_id, parcel.policy, self._means.chance)
+            if isinstance(turn, float):
+                self._destinations.rest(way.key, turn)
+                return await self._unclaim(parcel, now)
+            sent = Sent({}, begun=True) if turn is None else await self._attempt(parcel, turn, content)
+            sent = replace(sent, outcomes={**sent.outcomes, **suppressed}) if suppressed else sent
         if await self._settling.settle(parcel, sent, content, self._clock()):
             self._awake.set()
 
     def _waits_until(self, way: Way, now: float) -> float | None:
-        """When a claim that cannot be tried now is due again; None: it can be tried."""
+        """When a claim that cannot be tried now is due again; None: it can be tried.
+
+        A rest that may end early is not written down: it keeps from being claimed what is due."""
         if self._stopping or way.key in self.suspensions:
             return now
-        return self._destinations.resting_until(way.key, now)
+        if self._destinations.resting_until(way.key, now) is None:
+            return None
+        return self._destinations.silent_until(way.key, now)
 
-    async def _attempt(self, parcel: Parcel, content: Content) -> Sent:
-        started, key = time.monotonic(), parcel.way.key
-        way, suppressed = self.suppressions.parted(parcel.way, self._clock())
-        if way is None:
-            return Sent(suppressed, begun=True)
+    async def _attempt(self, parcel: Parcel, turn: Turn, content: Content) -> Sent:
+        started, way, means = time.monotonic(), turn.way, self._means
+        if is_over_smart_hosts(way):
+            means = replace(means, send=turn.watching(means.send))
         try:
-            sent = await attempt(way, parcel.claim, content, parcel.policy, self._means)
+            sent = await attempt(way, parcel.claim, content, parcel.policy, means)
         except Exception as wrong:  # the one place: the message is kept, the fault is logged, the others go on
             log.exception("an attempt failed by our own fault", extra={"fields": {"queue_id": parcel.claim.queue_id}})
             sent = Sent(self._ours(way, f"internal error: {type(wrong).__name__}"), begun=True)
+            turn.cut_off()
+        else:
+            parcel.soon = turn.ended(sent)
+        parcel.sent_over = turn.transport
+        self._learn(parcel.way.key, sent)
+        self._metrics.attempted(parcel.transport, sent.outcomes, time.monotonic() - started)
+        return sent
+
+    def _learn(self, key: str, sent: Sent) -> None:
         until = self._destinations.learn(key, heard(sent.outcomes.values(), begun=sent.begun), self._clock())
         if until is not None:
             log.info("a destination is left alone", extra={"fields": {"destination": key, "until": until}})
-        self._metrics.attempted(parcel.way.transport, sent.outcomes, time.monotonic() - started)
-        return replace(sent, outcomes={**sent.outcomes, **suppressed}) if suppressed else sent
 
     def _ours(self, way: Way, words: str) -> Mapping[str, Outcome]:
         return dict.fromkeys(way.forward_paths, transient("4.3.0", words))

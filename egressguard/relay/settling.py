@@ -1,7 +1,8 @@
 """From an attempt's outcome to what the spool, the journal and the sender hear of it.
 
 Contract
-    Each recipient's next try is as its route, its destination or the site says.
+    Each recipient's next try is as its route, its destination or the site says; but soon, where a smart host was
+    lost in the middle and there is another one, once for each.
     The settlement and its notices are one transaction. A full disk never loses an outcome: it is written when there
     is room again.
 """
@@ -24,6 +25,7 @@ from egressguard.relay.allowance import Allowance
 from egressguard.relay.attempt import LOCAL, MX, Means, facts_of
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.notify import RETURNED_OCTETS, News, is_first_delay, is_wanted, notices_of
+from egressguard.relay.pace import is_loss
 from egressguard.relay.parcel import Parcel, head_start
 from egressguard.relay.schedule import retry_at
 from egressguard.relay.suppression import Suppressions
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 FULL_DISK_SECONDS = 1.0
 """How long to wait before writing an outcome again that found no room."""
 
+SOON_SECONDS = 5.0
+"""For the next smart host, after one was lost in the middle of a message."""
 BY_ORDER = "order"
 """The transport of what a person gave up."""
 
@@ -67,6 +71,8 @@ class Settling:
             outcome = outcomes.get(due.forward_path)
             if outcome is not None and outcome.result is Result.TRANSIENT:
                 at = retry_at(retry_for(parcel, due), claim.received_at, now, due.attempts)
+                if at is not None and _may_go_soon(parcel, due, outcome):
+                    at = min(at, now + SOON_SECONDS)
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
         news = _news(parcel, sent, expired, now)
@@ -79,7 +85,7 @@ class Settling:
             refused = len(news.failed) - len(expired)
             self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
         self._tell_dialogues(parcel, sent)
-        self._tell(claim, parcel.way.transport, outcomes, expired, told)
+        self._tell(claim, parcel.transport, outcomes, expired, told)
         await self._learn(parcel, outcomes, now)
         return bool(notices)
 
@@ -184,7 +190,10 @@ class Settling:
         loop_now, now = asyncio.get_running_loop().time(), time.time()
         for dialogue in sent.dialogues[-TOLD_DIALOGUES:]:
             told = dialogue.told(loop_now, now)
-            self._record(DIALOGUE, {"queue_id": parcel.claim.queue_id, "transport": parcel.way.transport, **told})
+            self._record(
+                DIALOGUE,
+                {"queue_id": parcel.claim.queue_id, "transport": parcel.transport, **told},
+            )
 
 
 def retry_for(parcel: Parcel, due: Due) -> Retry:
@@ -192,6 +201,10 @@ def retry_for(parcel: Parcel, due: Due) -> Retry:
     claim, policy = parcel.claim, parcel.policy
     route = None if due.via else choose_route(policy, facts_of(claim, due))
     return retry_of(policy, route, due.forward_path, by_mx=parcel.way.via == (MX,))
+
+
+def _may_go_soon(parcel: Parcel, due: Due, outcome: Outcome) -> bool:
+    return parcel.soon and due.attempts < len(parcel.way.via) and is_loss(outcome)
 
 
 def _news(parcel: Parcel, sent: Sent, expired: Collection[str], now: float) -> News:
@@ -217,7 +230,8 @@ def _delayed(parcel: Parcel, outcomes: Mapping[str, Outcome], expired: Collectio
         if outcome is None or outcome.result is not Result.TRANSIENT or due.forward_path in expired:
             continue
         retry = retry_for(parcel, due)
-        if is_first_delay(retry, claim.received_at, now, due.attempts):
+        attempts = max(due.attempts - len(parcel.way.via) + 1, 1)  # some may have come sooner than the schedule says
+        if is_first_delay(retry, claim.received_at, now, attempts):
             found[due.forward_path] = claim.received_at + retry.give_up_after_seconds
     return found
 

@@ -7,21 +7,21 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from egressguard.store.interface import Spool, Suspension
 
 LOOK_SECONDS = 10.0
 
 
-class Suspensions:
+class Suspensions(Collection[str]):
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._known: dict[str, Suspension] = {}
         self._look_at = 0.0
         self.are_known = False
 
-    def __contains__(self, destination: str) -> bool:
+    def __contains__(self, destination: object) -> bool:
         return destination in self._known
 
     def __iter__(self) -> Iterator[str]:

@@ -82,6 +82,7 @@ class Peer:
     trial: bool = False
     ours: OwnCertificate | None = None
     terms: TlsTerms | None = field(default=None, compare=False)
+    smart_host: str = ""  # its name in the rules
 
     def __repr__(self) -> str:
         return f"Peer({self.name!r}, {self.addresses!r}, {self.port}, tls={self.tls!r}, user={self.user!r})"

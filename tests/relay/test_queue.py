@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import email
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from egressguard.policy.model import Policy
 from egressguard.relay.attempt import Means
 from egressguard.relay.metrics import RelayMetrics
 from egressguard.relay.queue import Bounds, Queue
+from egressguard.relay.rates import Rates
 from egressguard.relay.route import AddressAnswer, Answer, MxAnswer
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
@@ -50,7 +52,9 @@ class Mailboxes:
 class House:
     """A queue with all it needs. `now` is the clock; `events` what was journalled, but for the `dialogues`."""
 
-    def __init__(self, directory: Path, policy: Policy, bounds: Bounds, **means: Any) -> None:
+    def __init__(
+        self, directory: Path, policy: Policy, bounds: Bounds, rates: Rates | None = None, **means: Any
+    ) -> None:
         self.now = 1000.0
         self.events: list[tuple[str, Mapping[str, object]]] = []
         self.dialogues: list[Mapping[str, object]] = []
@@ -66,6 +70,7 @@ class House:
             RelayMetrics(self.registry),
             clock=lambda: self.now,
             bounds=bounds,
+            rates=rates,
         )
 
     def _record(self, kind: str, fields: Mapping[str, object]) -> None:
@@ -516,6 +521,38 @@ def test_a_sender_who_did_not_ask_is_warned_once_where_the_rules_say_so(tmp_path
             told = [fields["attempt"] for kind, fields in here.events if kind == "delivery.transient" and fields["dsn"]]
             assert told == [3]
         assert b"Action: delayed\r\n" in boxes.given[0][2]
+
+    asyncio.run(walk())
+
+
+def test_a_destination_gets_no_more_than_its_rate_over_a_restart(tmp_path: Path) -> None:
+    slow = {"slow": {"domain": ["one.example", ".one.example"], "rate": {"recipients_per_minute": 3}}}
+    policy = policy_of(destinations=slow)
+    table = Table(
+        {"one.example": [(10, "mx.one.example")], "a.one.example": [(10, "mx.one.example")]},
+        {"mx.one.example": ["127.0.0.1"]},
+    )
+
+    async def walk() -> None:
+        sender = Sender()
+        async with house(tmp_path, policy, resolver=table, send=sender) as here:
+            await here.queue.put(message_to(B, "c@one.example"))
+            await here.queue.put(message_to("d@a.one.example", "e@a.one.example", number=2))  # too many by one
+            await here.queue.put(message_to("f@a.one.example", number=3))
+            await here.settled(2)
+            await here.until(lambda: not here.queue._active)
+            kept = json.loads(json.dumps(here.queue.turns.rates.state()))
+        async with house(tmp_path, policy, resolver=table, send=sender, rates=Rates.restored(kept)) as here:
+            before = len(sender.sent)
+            here.now = 1059.0
+            here.queue.wake()
+            await here.until(lambda: here.queue.suspensions.are_known)
+            assert len(sender.sent) - before <= 1  # the one recipient that there was room for
+            here.now = 1130.0
+            here.queue.wake()
+            await here.until(lambda: sum(len(paths) for _, paths in sender.sent) == 5)
+            await here.until(lambda: not here.queue._active)
+            assert await here.waiting() == {}
 
     asyncio.run(walk())
 

@@ -30,6 +30,7 @@ from egressguard.relay.mta_sts import MtaSts
 from egressguard.relay.orders import Orders
 from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.queue import Queue
+from egressguard.relay.rates import Rates
 from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.relay.tls_report import TlsReport
@@ -38,6 +39,7 @@ from egressguard.store.interface import Spool
 from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.secret import read_secret
 from egressguard.store.spool import SqliteSpool
+from egressguard.store.state_file import StateFile
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,11 @@ class Relay:
     limits: LimitStore
     outgoing: Outgoing
     smtpd: Child
+    rates: StateFile
+
+    async def keep_rates(self) -> None:
+        """What is sent after this is not counted if the process dies."""
+        await asyncio.to_thread(self.rates.write, self.queue.turns.rates.state())
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
@@ -118,6 +125,7 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
             yield relay
         finally:
             await handover.stop()
+            await relay.keep_rates()
     finally:
         spool.close()
 
@@ -141,7 +149,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
             texts[SMTPD.name] = await ask_later(frame.places.control(SMTPD.name), "metrics", ANSWER_SECONDS)
         return merge(texts)
 
-    mail = commands(relay.spool, relay.quarantine)
+    mail = commands(relay.spool, relay.queue, relay.quarantine)
     queue = queue_commands(relay.spool, relay.queue, Orders(relay.spool, relay.queue, frame.record))
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
@@ -178,10 +186,12 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
         sts=sts,
         told=report.refused,
     )
-    queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry))
+    kept = StateFile(places.rates)
+    rates = Rates.restored(await asyncio.to_thread(kept.read))
+    queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry), rates=rates)
     quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
     limits = await asyncio.to_thread(LimitStore, places.limits)
-    return Relay(spool, queue, quarantine, limits, outgoing, _smtpd(frame))
+    return Relay(spool, queue, quarantine, limits, outgoing, _smtpd(frame), kept)
 
 
 def _smtpd(frame: Frame) -> Child:
@@ -198,4 +208,5 @@ async def _keep_house(relay: Relay) -> None:
             await asyncio.to_thread(relay.limits.prune, time.time())
         except LimitTrouble as wrong:
             log.error("limits cannot be tidied up", extra={"fields": {"why": str(wrong)}})
+        await relay.keep_rates()
         await asyncio.sleep(MEASURE_SECONDS)

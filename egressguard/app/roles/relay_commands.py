@@ -22,7 +22,7 @@ WHY_CHARACTERS = 400
 T = TypeVar("T")
 
 
-def commands(spool: Spool, quarantine: Quarantine) -> Commands:
+def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
     async def status() -> dict[str, Any]:
         depth = await spool.depth()
         waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
@@ -30,7 +30,16 @@ def commands(spool: Spool, quarantine: Quarantine) -> Commands:
         total = sum(waiting.values())
         summary = f"{total} messages wait for delivery ({depth.deferred} deferred), {depth.held} held in the queue"
         summary += f", {quarantined} in quarantine"
-        return waiting | {"held": depth.held, "quarantined": quarantined, "summary": summary}
+        if suspended := len(queue.suspensions):
+            summary += f"; {suspended} destinations are suspended"
+        return waiting | {
+            "held": depth.held,
+            "quarantined": quarantined,
+            "suspended": suspended,
+            "smart_hosts": queue.turns.rows(),
+            "summary": summary,
+            "reasons": queue.turns.troubles(),
+        }
 
     async def show(message_id: str) -> dict[str, Any]:
         return await told(quarantine.show(message_id))

@@ -1,0 +1,313 @@
+"""Whose turn it is: which smart hosts a message may go to now, and what became of those that were tried.
+
+Contract
+    Smart hosts are taken in the order of the way; of one rank, by chance and weight. One that fails is left alone
+    (relay.breaker), for all messages and ways at once, and the first one comes back as soon as it answers again.
+    What would be more than a rate allows waits: an equal may take it, one of a later rank does not.
+    Whoever has no turn waits, uncounted, until the time that he is told.
+    A message whose smart host went away in the middle goes to another one soon.
+    Each change of a smart host is logged, journalled and measured; what is kept is bounded by the rules.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from egressguard.mail.outcome import Outcome, transient
+from egressguard.policy.model import Policy
+from egressguard.policy.next_hop import is_next_hop
+from egressguard.policy.pacing import destination_of
+from egressguard.policy.routes import LOCAL, MX
+from egressguard.policy.scheduling import Rate
+from egressguard.relay.attempt import Way
+from egressguard.relay.breaker import Circuit
+from egressguard.relay.metrics import SmartHostMetrics
+from egressguard.relay.pace import Heard, heard, is_loss
+from egressguard.relay.rates import Rates
+from egressguard.relay.settling import Record
+from egressguard.relay.smart_hosts import ranked
+from egressguard.smtp.client import Patience, Peer, Send, Sent, Transaction
+
+log = logging.getLogger(__name__)
+
+SUSPENDED_SECONDS = 10.0
+"""How long to wait before looking again whether a way's smart hosts are still suspended; `resume` ends it."""
+AVOIDED_MESSAGES = 1000
+LOGIN_REFUSED = "4.7.8"
+
+
+def is_over_smart_hosts(way: Way) -> bool:
+    return way.via[0] not in {LOCAL, MX} and not is_next_hop(way.via[0])
+
+
+class Turns:
+    """`suspended` has the names of smart hosts that somebody suspended; `returned` is called when one is back.
+
+    Times are the caller's clock."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        record: Record,
+        metrics: SmartHostMetrics,
+        suspended: Collection[str],
+        returned: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        rates: Rates | None = None,
+    ) -> None:
+        self.rates = rates or Rates()
+        self._record = record
+        self._metrics = metrics
+        self._suspended = suspended
+        self._returned = returned
+        self._clock = clock
+        self._circuits: dict[str, Circuit] = {}
+        self._avoid: OrderedDict[str, str] = OrderedDict()  # queue id -> the smart host that it was lost with
+        self.take_policy(policy)
+
+    def take_policy(self, policy: Policy) -> None:
+        """The rules have changed: what is not in them is forgotten."""
+        known, self._circuits = self._circuits, {}
+        for name, host in policy.site.smart_hosts.items():
+            circuit = self._circuits[name] = known.get(name, Circuit(host.breaker))
+            circuit.settings = host.breaker
+            self._metrics.known(name, up=not circuit.is_open)
+        for name in known.keys() - self._circuits.keys():
+            self._metrics.forget(name)
+        self.rates.keep([*policy.site.smart_hosts, *map(_counted_as, policy.site.destinations)])
+
+    def turn(self, way: Way, queue_id: str, policy: Policy, chance: Callable[[], float]) -> Turn | float:
+        """A turn for one attempt; or until when there is none."""
+        if not is_over_smart_hosts(way):
+            return self._by_destination(way, policy)
+        now, recipients = self._clock(), len(way.forward_paths)
+        free: list[str] = []
+        waits: list[float] = []
+        for rank in ranked(way.via, policy, chance):
+            at = {name: self._free_at(name, policy, recipients, now) for name in rank}
+            free += [name for name in rank if at[name] <= now]
+            waits += [until for until in at.values() if until > now]
+            if any(self._is_over_rate(name, policy, recipients, now) for name in rank):
+                break
+        if not free:
+            return min(waits)
+        if (lost_with := self._avoid.pop(queue_id, None)) in free and len(free) > 1:
+            free.remove(lost_with)
+            free.append(lost_with)
+        turn = Turn(self, replace(way, via=tuple(free)), policy, way.via, queue_id)
+        self.begin(free[0], policy, recipients)
+        return turn
+
+    def _by_destination(self, way: Way, policy: Policy) -> Turn | float:
+        found = destination_of(policy, way.domain) if way.via == (MX,) else None
+        if found is None or found[1].rate == _UNLIMITED:
+            return Turn(self, way, policy)
+        name, rate, now = _counted_as(found[0]), found[1].rate, self._clock()
+        until = self.rates.free_at(name, rate, len(way.forward_paths), now)
+        if until > now:
+            return until
+        self.rates.charge(name, rate, len(way.forward_paths), now)
+        return Turn(self, way, policy, charged=(name, rate))
+
+    def _free_at(self, name: str, policy: Policy, recipients: int, now: float) -> float:
+        """Of one smart host, whatever the reason."""
+        if name in self._suspended:
+            return now + SUSPENDED_SECONDS
+        circuit, host = self._circuits.get(name), policy.site.smart_hosts.get(name)
+        if circuit is None or host is None:
+            return now  # no longer in the rules: the attempt will say so
+        at = circuit.free_at(now)
+        return at if host.rate == _UNLIMITED else max(at, self.rates.free_at(name, host.rate, recipients, now))
+
+    def _is_over_rate(self, name: str, policy: Policy, recipients: int, now: float) -> bool:
+        """Whether it would take mail, were there not its rate."""
+        host, circuit = policy.site.smart_hosts.get(name), self._circuits.get(name)
+        if host is None or circuit is None or host.rate == _UNLIMITED or name in self._suspended:
+            return False
+        return circuit.free_at(now) <= now < self.rates.free_at(name, host.rate, recipients, now)
+
+    # What a turn tells.
+
+    def is_free(self, name: str, policy: Policy, recipients: int) -> bool:
+        now = self._clock()
+        return self._free_at(name, policy, recipients, now) <= now
+
+    def begin(self, name: str, policy: Policy, recipients: int) -> None:
+        now = self._clock()
+        if (circuit := self._circuits.get(name)) is not None:
+            circuit.begin(now)
+        if (host := policy.site.smart_hosts.get(name)) is not None:
+            self.rates.charge(name, host.rate, recipients, now)
+
+    def withdraw(self, name: str, policy: Policy, recipients: int) -> None:
+        """Nothing of a message was offered to it after all."""
+        if (host := policy.site.smart_hosts.get(name)) is not None:
+            self.rates.charge(name, host.rate, recipients, self._clock(), times=-1)
+
+    def took_nothing(self, name: str, rate: Rate, recipients: int) -> None:
+        """As withdraw, of a destination."""
+        self.rates.charge(name, rate, recipients, self._clock(), times=-1)
+
+    def unused(self, name: str) -> None:
+        if (circuit := self._circuits.get(name)) is not None:
+            circuit.withdraw()
+
+    def answered(self, name: str) -> None:
+        self._metrics.heard(name, answered=True)
+        circuit = self._circuits.get(name)
+        if circuit is None:
+            return
+        since = circuit.since
+        if circuit.succeeded():
+            fields = {"smart_host": name, "seconds": round(self._clock() - since)}
+            log.warning("a smart host is back", extra={"fields": fields})
+            self._record("smart_host.back", fields)
+            self._metrics.known(name, up=True)
+            self._returned()
+
+    def failed(self, name: str, outcome: Outcome) -> None:
+        self._metrics.heard(name, answered=False)
+        refused = outcome.status == LOGIN_REFUSED
+        if refused:
+            self._metrics.login_refused(name)
+        circuit, now = self._circuits.get(name), self._clock()
+        if circuit is None:
+            return
+        began = not circuit.is_open
+        if circuit.failed(now, outcome.text, for_sure=refused):
+            fields = {"smart_host": name, "seconds": round(circuit.until - now), "why": outcome.text}
+            log.warning("a smart host is left alone", extra={"fields": fields})
+            self._metrics.known(name, up=False)
+            if began:
+                self._record("smart_host.left_alone", fields)
+
+    def lost(self, name: str, queue_id: str) -> None:
+        """This message's smart host went away in the middle."""
+        self._avoid[queue_id] = name
+        if len(self._avoid) > AVOIDED_MESSAGES:
+            self._avoid.popitem(last=False)
+
+    # What people ask.
+
+    def rows(self) -> list[dict[str, Any]]:
+        now = self._clock()
+        return [
+            {
+                "smart_host": name,
+                "up": not circuit.is_open,
+                "left_alone_seconds": round(max(circuit.until - now, 0)),
+                "down_seconds": round(now - circuit.since) if circuit.is_open else 0,
+                "why": circuit.why,
+                "suspended": name in self._suspended,
+            }
+            for name, circuit in self._circuits.items()
+        ]
+
+    def troubles(self) -> list[str]:
+        """One line for each that gets no mail now."""
+        return [
+            f"smart host {row['smart_host']} is left alone for {row['left_alone_seconds']} s more, down for"
+            f" {row['down_seconds']} s: {row['why']}"
+            for row in self.rows()
+            if not row["up"]
+        ]
+
+
+class Turn:
+    """One attempt's turn: `way` has the smart hosts that may be tried, in order. `watching` tells what became of each.
+
+    `transport` is who was tried last; "" = nobody was. `all_names` are those of the way whoever may be tried now."""
+
+    def __init__(
+        self,
+        turns: Turns,
+        way: Way,
+        policy: Policy,
+        all_names: tuple[str, ...] = (),
+        queue_id: str = "",
+        charged: tuple[str, Rate] | None = None,
+    ) -> None:
+        self.way = way
+        self.transport = ""
+        self._turns = turns
+        self._policy = policy
+        self._recipients = len(way.forward_paths)
+        self._all_names = all_names
+        self._queue_id = queue_id
+        self._charged = charged
+        self._tried: list[str] = []
+        self._lost = False
+
+    def watching(self, send: Send) -> Send:
+        async def watched(transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+            if not peer.smart_host:
+                return await send(transaction, peer, ehlo_name, patience)
+            return await self._send(send, transaction, peer, ehlo_name, patience)
+
+        return watched
+
+    async def _send(self, send: Send, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+        name, turns = peer.smart_host, self._turns
+        if name != self.way.via[0]:
+            if not turns.is_free(name, self._policy, self._recipients):
+                words = f"the smart host {name} is left alone now, or has had what it may have"
+                return Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.5", words)), begun=False)
+            turns.begin(name, self._policy, self._recipients)
+        self._tried.append(name)
+        self.transport = name
+        sent = await send(transaction, peer, ehlo_name, patience)
+        outcomes = sent.outcomes.values()
+        result = heard(outcomes, begun=sent.begun)
+        if result is Heard.ANSWER:
+            turns.answered(name)
+        elif result is Heard.SILENCE:
+            turns.failed(name, next((o for o in outcomes if is_loss(o)), next(iter(outcomes))))
+            self._lost = sent.begun
+        else:
+            turns.unused(name)
+        if not sent.begun:
+            turns.withdraw(name, self._policy, self._recipients)
+        return sent
+
+    def ended(self, sent: Sent) -> bool:
+        """The attempt is over. True when it is worth another one soon, over another smart host."""
+        if not self._all_names:
+            if self._charged is not None and not sent.begun:
+                self._turns.took_nothing(*self._charged, self._recipients)
+            return False
+        self._tell_of_unreachable(sent)
+        others = [name for name in self._all_names if name != self.transport]
+        if not (self._lost and any(self._turns.is_free(name, self._policy, self._recipients) for name in others)):
+            return False
+        self._turns.lost(self.transport, self._queue_id)
+        return True
+
+    def cut_off(self) -> None:
+        """A fault of ours ended the attempt: whoever was to be probed can be so by another."""
+        for name in self._tried or self.way.via[:1]:
+            self._turns.unused(name)
+
+    def _tell_of_unreachable(self, sent: Sent) -> None:
+        """Those that came before the one that was dialled, and were not: DNS or our own files keep us from it."""
+        via = self.way.via
+        before = via[: via.index(self.transport)] if self.transport else via
+        for name in before:
+            if name not in self._tried:
+                outcome = next(iter(sent.outcomes.values()))
+                words = outcome if not self.transport else transient("4.3.5", "no address, or no password to be read")
+                self._turns.failed(name, words)
+                if name == self.way.via[0]:
+                    self._turns.withdraw(name, self._policy, self._recipients)
+
+
+def _counted_as(destination: str) -> str:
+    """Whom the rate of one of `site.destinations` is counted for."""
+    return f"destination {destination}"
+
+
+_UNLIMITED = Rate()
