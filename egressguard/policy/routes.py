@@ -64,7 +64,7 @@ def way_out(policy: Policy, facts: RouteFacts, via: tuple[str, ...] = ()) -> Way
     """`via` is what the message rule said; () = nothing."""
     route = ""
     if not via and is_local(policy, facts.forward_path):
-        return WayOut((LOCAL,), written=(LOCAL,))
+        return _INTO_MAILBOXES
     if not via and (chosen := choose_route(policy, facts)) is not None:
         via, route = chosen.via, chosen.name
     if not via or via[0] == MX:
@@ -73,6 +73,16 @@ def way_out(policy: Policy, facts: RouteFacts, via: tuple[str, ...] = ()) -> Way
     if is_next_hop(via[0]) and (hop := parse_next_hop(via[0])).transport == "mx":
         return WayOut((MX,), hop.host, route, via)
     return WayOut(via, "", route, via)
+
+
+def unrouted(policy: Policy, forward_path: str) -> WayOut:
+    """The way out where no rule and no route says one."""
+    if is_local(policy, forward_path):
+        return _INTO_MAILBOXES
+    return WayOut((MX,), domain_of(forward_path))
+
+
+_INTO_MAILBOXES = WayOut((LOCAL,), written=(LOCAL,))
 
 
 def choose_route(policy: Policy, facts: RouteFacts) -> Route | None:

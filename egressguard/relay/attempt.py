@@ -21,7 +21,7 @@ from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.facts import Verdict
 from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
-from egressguard.policy.routes import LOCAL, MX, RouteFacts, way_out
+from egressguard.policy.routes import LOCAL, MX, RouteFacts, unrouted, way_out
 from egressguard.policy.site import AddressFamily
 from egressguard.relay.mta_sts import MtaSts
 from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
@@ -99,7 +99,9 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
     """Group the claimed recipients by the way they leave."""
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for due in claim.recipients:
-        way = way_out(policy, facts_of(claim, due), due.via)
+        asked = policy.routes or due.via  # nobody asks for facts where there is nothing to choose: most mail
+        path = due.forward_path
+        way = way_out(policy, facts_of(claim, due), due.via) if asked else unrouted(policy, path)
         groups.setdefault((way.via, way.domain), []).append(due.forward_path)
     return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
