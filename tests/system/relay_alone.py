@@ -64,6 +64,7 @@ class RelayAlone:
         }
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, self.log.open("ab") as log:
             heard.bind(str(notify))
+            notify.chmod(0o777)  # whoever `before` makes of it
             heard.settimeout(0.2)
             self._process = subprocess.Popen(
                 [*before, *words],
@@ -74,8 +75,8 @@ class RelayAlone:
                 stderr=log,
                 cwd=ROOT,
             )
+            self.pid = self._process.pid
             self._until_ready(heard)
-        self.pid = self._process.pid
 
     def _until_ready(self, heard: socket.socket) -> None:
         assert self._process is not None
