@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,10 +76,16 @@ def _plain(model: Any) -> Mapping[str, Any]:
     return {fields[key].alias or key: getattr(model, key) for key in fields if key != "name"}
 
 
-def _keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in new.items():
-        if old.get(key) != value:
-            yield f"{key} {_shown(old.get(key))} -> {_shown(value)}"
+def _keys(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """What changed, key by key, also inside a mapping: "match.recipient_domain x.example -> y.example"."""
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if _is_mapping(before) and _is_mapping(after):
+            yield from _keys(_mapping(before), _mapping(after), f"{above}{key}.")
+        else:
+            yield f"{above}{key} {_shown(before)} -> {_shown(after)}"
 
 
 def _site(path: tuple[str, ...], old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -116,6 +123,8 @@ def _sizes(before: object, after: object) -> str:
 def _shown(value: object) -> str:
     if _is_mapping(value):
         return "{...}"
+    if isinstance(value, enum.Enum):
+        return str(value.value)
     if isinstance(value, tuple | frozenset):
         items = [_shown(item) for item in value]
         more = f" and {len(items) - SHOWN_ITEMS} more" if len(items) > SHOWN_ITEMS else ""

@@ -37,6 +37,21 @@ def test_rules_by_name() -> None:
     assert found["changed", "a"] == "port 25 -> 26"
 
 
+def test_what_a_route_asks_and_where_it_leads() -> None:
+    def routed(route: str) -> Policy:
+        return policy(rule("a") + f"routes: [{{name: r, {route}}}]\n")
+
+    old = routed("match: {recipient_domain: x.example, verdict: clean}, via: mx")
+    new = routed('match: {recipient_domain: y.example, user: anna}, via: ["[192.0.2.1]:2525", "lmtp:unix:/l"]')
+    (change,) = differences(old, new)
+    assert (change.what, change.section, change.name) == ("changed", "routes", "r")
+    assert change.words.split(", match.") == [
+        "match.user nothing -> anna",
+        "recipient_domain x.example -> y.example",
+        "verdict clean -> nothing, via mx -> [192.0.2.1]:2525, lmtp:unix:/l",
+    ]
+
+
 def test_nothing_changes_between_equals_and_all_is_new_to_nothing() -> None:
     assert told(policy(rule("a")), policy(rule("a"))) == []
     assert ("added", "flows", "a") in told(None, policy(rule("a")))
