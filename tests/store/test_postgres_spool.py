@@ -284,6 +284,14 @@ def test_without_a_server_every_question_is_answered_soon(tmp_path: Path) -> Non
     asyncio.run(walk())
 
 
+def test_whoever_only_looks_may_be_the_first_to_come(url: str, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with nodes(url, tmp_path, 4) as spools:
+            assert await asyncio.gather(*(spool.suppressed(10) for spool in spools)) == [[]] * 4
+
+    asyncio.run(walk())
+
+
 def test_all_may_begin_at_once_and_a_newer_schema_is_refused(url: str, tmp_path: Path) -> None:
     async def walk() -> None:
         async with nodes(url, tmp_path, 4) as spools:

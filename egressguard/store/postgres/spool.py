@@ -80,8 +80,9 @@ class PostgresSpool:
         self._node = 0
         self._released_at = 0.0
         self._commits = Commits(Session(url, self._join))
-        self._reader = Reader(Session(url, lambda _connection: None))
-        self._looker = Reader(Session(url, lambda _connection: None))  # for people: its answers may take long
+        # Whoever looks may be the first to come.
+        self._reader = Reader(Session(url, migrate))
+        self._looker = Reader(Session(url, migrate))  # for people: its answers may take long
 
     def close(self) -> None:
         """Commit what waits, and leave; what is asked later raises SpoolBroken."""
