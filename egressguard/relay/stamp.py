@@ -2,7 +2,7 @@
 
 Contract
     Nothing of the message itself is changed. Date and Message-ID are added where people submit mail and left them
-    out (RFC 6409 s8); a relayed message gets neither.
+    out (RFC 6409 s8); a relayed message gets neither, and a signed one may say by its signature that there is none.
 """
 
 from __future__ import annotations
@@ -49,4 +49,8 @@ class Stamp:
             added += f"Date: {date_time(self.at)}\r\n".encode()
         if not find_fields(header_section, "Message-ID", limit=1):
             added += f"Message-ID: <{self.queue_id}@{self.hostname}>\r\n".encode()
-        return added
+        return b"" if added and _is_signed(header_section) else added
+
+
+def _is_signed(header_section: bytes) -> bool:
+    return any(find_fields(header_section, name, limit=1) for name in ("DKIM-Signature", "ARC-Message-Signature"))

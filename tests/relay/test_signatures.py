@@ -248,3 +248,13 @@ async def test_a_signature_that_came_valid_goes_valid(signed_desk: Desk, algorit
     assert stored.endswith(theirs) and stored.count(b"DKIM-Signature:") == 2
     assert dkim.DKIM(stored).verify(1, dnsfunc=lambda name, timeout=5: record.encode())
     assert dkim.DKIM(stored).verify(0, dnsfunc=lambda name, timeout=5: keys()["rsa"].record.encode())
+
+
+async def test_a_signature_that_says_that_fields_are_missing_stays_true(signed_desk: Desk) -> None:
+    from tests.senderauth.signing import rsa_key, signed
+
+    names = [b"from", b"from", b"date", b"message-id"]
+    theirs = signed(letter(), domain="sender.example", include_headers=names)
+    stored = await taken(signed_desk, theirs)
+    assert b"Message-ID" not in stored and b"\nDate:" not in stored
+    assert dkim.DKIM(stored).verify(1, dnsfunc=lambda name, timeout=5: rsa_key()[1].encode())
