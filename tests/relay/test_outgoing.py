@@ -273,3 +273,23 @@ def test_a_bounce_keeps_its_rules_way(tmp_path: Path) -> None:
         assert dict(back.via) == {"anna@sender.example": ("mx",)}
 
     run(tmp_path, story, policy)
+
+
+def test_a_rule_that_goes_on_may_ask_for_it_too(tmp_path: Path) -> None:
+    rules = [{"name": "all", "action": "continue", "rewrite_sender": True}, RULES[1]]
+    policy = BOTH.replace(mail=Policy.model_validate({"site": {"zones": {}}, "mail": rules}).mail)
+
+    async def story(desk: Desk) -> None:
+        assert (await take(desk, MESSAGE, "x@plain.example")).envelope.reverse_path.startswith("SRS0=")
+
+    run(tmp_path, story, policy)
+
+
+def test_another_secret_is_taken_with_the_next_policy(tmp_path: Path) -> None:
+    (tmp_path / "srs.secret").write_text(SECRET)
+    paths = ReturnPaths(tmp_path, CollectorRegistry(), "smtpd")
+    made = paths.rewritten(BOTH, "anna@sender.example", 1e9)
+    (tmp_path / "srs.secret").write_text(SECRET + " and others")
+    assert paths.refusal(BOTH, "", made, 1e9) is None
+    paths.reload(BOTH)
+    assert str(paths.refusal(BOTH, "", made, 1e9)) == "550 5.1.1 This address was not made here"

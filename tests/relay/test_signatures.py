@@ -258,3 +258,15 @@ async def test_a_signature_that_says_that_fields_are_missing_stays_true(signed_d
     stored = await taken(signed_desk, theirs)
     assert b"Message-ID" not in stored and b"\nDate:" not in stored
     assert dkim.DKIM(stored).verify(1, dnsfunc=lambda name, timeout=5: rsa_key()[1].encode())
+
+
+async def test_another_key_is_taken_with_the_next_policy(signed_desk: Desk, tmp_path: Path) -> None:
+    signatures, policy = signed_desk.acceptance._outgoing._signatures, signing_policy({"own": signer()})
+    assert signatures_of(await taken(signed_desk, letter())) == ["rsa example.org"]
+    (tmp_path / "rsa.pem").write_bytes(keys()["ed"].pem)
+    assert b"a=rsa-sha256" in await taken(signed_desk, letter())
+    await signatures.reload(policy)
+    assert b"a=ed25519-sha256" in await taken(signed_desk, letter())
+    (tmp_path / "rsa.pem").unlink()
+    await signatures.reload(policy)  # told in the log; mail tells it, too
+    assert (await signed_desk.acceptance.on_message(ANNA, OUT, Content.of(letter()))).code == 451
