@@ -61,20 +61,23 @@ class Outgoing:
 
     async def stored(self, policy: Policy, taken: Taken) -> Stored:
         """Raises OSError; a KeyTrouble is one."""
-        added = "".join(f"{name}: {value}\r\n" for name, value in taken.effects.headers).encode("ascii")
+        added = b""
+        if taken.effects.headers:
+            added = "".join(f"{name}: {value}\r\n" for name, value in taken.effects.headers).encode("ascii")
         envelope, renamed = self._return_paths.returned(policy, taken.envelope, taken.at)
-        taken = replace(taken, envelope=envelope)
         if taken.checked is None:
-            front = taken.stamp + added
-            fields = await self._signatures.signed(policy, Letter(front, taken.section, taken.content, taken.at))
+            front, fields = taken.stamp + added, b""
+            if policy.site.signing:
+                letter = Letter(front, taken.section, taken.content, taken.at)
+                fields = await self._signatures.signed(policy, letter)
             return Stored(taken.content.in_front(fields + front), envelope, renamed)
-        content, envelope = await self._of_the_world(policy, taken, taken.checked, added)
+        content, envelope = await self._of_the_world(policy, taken, envelope, taken.checked, added)
         return Stored(content, envelope, renamed)
 
     async def _of_the_world(
-        self, policy: Policy, taken: Taken, checked: Checked, added: bytes
+        self, policy: Policy, taken: Taken, envelope: Envelope, checked: Checked, added: bytes
     ) -> tuple[Content, Envelope]:
-        content, envelope = await checked.as_taken(taken.content, taken.envelope)
+        content, envelope = await checked.as_taken(taken.content, envelope)
         front = taken.stamp + checked.field + added
         if all(is_local(policy, path) for path in envelope.forward_paths):
             return content.in_front(front), envelope
