@@ -3,7 +3,7 @@
 Contract
     Never about a null reverse-path. A notice names only recipients that want it; who did not ask hears of failures.
     One notice per message, kind and set of recipients, whatever crashes in between: its source id says so.
-    Success is told of where nobody else will: of local mailboxes, and of hosts that do not offer DSN.
+    Success is told of where nobody else will: of mailboxes here or behind LMTP, and of hosts that do not offer DSN.
     A delay is told of once, at the first deferral after DELAY_SECONDS.
     A message that asked for REQUIRETLS has notices that do, and that bring its header section only (RFC 8689 s5).
 """
@@ -31,7 +31,7 @@ DELAY_SECONDS = 4 * 3600  # as RFC 5321 s4.5.4.1 and most senders' patience have
 @dataclass(frozen=True, slots=True)
 class News:
     """What an attempt came to, by recipient. `failed` for good, `given_up` those of them that might have passed;
-    `succeeded`: whom nobody else tells of it, in mailboxes of ours if `local`; `delayed`: who is told of it now."""
+    `succeeded`: whom nobody else tells of it, in mailboxes of the site if `local`; `delayed`: who is told of it now."""
 
     failed: Mapping[str, Outcome] = field(default_factory=dict)
     given_up: frozenset[str] = frozenset()

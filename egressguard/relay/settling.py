@@ -215,7 +215,7 @@ def _news(parcel: Parcel, sent: Sent, expired: Collection[str], now: float) -> N
         failed={p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired},
         given_up=frozenset(expired),
         succeeded={p: o for p, o in outcomes.items() if o.result is Result.DELIVERED and not sent.tells_delivery},
-        local=parcel.way.transport == LOCAL,
+        local=parcel.way.transport == LOCAL or sent.final,
         delayed={path: outcomes[path] for path in delayed},
         retry_until=min(delayed.values(), default=0.0),
     )

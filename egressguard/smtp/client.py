@@ -42,12 +42,13 @@ class Sent:
     nothing of the message was offered to it, and another host may be tried at once.
 
     `tells_delivery`: the host takes it upon itself to tell of success (RFC 3461 s5.2.1). `dialogues`: what was said,
-    connection by connection."""
+    connection by connection. `final`: what was delivered lies in a mailbox now (RFC 2033)."""
 
     outcomes: Mapping[str, Outcome]
     begun: bool
     tells_delivery: bool = False
     dialogues: tuple[Dialogue, ...] = ()
+    final: bool = False
 
 
 Send = Callable[[Transaction, Peer, str, Patience], Awaitable[Sent]]
@@ -184,7 +185,7 @@ async def send(transaction: Transaction, peer: Peer, ehlo_name: str, patience: P
 
 
 def _sent(transfer: Transfer, said: Sequence[Dialogue]) -> Sent:
-    return Sent(transfer.outcomes, transfer.begun, transfer.tells_delivery, tuple(said))
+    return Sent(transfer.outcomes, transfer.begun, transfer.tells_delivery, tuple(said), transfer.final)
 
 
 def _keep(failed: ConnectionFailed, said: list[Dialogue]) -> None:

@@ -92,6 +92,7 @@ class Transfer:
         self.answered = False
         self.concluded = False
         self.tells_delivery = False
+        self.final = False
         self._ascii_only = False
         self.transcript = Transcript()
         self._transaction = transaction
@@ -161,7 +162,7 @@ class Transfer:
         limit = host.parameter("size")
         if _SIZE.fullmatch(limit) and 0 < int(limit) < content.size_octets:  # RFC 1870 s4: 0 = no fixed limit
             return permanent("5.3.4", f"the next host takes {limit} octets at most", self._name)
-        self.tells_delivery = host.offers("dsn")
+        self.tells_delivery, self.final = host.offers("dsn"), host.lmtp
         return None
 
     def _prepared(self) -> Outcome | None:

@@ -291,6 +291,25 @@ def test_a_success_is_told_of_where_the_host_does_not(tmp_path: Path, tells: boo
     asyncio.run(walk())
 
 
+def test_a_success_behind_lmtp_is_a_delivery(tmp_path: Path) -> None:
+    async def walk() -> None:
+        mx, boxes = FakeMx(lmtp=True), Mailboxes()
+        async with mx.listening():
+            route = {
+                "name": "boxes",
+                "match": {"recipient_domain": "one.example"},
+                "via": f"lmtp:[127.0.0.1]:{mx.port}",
+            }
+            policy = policy_of(routes=[route], domains=["example.org"])
+            async with house(tmp_path, policy, local=boxes) as here:
+                await here.put(B, notify=EVERYTHING)
+                await here.settled(2)
+        ((_, _, told),) = boxes.given
+        assert b"Action: delivered" in told
+
+    asyncio.run(walk())
+
+
 def test_a_success_in_a_mailbox_of_ours_is_told_of(tmp_path: Path) -> None:
     async def walk() -> None:
         boxes = Mailboxes()
