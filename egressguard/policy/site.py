@@ -275,9 +275,10 @@ class SmartHost(Strict):
 
     host: str = Field(description="host name or address", examples=["smtp.provider.example"])
     port: Port = Field(587, description="TCP port", examples=[465])
-    tls: Literal["none", "opportunistic", "starttls", "implicit"] = Field(
+    tls: Literal["none", "opportunistic", "starttls", "implicit", "dane"] = Field(
         "starttls",
-        description="opportunistic = STARTTLS if offered, unverified; starttls and implicit (465) verify",
+        description="opportunistic = STARTTLS if offered, unverified; starttls and implicit (465) verify; dane = "
+        "STARTTLS, and the host must match TLSA records of its own (with `dnssec: true`)",
         examples=["implicit"],
     )
     ca_file: str | None = Field(
@@ -287,7 +288,7 @@ class SmartHost(Strict):
     )
     auth: SmartHostAuth | None = Field(
         None,
-        description="how to log in, with starttls or implicit only; left out = not at all",
+        description="how to log in, with starttls, implicit or dane only; left out = not at all",
         examples=[{"user": "site-1234", "secret": "file:provider.password"}],
     )
     client_certificate: ClientCertificate | None = Field(

@@ -31,7 +31,7 @@ def check_site(site: Site) -> Found:
     yield from _resolvers(site)
     yield from _domains(site)
     yield from _relay(site.relay)
-    yield from chain.from_iterable(_smart_host(name, host) for name, host in site.smart_hosts.items())
+    yield from chain.from_iterable(_smart_host(site, name, host) for name, host in site.smart_hosts.items())
     yield from chain.from_iterable(_signer(name, signer) for name, signer in site.signing.items())
     yield from _forwarding(site)
     yield from chain.from_iterable(_destination(name, entry) for name, entry in site.destinations.items())
@@ -133,16 +133,18 @@ def _destination(name: str, destination: Destination) -> Found:
         yield from _rest((*path, "concurrency"), destination.concurrency)
 
 
-def _smart_host(name: str, smart_host: SmartHost) -> Found:
+def _smart_host(site: Site, name: str, smart_host: SmartHost) -> Found:
     path: Path = ("site", "smart_hosts", name)
     if name == "mx":
         yield path, "a smart host cannot be named mx, which means delivery by MX look-up; expected another name"
     if not is_host(smart_host.host) and not _is_address(smart_host.host):
         yield (*path, "host"), f"{quote(smart_host.host)} is no host; expected a host name or an address"
+    if smart_host.tls == "dane" and not site.dnssec:
+        yield (*path, "tls"), "DANE needs answers that are known to be true; expected `dnssec: true` in site"
     if smart_host.client_certificate is not None and smart_host.tls == "none":
         yield (*path, "client_certificate"), "without TLS nothing is shown; expected another value of `tls`"
     if smart_host.auth is not None and smart_host.tls in {"none", "opportunistic"}:
-        words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls or implicit"
+        words = f"a password over `tls: {smart_host.tls}` can be read on the way; expected starttls, implicit or dane"
         yield (*path, "tls"), words
     yield from _rest((*path, "breaker"), smart_host.breaker)
     if smart_host.concurrency is not None:

@@ -9,6 +9,9 @@ from egressguard.policy.patterns import is_one_of
 NO_RULE = TlsRule(name="published", level="published")
 """In the place of a rule where none matches."""
 
+DANE_ONLY = TlsRule(name="dane", level="dane-only")
+"""For a smart host with `tls: dane`."""
+
 LOOKS_FOR_DANE: frozenset[TlsLevel] = frozenset({"published", "dane", "dane-only"})
 
 

@@ -175,7 +175,7 @@ async def _find_peers(way: Way, policy: Policy, means: Means, *, requiretls: boo
             way.via, policy, means.resolver, means.hostname, means.judge, requiretls=requiretls
         )
     else:
-        found = await find_smart_hosts(way.via, policy, means.resolver, means.secrets)
+        found = await find_smart_hosts(way.via, policy, means.resolver, means.secrets, means.judge)
     family = policy.site.relay.address_family
     return found if isinstance(found, Outcome) or family == "ipv6-first" else _of_family(found, family)
 

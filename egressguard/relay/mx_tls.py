@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import dns.exception
@@ -19,7 +19,7 @@ import dns.name
 
 from egressguard.mail.outcome import Outcome, Result
 from egressguard.policy.model import Policy, TlsRule
-from egressguard.policy.tls import LOOKS_FOR_DANE, choose_tls
+from egressguard.policy.tls import DANE_ONLY, LOOKS_FOR_DANE, choose_tls
 from egressguard.relay.dns import TlsaAnswer
 from egressguard.relay.mta_sts import MtaSts, Sts
 from egressguard.relay.route import AddressAnswer, Answer
@@ -69,9 +69,17 @@ class Judge:
             tlsa, base = await self._tlsa(host, answer) if asks else (TlsaAnswer(Answer.NOTHING), "")
             ca_file = policy.site.relay.mta_sts_ca_file
             known = Known(domain or host.name, certain, tlsa.answer, tlsa.records, base, sts.policy, sts.fault, ca_file)
-            return demand(host, rule, known, requiretls=requiretls)
+            found = demand(host, rule, known, requiretls=requiretls)
+            return found if domain else _nobodys(found)
 
         return self._kept(await asyncio.gather(*(judged(host) for host in hosts)))
+
+    async def by_tlsa(self, host: Peer, answer: AddressAnswer) -> Peer | Outcome:
+        """A smart host that has to match TLSA records."""
+        tlsa, base = await self._tlsa(host, answer)
+        known = Known(host.name, certain=True, tlsa=tlsa.answer, records=tlsa.records, base=base)
+        found = self._kept([_nobodys(demand(host, DANE_ONLY, known, requiretls=False))])
+        return found if isinstance(found, Outcome) else found[0]
 
     def _kept(self, judged: Sequence[Peer | Refused]) -> Sequence[Peer] | Outcome:
         refused = [each for each in judged if isinstance(each, Refused)]
@@ -101,6 +109,13 @@ class Judge:
         if answer.secure:
             return (answer.alias_of, name) if answer.alias_of else (name,)
         return (name,) if answer.alias_of and await self.lookups.is_secure_alias(name) else ()
+
+
+def _nobodys(found: Peer | Refused) -> Peer | Refused:
+    """A host that a rule names: no domain is to be told of it."""
+    peer = found if isinstance(found, Peer) else found.peer
+    peer = replace(peer, terms=replace(peer.terms, domain="") if peer.terms else None)
+    return peer if isinstance(found, Peer) else replace(found, peer=peer)
 
 
 def _matters(policy: Policy) -> bool:

@@ -18,6 +18,7 @@ from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.model import Policy
 from egressguard.policy.site import SmartHost
 from egressguard.relay.mx_hosts import Lookups
+from egressguard.relay.mx_tls import Judge
 from egressguard.smtp.certificates import OwnCertificate
 from egressguard.smtp.dial import Peer
 from egressguard.store.secret import read_secret
@@ -47,7 +48,7 @@ def _by_weight(weights: dict[str, int], chance: Callable[[], float]) -> list[str
 
 
 async def find_smart_hosts(
-    names: Sequence[str], policy: Policy, resolver: Lookups, secrets: Path
+    names: Sequence[str], policy: Policy, resolver: Lookups, secrets: Path, judge: Judge
 ) -> Sequence[Peer] | Outcome:
     """The smart hosts that can be tried now; an outcome when there is none."""
     peers: list[Peer] = []
@@ -57,7 +58,7 @@ async def find_smart_hosts(
         if host is None:
             trouble = transient("4.3.5", f"the smart host {name} is no longer in the rules")
             continue
-        found = await _smart_peer(name, host, resolver, secrets)
+        found = await _smart_peer(name, host, resolver, secrets, judge)
         if isinstance(found, Outcome):
             trouble = found
         else:
@@ -65,7 +66,7 @@ async def find_smart_hosts(
     return peers or trouble
 
 
-async def _smart_peer(name: str, host: SmartHost, resolver: Lookups, secrets: Path) -> Peer | Outcome:
+async def _smart_peer(name: str, host: SmartHost, resolver: Lookups, secrets: Path, judge: Judge) -> Peer | Outcome:
     answer = await resolver.resolve_addresses(host.host)
     if not answer.addresses:
         return transient("4.4.3", f"the smart host {host.host} has no address ({answer.answer.value})")
@@ -76,4 +77,5 @@ async def _smart_peer(name: str, host: SmartHost, resolver: Lookups, secrets: Pa
     user = host.auth.user if host.auth else None
     ours = OwnCertificate(*host.client_certificate.files) if host.client_certificate else None
     peer = Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password, ours=ours)
-    return dataclasses.replace(peer, smart_host=name)
+    peer = dataclasses.replace(peer, smart_host=name)
+    return await judge.by_tlsa(peer, answer) if host.tls == "dane" else peer

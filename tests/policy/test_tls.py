@@ -74,6 +74,7 @@ CERTIFICATE = "client_certificate: {certificate: /c, private_key: /k}"
             "{certificate",
             "without TLS nothing is shown",
         ),
+        ("site: {zones: {}, smart_hosts: {s: {host: h.example, tls: dane}}}", "dane}", "expected `dnssec: true`"),
         ("site: {zones: {}, relay: {tlsrpt_socket: relative}}", "relative", "expected text of the form"),
     ],
 )

@@ -168,9 +168,11 @@ def test_mta_sts_is_asked_for_only_where_it_counts(
     assert dns.asked == asked
 
 
-def test_a_next_hop_of_a_rule_is_certain() -> None:
+def test_a_next_hop_of_a_rule_is_certain_and_nobodys_business() -> None:
     dns = Dns({"mx.example.net": FOUND})
-    assert modes(judged(dns, policy_of(), domain="")) == "dane"
+    next_hop = judged(dns, policy_of(), domain="")
+    assert modes(next_hop) == "dane" and not isinstance(next_hop, Outcome)
+    assert next_hop[0].terms is not None and next_hop[0].terms.domain == ""
     found = judged(Dns(), policy_of({"level": "secure"}), domain="")
     assert not isinstance(found, Outcome) and found[0].names == ("mx.example.net", ".mx.example.net")
 
@@ -194,3 +196,24 @@ def test_a_policy_of_before_is_obeyed_though_dns_is_silent(tmp_path: Path) -> No
         assert isinstance(found, Outcome) and found.status == "4.7.5"
 
     asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("dns", "answer", "wanted"),
+    [
+        (Dns({"smtp.isp.example": FOUND}), SAFE, "dane"),
+        (Dns(), SAFE, "4.7.5"),
+        (Dns({"smtp.isp.example": FAILED}), SAFE, "4.7.5"),
+        (Dns({"smtp.isp.example": FOUND}), UNSAFE, "4.7.5"),
+    ],
+)
+def test_a_smart_host_with_dane_has_to_match_its_records(dns: Dns, answer: AddressAnswer, wanted: str) -> None:
+    told: list[str] = []
+    judge = Judge(dns, told=lambda peer, trouble: told.append(f"{peer.terms and peer.terms.domain}{trouble}"))
+    host = Peer("smtp.isp.example", answer.addresses, 587, "dane", user="u", password="p")
+    found = asyncio.run(judge.by_tlsa(host, answer))
+    assert (found.status if isinstance(found, Outcome) else found.tls) == wanted
+    if isinstance(found, Peer):
+        assert (found.user, found.tlsa, dns.asked) == ("u", (EE,), ["_587._tcp.smtp.isp.example"])
+    else:
+        assert told in (["dane-required"], ["dnssec-invalid"])
