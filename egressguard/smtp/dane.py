@@ -51,10 +51,10 @@ class Tlsa:
             return False
         return self.matching == 0 or len(self.data) == _DIGEST_OCTETS.get(self.matching)
 
-    def is_of(self, certificate: x509.Certificate) -> bool:
-        octets = certificate.public_bytes(Encoding.DER) if self.selector == _CERTIFICATE else _key_of(certificate)
+    def is_of(self, certificate: bytes) -> bool:
+        octets = certificate if self.selector == _CERTIFICATE else _key_of(certificate)
         digest = _DIGESTS.get(self.matching)
-        return (digest(octets).digest() if digest else octets) == self.data
+        return octets is not None and (digest(octets).digest() if digest else octets) == self.data
 
 
 def strongest(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
@@ -69,50 +69,44 @@ def strongest(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
 
 def matches(records: Sequence[Tlsa], presented: Sequence[bytes], names: Sequence[str], now: datetime) -> bool:
     """`presented`: DER, the server's own certificate first. `now` has a time zone."""
-    try:
-        chain = [x509.load_der_x509_certificate(der) for der in presented[:CHAIN_CERTIFICATES]]
-        return bool(chain) and (_matches_end(records, chain[0]) or _matches_anchor(records, chain, names, now))
-    except _UNREADABLE:
-        return False
-
-
-def _matches_end(records: Sequence[Tlsa], certificate: x509.Certificate) -> bool:
-    return any(record.is_of(certificate) for record in records if record.usage == DANE_EE)
-
-
-def _matches_anchor(
-    records: Sequence[Tlsa], chain: Sequence[x509.Certificate], names: Sequence[str], now: datetime
-) -> bool:
+    chain = presented[:CHAIN_CERTIFICATES]
+    if any(record.is_of(chain[0]) for record in records if chain and record.usage == DANE_EE):
+        return True
     anchors = _anchors([record for record in records if record.usage == DANE_TA], chain[1:])
     return any(_leads_to(anchor, chain, name, now) for anchor in islice(anchors, ANCHORS) for name in names)
 
 
-def _anchors(records: Sequence[Tlsa], issuers: Sequence[x509.Certificate]) -> Iterator[x509.Certificate]:
+def _anchors(records: Sequence[Tlsa], issuers: Sequence[bytes]) -> Iterator[bytes]:
     """Those of the server's issuers that match; and a whole certificate in a record, which the server may leave out."""
     for record in records:
         yield from (issuer for issuer in issuers if record.is_of(issuer))
         if (record.selector, record.matching) == (_CERTIFICATE, 0):
-            yield x509.load_der_x509_certificate(record.data)
+            yield record.data
 
 
-def _leads_to(anchor: x509.Certificate, chain: Sequence[x509.Certificate], name: str, now: datetime) -> bool:
+def _leads_to(anchor: bytes, chain: Sequence[bytes], name: str, now: datetime) -> bool:
     """No root of the Web counts here, and no rule of its certificate authorities but those of RFC 5280."""
+    try:
+        end, *issuers = (x509.load_der_x509_certificate(der) for der in chain)
+        store = verification.Store([x509.load_der_x509_certificate(anchor)])
+        _policy(store, now).build_server_verifier(x509.DNSName(name)).verify(end, issuers)
+    except (verification.VerificationError, *_UNREADABLE):
+        return False
+    return True
+
+
+def _policy(store: verification.Store, now: datetime) -> verification.PolicyBuilder:
     every = verification.ExtensionPolicy.permit_all()
     agnostic = verification.Criticality.AGNOSTIC
-    builder = (
+    return (
         verification.PolicyBuilder()
-        .store(verification.Store([anchor]))
+        .store(store)
         .time(now)
         .extension_policies(
             ee_policy=every.require_present(x509.SubjectAlternativeName, agnostic, None),
             ca_policy=every.require_present(x509.BasicConstraints, agnostic, _must_be_ca),
         )
     )
-    try:
-        builder.build_server_verifier(x509.DNSName(name)).verify(chain[0], list(chain[1:]))
-    except verification.VerificationError:
-        return False
-    return True
 
 
 def _must_be_ca(
@@ -122,5 +116,9 @@ def _must_be_ca(
         raise ValueError("not the certificate of an authority")
 
 
-def _key_of(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def _key_of(certificate: bytes) -> bytes | None:
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except _UNREADABLE:
+        return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from egressguard.relay.sts_policy import PATTERNS, POLICY_OCTETS, StsPolicy, parse_policy, record_id
 
@@ -107,3 +109,16 @@ def test_hosts_that_a_policy_lists(host: str, listed: bool) -> None:
 def test_its_lines_say_the_same_again() -> None:
     policy = parse_policy(GOOD.encode())
     assert policy is not None and parse_policy("\n".join(policy.lines).encode()) == policy
+
+
+LINES = st.sampled_from(
+    ["version: STSv1", "mode: enforce", "mode: none", "mx: *.a.example", "max_age: 60", "", ":", "\r"]
+)
+
+
+@given(st.one_of(st.binary(max_size=200), st.lists(LINES, max_size=12).map("\n".join).map(str.encode)))
+@settings(max_examples=200, deadline=None)
+def test_octets_never_raise_and_what_is_a_policy_can_be_written_again(octets: bytes) -> None:
+    record_id([octets])
+    policy = parse_policy(octets)
+    assert policy is None or parse_policy("\n".join(policy.lines).encode()) == policy

@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from egressguard.smtp.dane import Tlsa, matches, strongest
 from tests.tls.certificates import Certificate, authority, issue, reissue
@@ -115,6 +117,22 @@ def test_beside_a_stronger_digest_a_weaker_one_does_not_count() -> None:
 def test_rubbish_matches_nothing(presented: list[bytes]) -> None:
     records = strongest([tlsa(HOSTS.tlsa(3, 1, 1)), tlsa(ROOT.tlsa(2, 0, 1))])
     assert not matches(records, presented, (HOST,), NOW)
+
+
+def test_rubbish_behind_it_says_nothing_of_the_servers_own_certificate() -> None:
+    assert matches(strongest([tlsa(HOSTS.tlsa(3, 1, 1))]), [HOSTS.der, b"rubbish"], (HOST,), NOW)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=4), st.tuples(*[st.integers(0, 4)] * 3), st.binary(max_size=80))
+@settings(max_examples=150, deadline=None)
+def test_octets_never_raise(presented: list[bytes], numbers: tuple[int, int, int], data: bytes) -> None:
+    damaged = HOSTS.der[:100] + data + HOSTS.der[100 + len(data) :]
+    for chain in (presented, [damaged, ROOT.der], [HOSTS.der, damaged]):
+        matches([Tlsa(*numbers, data), tlsa(ROOT.tlsa(2, 1, 1))], chain, (HOST, "a_b..example", ""), NOW)
+
+
+def test_a_name_that_is_none_spoils_no_other() -> None:
+    assert matched(ROOT.tlsa(2, 0, 1), names=("", "a..b", HOST))
 
 
 def test_rubbish_behind_the_servers_own_certificate_is_no_chain() -> None:
