@@ -24,6 +24,8 @@ from egressguard.policy.patterns import domain_matches, path_matches
 
 LOCAL = "local"
 MX = "mx"
+UNREADABLE = "(unreadable)"
+"""No smart host has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ def way_out(policy: Policy, facts: RouteFacts, via: tuple[str, ...] = ()) -> Way
         via, route = chosen.via, chosen.name
     if not via or via[0] == MX:
         return WayOut((MX,), domain_of(facts.forward_path), route)
-    via = tuple(map(canonical, via))
+    try:
+        via = tuple(map(canonical, via))
+    except ValueError:  # it was written down by another release: mail waits for somebody who knows
+        return WayOut((UNREADABLE,), "", route, via)
     if is_next_hop(via[0]) and (hop := parse_next_hop(via[0])).transport == "mx":
         return WayOut((MX,), hop.host, route, via)
     return WayOut(via, "", route, via)

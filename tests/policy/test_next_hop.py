@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egressguard.policy.next_hop import NextHop, canonical, is_next_hop, parse_next_hop
 
@@ -74,3 +76,34 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
 def test_names_are_no_next_hops(text: str) -> None:
     assert not is_next_hop(text)
     assert canonical(text) == text
+
+
+PIECES = [
+    "smtp:",
+    "smtps:",
+    "lmtp:",
+    "pipe:",
+    "unix:",
+    "[",
+    "]",
+    ":",
+    ".",
+    "-",
+    "/",
+    "mx",
+    "a",
+    "25",
+    "::1",
+    " ",
+    "\x00",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join) | st.text(max_size=30))
+def test_a_text_is_one_next_hop_or_none(text: str) -> None:
+    try:
+        hop = parse_next_hop(text)
+    except ValueError:
+        return
+    assert parse_next_hop(str(hop)) == hop
+    assert str(hop).isascii() and str(hop).isprintable() and " " not in str(hop)

@@ -11,6 +11,8 @@ from egressguard.mail.outcome import Outcome, Result, delivered, transient
 from egressguard.policy.model import Policy
 from egressguard.relay.attempt import Means, Way, attempt, ways_of
 from egressguard.smtp.client import Patience, Peer, Sent, Transaction
+from egressguard.store.content import Content
+from egressguard.store.interface import Due
 from tests.relay.setting import Table, claim_of, policy_of
 
 B = "b@example.net"
@@ -213,6 +215,17 @@ def test_a_route_knows_who_sent_the_message_and_how_large_it_is() -> None:
     assert ways_of(policy, dataclasses.replace(claim, **known))[0].via == ("smtp:[192.0.2.1]:25",)
     for key in known:
         assert ways_of(policy, dataclasses.replace(claim, **(known | {key: ""})))[0].via == ("mx",), key
+
+
+def test_a_way_out_that_nobody_can_read_waits() -> None:
+    claim = dataclasses.replace(claim_of(B), recipients=(Due(B, 1, ("[192.0.2.1",)),))
+    (way,) = ways_of(policy_of(), claim)
+    sent = asyncio.run(attempt(way, claim, Content.of(b"x"), policy_of(), Means(Table(), "gw", Path())))
+    assert (sent.outcomes[B].result, sent.outcomes[B].status, way.transport) == (
+        Result.TRANSIENT,
+        "4.3.5",
+        "(unreadable)",
+    )
 
 
 @pytest.mark.parametrize(
