@@ -49,7 +49,7 @@ async def find_mx_hosts(
     """The peers to try, in their order, with what is demanded of their TLS; `hostname` is our own name."""
     port, literal = policy.site.relay.delivery_port, literal_address(domain)
     mx = MxAnswer(Answer.NOTHING) if literal else await resolver.resolve_mx(domain)
-    exchanges = order_exchanges(literal or domain, mx, chance)
+    exchanges = order_exchanges(literal or domain, mx, chance, hostname)
     if isinstance(exchanges, Outcome):
         return exchanges
     names = [exchange.host for exchange in exchanges]

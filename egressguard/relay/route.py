@@ -72,8 +72,12 @@ def literal_address(domain: str) -> str | None:
     return inner[5:] if inner[:5].lower() == "ipv6:" else inner
 
 
-def order_exchanges(domain: str, mx: MxAnswer, chance: Callable[[], float]) -> Sequence[Exchange] | Outcome:
-    """The exchanges of `domain` in the order to try them, or the outcome that DNS dictates."""
+def order_exchanges(
+    domain: str, mx: MxAnswer, chance: Callable[[], float], hostname: str = ""
+) -> Sequence[Exchange] | Outcome:
+    """The exchanges of `domain` in the order to try them, or the outcome that DNS dictates.
+
+    `hostname`, ourselves, comes first among its equals: a loop must not hide beyond MAX_HOSTS."""
     if mx.answer is Answer.NO_SUCH_NAME:
         return permanent("5.1.2", f"the domain {domain} does not exist")
     if mx.answer is Answer.FAILED:
@@ -86,8 +90,9 @@ def order_exchanges(domain: str, mx: MxAnswer, chance: Callable[[], float]) -> S
             named.setdefault(plain, preference)
     if not named:
         return permanent("5.1.10", f"the domain {domain} accepts no mail (null MX)")
-    shuffled = sorted((preference, chance(), host) for host, preference in named.items())
-    return tuple(Exchange(preference, host) for preference, _, host in shuffled[:MAX_HOSTS])
+    own = _plain(hostname)
+    shuffled = sorted((preference, host != own, chance(), host) for host, preference in named.items())
+    return tuple(Exchange(preference, host) for preference, _, _, host in shuffled[:MAX_HOSTS])
 
 
 def _plain(host: str) -> str:

@@ -93,6 +93,19 @@ def test_the_better_preference_is_always_tried_first(records: list[tuple[int, st
     assert all(exchange.preference == best[exchange.host] for exchange in ordered)
 
 
+@pytest.mark.parametrize(("preference", "better"), [(5, 0), (10, 0), (20, MAX_HOSTS)])
+def test_we_are_found_among_more_hosts_than_are_looked_at(preference: int, better: int) -> None:
+    records = mx(*((10, f"mx{n:02}.example.net") for n in range(30)), (preference, "Zz.Gateway.example."))
+    ordered = order_exchanges(D, records, lambda: 0.5, "zz.gateway.example")
+    answers = {host: AddressAnswer(Answer.FOUND, ("192.0.2.1",)) for host in hosts(ordered)}
+    assert not isinstance(ordered, Outcome)
+    found = reachable_hosts(D, ordered, answers, lambda text: text == "zz.gateway.example")
+    if better:
+        assert len(found) == better  # type: ignore[arg-type]
+    else:
+        assert said(found) == (Result.PERMANENT, "5.4.6")
+
+
 def test_equal_preferences_share_the_load_by_chance() -> None:
     records = mx((10, "a.example.net"), (10, "b.example.net"))
     one, other = iter([0.1, 0.9]), iter([0.9, 0.1])
