@@ -3,7 +3,7 @@
 Contract
     Never raises for anything a peer or DNS does.
     The next host is tried only while no host has taken part in a transaction: what one of them said, stands.
-    (One that cannot take a message with REQUIRETLS does not count: relay.require_tls.)
+    (One that has not what the message needs does not count: relay.unfit_hosts.)
     Trouble of our own (a smart host that DNS does not know, a password that cannot be read) is transient.
 """
 
@@ -28,9 +28,9 @@ from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
 from egressguard.relay.mx_tls import Judge, Told
 from egressguard.relay.next_hosts import find_next_hosts
 from egressguard.relay.pipe import Pipes
-from egressguard.relay.require_tls import summed_up, wants_another_host
 from egressguard.relay.route import of_family
 from egressguard.relay.smart_hosts import find_smart_hosts
+from egressguard.relay.unfit_hosts import summed_up, wants_another_host
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage

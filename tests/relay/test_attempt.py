@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from egressguard.mail.outcome import Outcome, Result, delivered, transient
+from egressguard.mail.outcome import Outcome, Result, delivered, permanent, transient
 from egressguard.policy.model import Policy
 from egressguard.relay.attempt import Means, Way, attempt, ways_of
 from egressguard.smtp.client import Patience, Peer, Sent, Transaction
@@ -72,6 +72,13 @@ def test_what_a_host_said_in_a_transaction_stands() -> None:
     sender = Sender((transient("4.2.1", "greylisted"), True))
     assert tried(policy_of(), table, sender).text == "greylisted"
     assert len(sender.peers) == 1
+
+
+def test_a_host_that_cannot_take_the_message_is_passed_over() -> None:
+    table = Table({"example.net": [(10, "a.mx"), (20, "b.mx")]}, {"a.mx": ["192.0.2.1"], "b.mx": ["192.0.2.2"]})
+    sender = Sender((permanent("5.6.7", "no SMTPUTF8"), True))
+    assert tried(policy_of(), table, sender).result is Result.DELIVERED
+    assert [peer.name for peer in sender.peers] == ["a.mx", "b.mx"]
 
 
 @pytest.mark.parametrize(

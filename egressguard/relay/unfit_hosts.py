@@ -1,9 +1,11 @@
-"""Mail with REQUIRETLS (RFC 8689) and the hosts that were tried with it. Pure.
+"""Hosts that cannot take a message as it has to be sent, and others that were tried with it. Pure.
 
 Contract
-    A host that cannot take it ends nothing: another one of the same destination may (s4.2.1).
-    It bounces when each host that was tried offers no TLS (5.7.10) or no REQUIRETLS (5.7.30). One that could not be
-    talked to, or whose TLS failed, may be better next time: transient.
+    A host without what a message needs (8BITMIME, BINARYMIME, SMTPUTF8, REQUIRETLS, its SIZE) ends nothing: another one
+    of the same destination may have it (RFC 6531 s3.2, RFC 8689 s4.2.1).
+    The message bounces when none has; where one could not be asked it waits.
+    With REQUIRETLS it bounces when each host that was tried offers no TLS (5.7.10) or no REQUIRETLS (5.7.30). One that
+    could not be talked to, or whose TLS failed, may be better next time: transient.
 """
 
 from __future__ import annotations
@@ -15,20 +17,28 @@ from egressguard.mail.outcome import Outcome, permanent
 from egressguard.smtp.client import Sent
 
 _NO_REQUIRETLS, _NO_STARTTLS = "5.7.30", "4.7.4"
+_CANNOT_TAKE = frozenset({_NO_REQUIRETLS, "5.6.3", "5.6.7", "5.3.4"})
 
 
 def wants_another_host(sent: Sent) -> bool:
     """Whether what a host said is no reason to leave it at that."""
-    return not sent.begun or _is_of_all(sent, _NO_REQUIRETLS)
+    return not sent.begun or _is_unfit(sent)
+
+
+def _is_unfit(sent: Sent) -> bool:
+    return any(_is_of_all(sent, status) for status in _CANNOT_TAKE)
 
 
 def summed_up(tried: Sequence[Sent], *, requiretls: bool) -> Sent:
-    """What becomes of the message; `tried` are the hosts that did not take part in a transaction, at least one.
+    """What becomes of the message; `tried` are the hosts that another one was wanted for, at least one.
 
     The last one has the dialogues of all."""
     last = tried[-1]
     if not requiretls:
-        return last
+        silent = [sent for sent in tried if not sent.begun]
+        if not silent or len(silent) == len(tried):
+            return last
+        return replace(silent[-1], begun=True, dialogues=last.dialogues)  # the destination is not dead: no rest for it
     for sent in reversed(tried):
         if not (_is_of_all(sent, _NO_REQUIRETLS) or _is_of_all(sent, _NO_STARTTLS)):
             return replace(sent, dialogues=last.dialogues)

@@ -1,4 +1,4 @@
-"""Mail with REQUIRETLS that no host could take: what becomes of it."""
+"""Mail that some hosts cannot take: who else is tried, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from egressguard.mail.outcome import Outcome, Result, permanent, transient
 from egressguard.mail.reply import Reply
-from egressguard.relay.require_tls import summed_up, wants_another_host
+from egressguard.relay.unfit_hosts import summed_up, wants_another_host
 from egressguard.smtp.client import Sent
 
 B = "b@example.net"
@@ -17,10 +17,16 @@ SILENT = Sent({B: transient("4.4.1", "refused", "mx")}, begun=False)
 REFUSED = Sent({B: permanent("5.1.1", "who", "mx")}, begun=True)
 SAID_SO = Sent({B: Outcome.of_reply(Reply(550, "5.7.30", "REQUIRETLS needed"), "mx")}, begun=True)
 
+SEVEN_BIT, ASCII, SMALL = (Sent({B: permanent(s, "no", "mx")}, begun=True) for s in ("5.6.3", "5.6.7", "5.3.4"))
+SAID_TOO_BIG = Sent({B: Outcome.of_reply(Reply(552, "5.3.4", "too big"), "mx")}, begun=True)
+
 
 @pytest.mark.parametrize(
     ("sent", "another"),
-    [(NOT_OFFERED, True), (STRIPPED, True), (SILENT, True), (REFUSED, False), (SAID_SO, False)],
+    [
+        *((NOT_OFFERED, True), (STRIPPED, True), (SILENT, True), (REFUSED, False), (SAID_SO, False)),
+        *((SEVEN_BIT, True), (ASCII, True), (SMALL, True), (SAID_TOO_BIG, False)),
+    ],
 )
 def test_whether_another_host_is_tried(sent: Sent, another: bool) -> None:
     assert wants_another_host(sent) == another
@@ -47,3 +53,19 @@ def test_what_becomes_of_it(tried: list[Sent], status: str, begun: bool) -> None
 
 def test_other_mail_is_what_the_last_host_was() -> None:
     assert summed_up([BROKEN, STRIPPED], requiretls=False) is STRIPPED
+
+
+@pytest.mark.parametrize(
+    ("tried", "status"),
+    [
+        ([ASCII], "5.6.7"),
+        ([SEVEN_BIT, ASCII], "5.6.7"),
+        ([SILENT, ASCII], "4.4.1"),
+        ([ASCII, SILENT], "4.4.1"),
+    ],
+)
+def test_what_no_host_could_take_bounces_and_waits_for_those_that_could_not_be_asked(
+    tried: list[Sent], status: str
+) -> None:
+    sent = summed_up(tried, requiretls=False)
+    assert (sent.outcomes[B].status, sent.begun) == (status, True)
