@@ -80,7 +80,7 @@ class Meeting:
         sent = replace(made, content=Content.of(content), envelope=replace(made.envelope, **envelope))
         async with house(folder, self.policy(by), resolver=TABLE) as here:
             await here.queue.put(sent)
-            await here.settled(len(paths))
+            await here.until(lambda: len(_fates(here)) == len(paths), seconds=30)
             return _fates(here)
 
     def policy(self, by: str, port: int | None = None) -> Policy:
@@ -113,7 +113,8 @@ class Meeting:
 
 
 def _fates(here: House) -> dict[str, Mapping[str, object]]:
-    return {str(fields["recipient"]): {"kind": kind.partition(".")[2], **fields} for kind, fields in here.events}
+    of_mail = [(kind.partition("."), fields) for kind, fields in here.events]
+    return {str(fields["recipient"]): {"kind": kind[2], **fields} for kind, fields in of_mail if kind[0] == "delivery"}
 
 
 @contextlib.contextmanager

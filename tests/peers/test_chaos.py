@@ -58,6 +58,7 @@ async def run_dry(here: House, chaos: Chaos) -> None:
     """Try what waits again and again, over a line that at last holds."""
     rounds = 0
     while await here.spool.rows(1):
+        here.now += 600  # who was left alone is tried again
         await here.queue.retry()
         await asyncio.sleep(0.05)
         rounds += 1
@@ -74,7 +75,8 @@ def test_nothing_is_lost_or_changed_and_only_what_was_in_doubt_comes_twice(meeti
                 await put_all(here)
                 await run_dry(here, chaos)
                 failed = Counter(str(f["recipient"]) for kind, f in here.events if kind == "delivery.transient")
-                assert {kind for kind, _ in here.events} == {"delivery.transient", "delivery.delivered"}
+                fates = {kind for kind, _ in here.events if kind.startswith("delivery.")}
+                assert fates == {"delivery.transient", "delivery.delivered"}
             messages = meeting.running.hooks.messages
             while len({path for _, envelope, _ in messages for path in envelope.forward_paths}) < MESSAGES:
                 await asyncio.sleep(0.02)
