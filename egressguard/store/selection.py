@@ -120,14 +120,15 @@ _GROUPED = (
     f"{_OF_MESSAGE} AND{_OF_RECIPIENT}"
 )
 # An index that would be used for the numbers could not be used for the ids.
-_ORDER = " GROUP BY number, id, size_octets ORDER BY number LIMIT ?"
+_ORDER = " GROUP BY number ORDER BY number LIMIT ?"  # it is the primary key: the order in which they are read
 _PICK = _GROUPED + _ORDER
 _PICK_NAMED = _GROUPED.replace("number ", "number + 0 ") + f" AND id IN (SELECT value FROM json_each(?)){_ORDER}"
 _CHOSEN = f" message_id IN (SELECT value FROM json_each(?)) AND{_OF_RECIPIENT}"
+# The cast keeps SQLite from walking over all that is queued, by the index of states, instead of the messages named.
 _CHANGES = {
-    Move.RETRY: f"UPDATE recipient SET next_at = ? WHERE state = 'queued' AND{_CHOSEN}",
-    Move.HOLD: f"UPDATE recipient SET state = 'held' WHERE state = 'queued' AND{_CHOSEN}",
-    Move.RELEASE: f"UPDATE recipient SET state = 'queued', next_at = ? WHERE state = 'held' AND{_CHOSEN}",
+    Move.RETRY: f"UPDATE recipient SET next_at = ? WHERE CAST(state AS TEXT) = 'queued' AND{_CHOSEN}",
+    Move.HOLD: f"UPDATE recipient SET state = 'held' WHERE CAST(state AS TEXT) = 'queued' AND{_CHOSEN}",
+    Move.RELEASE: f"UPDATE recipient SET state = 'queued', next_at = ? WHERE CAST(state AS TEXT) = 'held' AND{_CHOSEN}",
     Move.REROUTE: "UPDATE recipient SET via = ?, destination = '', next_at ="
     f" CASE state WHEN 'queued' THEN ? ELSE next_at END WHERE state <> 'trying' AND{_CHOSEN}",
     Move.DELETE: f"DELETE FROM recipient WHERE{_CHOSEN}",

@@ -79,7 +79,7 @@ class SqliteSpool:
                 durable.sync_directory(directory, disk)
                 self._sweep(db)
                 self._reader = Reader(open_for_reading(directory / "spool.sqlite"))
-                self._looker = Reader(open_for_reading(directory / "spool.sqlite"))  # for people: it may take long
+                self._looker = Reader(open_for_reading(directory / "spool.sqlite"))  # for counting, and for people
             except BaseException:
                 db.close()
                 raise
@@ -257,7 +257,7 @@ class SqliteSpool:
         return await self._reader.ask(lambda db: statements.suppressed(db, limit))
 
     async def depth(self) -> Depth:
-        return await self._reader.ask(statements.depth)
+        return await self._looker.ask(statements.depth)
 
     def _body_path(self, queue_id: str) -> Path:
         return self._bodies / queue_id[-2:] / queue_id

@@ -82,7 +82,7 @@ class PostgresSpool:
         self._commits = Commits(Session(url, self._join))
         # Whoever looks may be the first to come.
         self._reader = Reader(Session(url, migrate))
-        self._looker = Reader(Session(url, migrate))  # for people: its answers may take long
+        self._looker = Reader(Session(url, migrate))  # for counting, and for people
 
     def close(self) -> None:
         """Commit what waits, and leave; what is asked later raises SpoolBroken."""
@@ -244,7 +244,7 @@ class PostgresSpool:
         return await self._reader.ask(_within(lambda db: statements.suppressed(db, limit)))
 
     async def depth(self) -> Depth:
-        return await self._reader.ask(_within(statements.depth))
+        return await self._looker.ask(_within(statements.depth))
 
     def _body_path(self, queue_id: str) -> Path:
         if not is_queue_id(queue_id):  # another node's row: it becomes a path here
