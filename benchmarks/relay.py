@@ -15,7 +15,7 @@ is better, whatever the unit.
   of 4k_reuse, 4k_new and 200k. What the gateway's Python shares with this benchmark's counts a little less for it.
 - memory_100m: growth of the relay role, fresh after a warm-up, by one message of 100 MB; its peer is our aim, 8 MB.
 - e2e_4k_dkim: as e2e_4k_reuse, each message signed with the same RSA key of 2048 bits; Postfix with Debian's opendkim
-  as milter on loopback.
+  as milter on a Unix socket.
 - *_scanned: ours with what the shipped rules ask about content; Postfix as before, without any filter.
 
 Both are durable: queue and spool lie in one temporary directory, each side syncs as it does by default. Postfix has
@@ -212,7 +212,7 @@ def large(plan: Plan) -> None:
 
 def signed(plan: Plan) -> None:
     key = make_key("rsa").pem
-    peer = SigningPostfix(plan.folder / "signed-peer", 2530, 10030, milter_port=8891, signing_key=key)
+    peer = SigningPostfix(plan.folder / "signed-peer", 2530, 10030, signing_key=key)
     with Gateway(plan.folder / "signed", 2529, 10029, signing_key=key) as gateway, peer:
         sides: Sides = {"ours": gateway, "peer": peer}
         for relay in sides.values():

@@ -182,16 +182,16 @@ class Postfix(Relay):
 
 
 class SigningPostfix(Postfix):
-    """The same with Debian's opendkim as its milter, on loopback: without a signature nothing passes."""
+    """The same with Debian's opendkim as its milter, on a Unix socket: without a signature nothing passes."""
 
-    def __init__(self, folder: Path, port: int, sink_port: int, *, milter_port: int, signing_key: bytes) -> None:
+    def __init__(self, folder: Path, port: int, sink_port: int, *, signing_key: bytes) -> None:
         super().__init__(folder, port, sink_port)
-        self._milter_port, self._key = milter_port, folder / "key.pem"
+        self._socket, self._key = folder / "opendkim.sock", folder / "key.pem"
         self._key.write_bytes(signing_key)
         self._milter: subprocess.Popen[bytes] | None = None
 
     def _more(self) -> dict[str, object]:
-        return {"smtpd_milters": f"inet:{LOOPBACK}:{self._milter_port}", "milter_default_action": "tempfail"}
+        return {"smtpd_milters": f"unix:{self._socket}", "milter_default_action": "tempfail"}
 
     def start(self) -> None:
         settings = {
@@ -199,13 +199,14 @@ class SigningPostfix(Postfix):
             "Domain": CLIENT,
             "Selector": SELECTOR,
             "KeyFile": self._key,
-            "Socket": f"inet:{self._milter_port}@{LOOPBACK}",
+            "Socket": f"local:{self._socket}",
             # As Debian has them:
             "Canonicalization": "relaxed/simple",
             "OversignHeaders": "From",
             # Other than Debian's: no syslog here, and a key that lies in a temporary directory.
             "Syslog": "no",
             "RequireSafeKeys": "no",
+            "UMask": "000",
         }
         file = self.folder / "opendkim.conf"
         file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
