@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from egressguard.senderauth.message import Fields, Message, Octets, body_digest
 from egressguard.senderauth.sign_keys import SigningKey
@@ -47,17 +49,23 @@ def signable(front: bytes, section: bytes, content: Octets) -> Signable:
     return Signable(fields, base64.b64encode(digest))
 
 
-def names_to_sign(fields: Fields, signed: Iterable[str], oversigned: Iterable[str]) -> tuple[bytes, ...]:
+def names_to_sign(fields: Fields, signed: tuple[str, ...], oversigned: tuple[str, ...]) -> tuple[bytes, ...]:
     """The value of h=, lower case. Raises Refused."""
-    there: dict[bytes, int] = {}
-    for name, _ in fields:
-        there[name.lower()] = there.get(name.lower(), 0) + 1
-    always = [name.lower().encode("ascii") for name in oversigned]
-    wanted = dict.fromkeys([*(name.lower().encode("ascii") for name in signed), *always])
-    names = [name for name in wanted if name in there or name in always for _ in range(there.get(name, 0) + 1)]
+    there = Counter(name.lower() for name, _ in fields)
+    names: list[bytes] = []
+    for name, always in _wanted(signed, oversigned).items():
+        if always or name in there:
+            names += [name] * (there[name] + 1)
     if len(names) > MOST_NAMES:
         raise Refused("policy", f"more than {MOST_NAMES} header fields to sign")
     return tuple(names)
+
+
+@lru_cache(64)
+def _wanted(signed: tuple[str, ...], oversigned: tuple[str, ...]) -> dict[bytes, bool]:
+    """The rules' names in lower case -> whether each is signed where there is none, too."""
+    always = [name.lower().encode("ascii") for name in oversigned]
+    return {name: name in always for name in [*(name.lower().encode("ascii") for name in signed), *always]}
 
 
 def dkim_signature(
@@ -76,8 +84,14 @@ def message_tags(
         *key_tags(key, domain, selector, now),
         b"c=relaxed/relaxed",
         b"bh=" + message.body_hash,
-        b"h=" + _folded(b"%s:" % name for name in names)[:-1],
+        _names_tag(tuple(names)),
     ]
+
+
+@lru_cache(256)
+def _names_tag(names: tuple[bytes, ...]) -> bytes:
+    """Most mail of a site has the same fields."""
+    return b"h=" + b"".join(_broken(b"%s:" % name for name in names))[:-1]
 
 
 def key_tags(key: SigningKey, domain: str, selector: str, now: float) -> list[bytes]:
@@ -103,7 +117,10 @@ def canonical(fields: Fields, names: Iterable[bytes]) -> bytes:
 
 def relaxed(name: bytes, value: bytes) -> bytes:
     """One field, canonicalised (RFC 6376 s3.4.2)."""
-    return name.lower() + b":" + _BLANKS.sub(b" ", value.replace(CRLF, b"")).strip(b" ") + CRLF
+    line = value.replace(CRLF, b"")
+    if b"\t" in line or b"  " in line:
+        line = _BLANKS.sub(b" ", line)
+    return name.lower() + b":" + line.strip(b" ") + CRLF
 
 
 def _lines(tags: Iterable[bytes]) -> bytes:
@@ -120,7 +137,3 @@ def _broken(words: Iterable[bytes]) -> Iterator[bytes]:
         else:
             room = LINE_CHARACTERS - len(word.rpartition(CRLF)[2])
             yield CRLF + b"\t" + word.lstrip(b" ")
-
-
-def _folded(words: Iterable[bytes]) -> bytes:
-    return b"".join(_broken(words))

@@ -7,8 +7,6 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from egressguard.senderauth.chain import MOST_SETS, SET_NAMES, read_sets
 from egressguard.senderauth.sign_fields import (
     Signable,
@@ -31,7 +29,7 @@ def arc_set(
     domain: str,
     selector: str,
     message: Signable,
-    signed: Iterable[str],
+    signed: tuple[str, ...],
     *,
     results: bytes,
     chain_result: str,
