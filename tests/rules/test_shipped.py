@@ -35,7 +35,7 @@ def load(**changed: str) -> Policy:
 def uncommented(name: str) -> str:
     """A file with its commented examples switched on: comment lines that are YAML by their look."""
     text = (RULES / f"{name}.yaml").read_text()
-    yaml = r"(- |  +[a-z_]+: |    |[a-z_]+: [\[{]|smart_hosts:|block_lists:|  [a-z]+:$)"
+    yaml = r"(- |  +[a-z_]+: |    |[a-z_]+: [\[{]|smart_hosts:|block_lists:|signing:|  [a-z]+:$)"
     return "".join(re.sub(rf"^( *)# (?={yaml})", r"\1", line) for line in text.splitlines(keepends=True))
 
 
@@ -175,6 +175,7 @@ def test_the_commented_examples_are_good_rules() -> None:
     ]
     assert {"redirected", "devices"} <= {rule.name for rule in policy.mail}
     assert policy.routes[0].via == ("provider",) and "provider" in policy.site.smart_hosts
+    assert policy.site.signing["own"].domains == ("example.org",)
     assert policy.devices and policy.site.domains and policy.site.resolvers and policy.site.scan.clamd
     redirected = replace(STRANGER, redirected=True, reverse_path="old@example.org")
     assert decide_mail(policy, redirected).rule == "redirected"
