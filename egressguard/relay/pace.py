@@ -95,8 +95,10 @@ class Heard(enum.Enum):
     """It ended on our side: DNS, our own disk, content that nobody was offered."""
 
 
-def heard(outcomes: Collection[Outcome], *, begun: bool) -> Heard:
-    """`begun` as in smtp.client.Sent."""
+def heard(outcomes: Collection[Outcome], *, begun: bool, requiretls: bool = False) -> Heard:
+    """`begun` as in smtp.client.Sent; a host without TLS is well, and only not fit for `requiretls`."""
+    if requiretls and all(outcome.status == "4.7.4" for outcome in outcomes):
+        return Heard.ANSWER
     if not begun or any(is_loss(outcome) for outcome in outcomes):
         return Heard.SILENCE
     if any(outcome.said_by or outcome.result is Result.DELIVERED for outcome in outcomes):

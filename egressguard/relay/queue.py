@@ -376,12 +376,14 @@ class Queue:
         else:
             parcel.soon = turn.ended(sent)
         parcel.sent_over = turn.transport
-        self._learn(parcel.way.key, sent)
+        self._learn(parcel, sent)
         self._metrics.attempted(parcel.transport, sent.outcomes, time.monotonic() - started)
         return sent
 
-    def _learn(self, key: str, sent: Sent) -> None:
-        until = self._destinations.learn(key, heard(sent.outcomes.values(), begun=sent.begun), self._clock())
+    def _learn(self, parcel: Parcel, sent: Sent) -> None:
+        key, said = parcel.way.key, sent.outcomes.values()
+        news = heard(said, begun=sent.begun, requiretls=parcel.claim.requiretls)
+        until = self._destinations.learn(key, news, self._clock())
         if until is not None:
             log.info("a destination is left alone", extra={"fields": {"destination": key, "until": until}})
 

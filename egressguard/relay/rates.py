@@ -11,7 +11,6 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import Any
 
 from egressguard.policy.limits import SLOTS, WINDOWS, Quota
@@ -20,21 +19,16 @@ from egressguard.policy.scheduling import Rate
 COUNTED = ("messages", "recipients")
 MOST_NAMES = 2000  # more than the rules can have; bounds what a file may bring along
 
+Quotas = tuple[Quota, ...]
 Slots = dict[int, int]
 
 
-def quotas_of(rate: Rate) -> tuple[Quota, ...]:
+def quotas_of(rate: Rate) -> Quotas:
     """Every number of a rate."""
-    return _quotas(tuple(getattr(rate, f"{counted}_per_{window}") for counted in COUNTED for window in WINDOWS))
-
-
-@lru_cache(maxsize=4096)
-def _quotas(numbers: tuple[int | None, ...]) -> tuple[Quota, ...]:
-    units = [(counted, window) for counted in COUNTED for window in WINDOWS]
+    units = [(f"{counted}_per_{window}", counted, window) for counted in COUNTED for window in WINDOWS]
+    found = [(unit, counted, window, getattr(rate, unit)) for unit, counted, window in units]
     return tuple(
-        Quota(f"{counted}_per_{window}", counted, WINDOWS[window], most)
-        for (counted, window), most in zip(units, numbers, strict=True)
-        if most is not None
+        Quota(unit, counted, WINDOWS[window], most) for unit, counted, window, most in found if most is not None
     )
 
 
@@ -44,22 +38,22 @@ class Rates:
     def __init__(self) -> None:
         self._counted: dict[tuple[str, str], Slots] = {}
 
-    def free_at(self, name: str, rate: Rate, recipients: int, now: float) -> float:
+    def free_at(self, name: str, quotas: Quotas, recipients: int, now: float) -> float:
         """When one more message to so many recipients may go; now, if it may."""
-        return max([now, *(self._free_at(name, q, _amount(q, recipients), now) for q in quotas_of(rate))])
+        return max([now, *(self._free_at(name, q, _amount(q, recipients), now) for q in quotas)])
 
-    def charge(self, name: str, rate: Rate, recipients: int, now: float, *, times: int = 1) -> None:
+    def charge(self, name: str, quotas: Quotas, recipients: int, now: float, *, times: int = 1) -> None:
         """Count a message to so many recipients; `times=-1` takes it back."""
-        for quota in quotas_of(rate):
+        for quota in quotas:
             slots = self._counted.setdefault((name, quota.unit), {})
             slot = quota.slot(now)
             for old in [at for at in slots if not slot - SLOTS <= at <= slot + SLOTS]:
                 del slots[old]
             slots[slot] = max(slots.get(slot, 0) + times * _amount(quota, recipients), 0)
 
-    def used(self, name: str, rate: Rate, now: float) -> dict[str, tuple[int, int]]:
+    def used(self, name: str, quotas: Quotas, now: float) -> dict[str, tuple[int, int]]:
         """Unit -> (counted now, the most)."""
-        return {q.unit: (sum(self._slots(name, q, now).values()), q.most) for q in quotas_of(rate)}
+        return {q.unit: (sum(self._slots(name, q, now).values()), q.most) for q in quotas}
 
     def _slots(self, name: str, quota: Quota, now: float) -> Slots:
         slot = quota.slot(now)

@@ -26,6 +26,8 @@ from egressguard.store.secret import read_secret
 
 def ranked(names: Sequence[str], policy: Policy, chance: Callable[[], float]) -> list[list[str]]:
     """Those of the first rank first. Neighbours that have a weight are of one rank, in an order by chance."""
+    if len(names) == 1:
+        return [list(names)]
     weights = {name: host.weight if (host := policy.site.smart_hosts.get(name)) else None for name in names}
     ranks: list[list[str]] = []
     for shares, group in groupby(names, key=lambda name: weights[name] is not None):

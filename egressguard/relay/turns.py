@@ -23,12 +23,11 @@ from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import is_next_hop
 from egressguard.policy.pacing import destination_of
 from egressguard.policy.routes import LOCAL, MX
-from egressguard.policy.scheduling import Rate
 from egressguard.relay.attempt import Way
 from egressguard.relay.breaker import Circuit
 from egressguard.relay.metrics import SmartHostMetrics
 from egressguard.relay.pace import Heard, heard, is_loss
-from egressguard.relay.rates import Rates
+from egressguard.relay.rates import Quotas, Rates, quotas_of
 from egressguard.relay.settling import Record
 from egressguard.relay.smart_hosts import ranked
 from egressguard.smtp.client import Patience, Peer, Send, Sent, Transaction
@@ -67,6 +66,7 @@ class Turns:
         self._returned = returned
         self._clock = clock
         self._circuits: dict[str, Circuit] = {}
+        self._quotas: dict[str, Quotas] = {}  # of those that have a rate
         self._avoid: OrderedDict[str, str] = OrderedDict()  # queue id -> the smart host that it was lost with
         self.take_policy(policy)
 
@@ -79,7 +79,11 @@ class Turns:
             self._metrics.known(name, up=not circuit.is_open)
         for name in known.keys() - self._circuits.keys():
             self._metrics.forget(name)
-        self.rates.keep([*policy.site.smart_hosts, *map(_counted_as, policy.site.destinations)])
+        site = policy.site
+        rates = {name: host.rate for name, host in site.smart_hosts.items()}
+        rates |= {_counted_as(name): destination.rate for name, destination in site.destinations.items()}
+        self._quotas = {name: quotas for name, rate in rates.items() if (quotas := quotas_of(rate))}
+        self.rates.keep(self._quotas)
 
     def turn(self, way: Way, queue_id: str, policy: Policy, chance: Callable[[], float]) -> Turn | float:
         """A turn for one attempt; or until when there is none."""
@@ -89,69 +93,70 @@ class Turns:
         free: list[str] = []
         waits: list[float] = []
         for rank in ranked(way.via, policy, chance):
-            at = {name: self._free_at(name, policy, recipients, now) for name in rank}
-            free += [name for name in rank if at[name] <= now]
-            waits += [until for until in at.values() if until > now]
-            if any(self._is_over_rate(name, policy, recipients, now) for name in rank):
+            for name in rank:
+                at = self._free_at(name, recipients, now)
+                if at <= now:
+                    free.append(name)
+                else:
+                    waits.append(at)
+            if self._quotas and any(self._is_over_rate(name, recipients, now) for name in rank):
                 break
         if not free:
             return min(waits)
-        if (lost_with := self._avoid.pop(queue_id, None)) in free and len(free) > 1:
+        if self._avoid and (lost_with := self._avoid.pop(queue_id, None)) in free and len(free) > 1:
             free.remove(lost_with)
             free.append(lost_with)
-        turn = Turn(self, replace(way, via=tuple(free)), policy, way.via, queue_id)
-        self.begin(free[0], policy, recipients)
-        return turn
+        self._begin(free[0], recipients, now)
+        names = tuple(free)
+        return Turn(self, way if names == way.via else replace(way, via=names), way.via, queue_id)
 
     def _by_destination(self, way: Way, policy: Policy) -> Turn | float:
         found = destination_of(policy, way.domain) if way.via == (MX,) else None
-        if found is None or found[1].rate == _UNLIMITED:
-            return Turn(self, way, policy)
-        name, rate, now = _counted_as(found[0]), found[1].rate, self._clock()
-        until = self.rates.free_at(name, rate, len(way.forward_paths), now)
+        if found is None or (name := _counted_as(found[0])) not in self._quotas:
+            return Turn(self, way)
+        now, recipients = self._clock(), len(way.forward_paths)
+        until = self.rates.free_at(name, self._quotas[name], recipients, now)
         if until > now:
             return until
-        self.rates.charge(name, rate, len(way.forward_paths), now)
-        return Turn(self, way, policy, charged=(name, rate))
+        self._charge(name, recipients, now)
+        return Turn(self, way, charged=name)
 
-    def _free_at(self, name: str, policy: Policy, recipients: int, now: float) -> float:
+    def _free_at(self, name: str, recipients: int, now: float) -> float:
         """Of one smart host, whatever the reason."""
         if name in self._suspended:
             return now + SUSPENDED_SECONDS
-        circuit, host = self._circuits.get(name), policy.site.smart_hosts.get(name)
-        if circuit is None or host is None:
-            return now  # no longer in the rules: the attempt will say so
-        at = circuit.free_at(now)
-        return at if host.rate == _UNLIMITED else max(at, self.rates.free_at(name, host.rate, recipients, now))
+        circuit, quotas = self._circuits.get(name), self._quotas.get(name)
+        at = now if circuit is None else circuit.free_at(now)  # one that left the rules: the attempt will say so
+        return at if quotas is None else max(at, self.rates.free_at(name, quotas, recipients, now))
 
-    def _is_over_rate(self, name: str, policy: Policy, recipients: int, now: float) -> bool:
+    def _is_over_rate(self, name: str, recipients: int, now: float) -> bool:
         """Whether it would take mail, were there not its rate."""
-        host, circuit = policy.site.smart_hosts.get(name), self._circuits.get(name)
-        if host is None or circuit is None or host.rate == _UNLIMITED or name in self._suspended:
+        circuit, quotas = self._circuits.get(name), self._quotas.get(name)
+        if circuit is None or quotas is None or name in self._suspended:
             return False
-        return circuit.free_at(now) <= now < self.rates.free_at(name, host.rate, recipients, now)
+        return circuit.free_at(now) <= now < self.rates.free_at(name, quotas, recipients, now)
+
+    def _begin(self, name: str, recipients: int, now: float) -> None:
+        if (circuit := self._circuits.get(name)) is not None:
+            circuit.begin(now)
+        self._charge(name, recipients, now)
+
+    def _charge(self, name: str, recipients: int, now: float, times: int = 1) -> None:
+        if (quotas := self._quotas.get(name)) is not None:
+            self.rates.charge(name, quotas, recipients, now, times=times)
 
     # What a turn tells.
 
-    def is_free(self, name: str, policy: Policy, recipients: int) -> bool:
+    def is_free(self, name: str, recipients: int) -> bool:
         now = self._clock()
-        return self._free_at(name, policy, recipients, now) <= now
+        return self._free_at(name, recipients, now) <= now
 
-    def begin(self, name: str, policy: Policy, recipients: int) -> None:
-        now = self._clock()
-        if (circuit := self._circuits.get(name)) is not None:
-            circuit.begin(now)
-        if (host := policy.site.smart_hosts.get(name)) is not None:
-            self.rates.charge(name, host.rate, recipients, now)
+    def begin(self, name: str, recipients: int) -> None:
+        self._begin(name, recipients, self._clock())
 
-    def withdraw(self, name: str, policy: Policy, recipients: int) -> None:
+    def withdraw(self, name: str, recipients: int) -> None:
         """Nothing of a message was offered to it after all."""
-        if (host := policy.site.smart_hosts.get(name)) is not None:
-            self.rates.charge(name, host.rate, recipients, self._clock(), times=-1)
-
-    def took_nothing(self, name: str, rate: Rate, recipients: int) -> None:
-        """As withdraw, of a destination."""
-        self.rates.charge(name, rate, recipients, self._clock(), times=-1)
+        self._charge(name, recipients, self._clock(), times=-1)
 
     def unused(self, name: str) -> None:
         if (circuit := self._circuits.get(name)) is not None:
@@ -227,20 +232,18 @@ class Turn:
         self,
         turns: Turns,
         way: Way,
-        policy: Policy,
         all_names: tuple[str, ...] = (),
         queue_id: str = "",
-        charged: tuple[str, Rate] | None = None,
+        charged: str = "",
     ) -> None:
         self.way = way
         self.transport = ""
         self._turns = turns
-        self._policy = policy
         self._recipients = len(way.forward_paths)
         self._all_names = all_names
         self._queue_id = queue_id
         self._charged = charged
-        self._tried: list[str] = []
+        self._found: list[str] = []  # those that have an address and a password
         self._lost = False
 
     def watching(self, send: Send) -> Send:
@@ -253,16 +256,16 @@ class Turn:
 
     async def _send(self, send: Send, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
         name, turns = peer.smart_host, self._turns
+        self._found.append(name)
         if name != self.way.via[0]:
-            if not turns.is_free(name, self._policy, self._recipients):
+            if not turns.is_free(name, self._recipients):
                 words = f"the smart host {name} is left alone now, or has had what it may have"
                 return Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.5", words)), begun=False)
-            turns.begin(name, self._policy, self._recipients)
-        self._tried.append(name)
+            turns.begin(name, self._recipients)
         self.transport = name
         sent = await send(transaction, peer, ehlo_name, patience)
         outcomes = sent.outcomes.values()
-        result = heard(outcomes, begun=sent.begun)
+        result = heard(outcomes, begun=sent.begun, requiretls=transaction.requiretls)
         if result is Heard.ANSWER:
             turns.answered(name)
         elif result is Heard.SILENCE:
@@ -271,43 +274,41 @@ class Turn:
         else:
             turns.unused(name)
         if not sent.begun:
-            turns.withdraw(name, self._policy, self._recipients)
+            turns.withdraw(name, self._recipients)
         return sent
 
     def ended(self, sent: Sent) -> bool:
         """The attempt is over. True when it is worth another one soon, over another smart host."""
         if not self._all_names:
-            if self._charged is not None and not sent.begun:
-                self._turns.took_nothing(*self._charged, self._recipients)
+            if self._charged and not sent.begun:
+                self._turns.withdraw(self._charged, self._recipients)
             return False
         self._tell_of_unreachable(sent)
         others = [name for name in self._all_names if name != self.transport]
-        if not (self._lost and any(self._turns.is_free(name, self._policy, self._recipients) for name in others)):
+        if not (self._lost and any(self._turns.is_free(name, self._recipients) for name in others)):
             return False
         self._turns.lost(self.transport, self._queue_id)
         return True
 
     def cut_off(self) -> None:
         """A fault of ours ended the attempt: whoever was to be probed can be so by another."""
-        for name in self._tried or self.way.via[:1]:
-            self._turns.unused(name)
+        self._turns.unused(self.transport or self.way.via[0])
 
     def _tell_of_unreachable(self, sent: Sent) -> None:
-        """Those that came before the one that was dialled, and were not: DNS or our own files keep us from it."""
-        via = self.way.via
-        before = via[: via.index(self.transport)] if self.transport else via
-        for name in before:
-            if name not in self._tried:
-                outcome = next(iter(sent.outcomes.values()))
-                words = outcome if not self.transport else transient("4.3.5", "no address, or no password to be read")
+        """Those that should have been dialled, and were not: DNS or our own files keep us from it."""
+        via, dialled = self.way.via, self.transport
+        words = (
+            transient("4.3.5", "no address, or no password to be read")
+            if dialled
+            else next(iter(sent.outcomes.values()))
+        )
+        for name in via[: via.index(dialled)] if dialled else via:
+            if name not in self._found:
                 self._turns.failed(name, words)
-                if name == self.way.via[0]:
-                    self._turns.withdraw(name, self._policy, self._recipients)
+        if via[0] not in self._found:
+            self._turns.withdraw(via[0], self._recipients)
 
 
 def _counted_as(destination: str) -> str:
     """Whom the rate of one of `site.destinations` is counted for."""
     return f"destination {destination}"
-
-
-_UNLIMITED = Rate()

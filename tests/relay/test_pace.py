@@ -122,3 +122,9 @@ def test_a_rest_doubles_up_to_the_longest(times: int, seconds: int) -> None:
 )
 def test_what_an_attempt_says_of_the_destination(outcomes: list[Outcome], begun: bool, expected: Heard) -> None:
     assert heard(outcomes, begun=begun) is expected
+
+
+@pytest.mark.parametrize(("requiretls", "expected"), [(True, Heard.ANSWER), (False, Heard.SILENCE)])
+def test_a_host_without_tls_is_not_silent_to_mail_that_requires_it(requiretls: bool, expected: Heard) -> None:
+    outcome = transient("4.7.4", "the host does not offer STARTTLS", "mx.test")
+    assert heard([outcome], begun=False, requiretls=requiretls) is expected

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from egressguard.policy.limits import WINDOWS
 from egressguard.policy.scheduling import Rate
-from egressguard.relay.rates import Rates
+from egressguard.relay.rates import Quotas, Rates, quotas_of
 
 
-def filled(rate: Rate, *sent: tuple[float, int]) -> Rates:
+def filled(rate: Quotas, *sent: tuple[float, int]) -> Rates:
     """`sent` are (when, recipients)."""
     rates = Rates()
     for at, recipients in sent:
@@ -43,14 +43,14 @@ def filled(rate: Rate, *sent: tuple[float, int]) -> Rates:
 def test_what_is_over_waits_until_there_is_room(
     rate: dict[str, int], sent: list[tuple[float, int]], recipients: int, now: float, free_at: float
 ) -> None:
-    rules = Rate(**rate)
+    rules = quotas_of(Rate(**rate))
     rates = filled(rules, *sent)
     assert rates.free_at("isp", rules, recipients, now) == free_at
     assert rates.free_at("other", rules, recipients, now) == now
 
 
 def test_what_did_not_go_is_taken_back() -> None:
-    rate = Rate(messages_per_minute=1, recipients_per_minute=5)
+    rate = quotas_of(Rate(messages_per_minute=1, recipients_per_minute=5))
     rates = filled(rate, (0.0, 3))
     assert rates.used("isp", rate, 1.0) == {"messages_per_minute": (1, 1), "recipients_per_minute": (3, 5)}
     rates.charge("isp", rate, 3, 1.0, times=-1)
@@ -59,7 +59,7 @@ def test_what_did_not_go_is_taken_back() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 4)), max_size=60), st.integers(1, 6))
 def test_no_span_ever_holds_more_than_the_rules_say(steps: list[tuple[float, int]], most: int) -> None:
-    rate, rates, now = Rate(recipients_per_minute=most), Rates(), 1e9
+    rate, rates, now = quotas_of(Rate(recipients_per_minute=most)), Rates(), 1e9
     sent: list[tuple[float, int]] = []
     for wait, recipients in steps:
         now = rates.free_at("isp", rate, recipients, now + wait)
@@ -70,7 +70,7 @@ def test_no_span_ever_holds_more_than_the_rules_say(steps: list[tuple[float, int
 
 
 def test_what_was_counted_outlives_a_restart() -> None:
-    rate = Rate(messages_per_hour=2)
+    rate = quotas_of(Rate(messages_per_hour=2))
     before = filled(rate, (10.0, 1), (20.0, 1))
     after = Rates.restored(json.loads(json.dumps(before.state())))
     assert after.free_at("isp", rate, 1, 30.0) == before.free_at("isp", rate, 1, 30.0) == 3900.0
@@ -84,14 +84,14 @@ def test_a_state_that_is_not_understood_counts_nothing(state: Any) -> None:
 
 
 def test_memory_holds_only_what_counts() -> None:
-    rate, rates = Rate(messages_per_minute=10**6), Rates()
+    rate, rates = quotas_of(Rate(messages_per_minute=10**6)), Rates()
     for second in range(0, 36000, 7):
         rates.charge("isp", rate, 1, float(second))
     assert len(rates.state()["isp"]["messages_per_minute"]) <= 13
 
 
 def test_whoever_left_the_rules_is_forgotten() -> None:
-    rate = Rate(messages_per_hour=1)
+    rate = quotas_of(Rate(messages_per_hour=1))
     rates = filled(rate, (0.0, 1))
     rates.keep(["other"])
     assert rates.state() == {} and rates.free_at("isp", rate, 1, 1.0) == 1.0
