@@ -39,6 +39,7 @@ SLOWEST_OCTETS_PER_SECOND = 16 * 1024
 BAD_OCTETS = permanent("5.6.0", "the message has a bare CR, a bare LF or a NUL")
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_ENHANCED_BEHIND = re.compile(r"\(#([45]\.\d{1,3}\.\d{1,3})\)\.?$")  # qmail's way
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 s4; what is longer is no limit to any message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -397,7 +398,8 @@ def of_reply(code: int, message: str, said_by: str) -> Outcome:
     text = one_line(message)
     if not (200 <= code <= 299 or 400 <= code <= 599):
         return transient("4.5.0", f"unexpected reply {code} {text}", said_by)
-    found = _ENHANCED.match(text)
+    before = _ENHANCED.match(text)
+    found = before or (_ENHANCED_BEHIND.search(text) if code >= 400 else None)
     status = found[1] if found and found[1][0] == str(code)[0] else ""
-    words = text[found.end() :] if found and status else text
+    words = text[before.end() :] if before and status else text
     return Outcome.of_reply(Reply(code, status, words), said_by)

@@ -345,6 +345,11 @@ def test_a_password_does_not_appear_in_what_is_logged() -> None:
         (450, "5.1.1 wrong class", ("transient", "4.0.0", "5.1.1 wrong class")),
         (354, "go", ("transient", "4.5.0", "unexpected reply 354 go")),
         (-1, "?", ("transient", "4.5.0", "unexpected reply -1 ?")),
+        (553, "sorry, no (#5.7.1)", ("permanent", "5.7.1", "sorry, no (#5.7.1)")),
+        (451, "qq crashed (#4.3.0)", ("transient", "4.3.0", "qq crashed (#4.3.0)")),
+        (451, "see (#5.7.1)", ("transient", "4.0.0", "see (#5.7.1)")),
+        (550, "(#5.7.1) and more", ("permanent", "5.0.0", "(#5.7.1) and more")),
+        (550, "5.1.1 who (#5.7.1)", ("permanent", "5.1.1", "who (#5.7.1)")),
         (550, "x\x1b[31m\x00\u202e", ("permanent", "5.0.0", "x [31m")),
     ],
 )

@@ -104,7 +104,7 @@ def test_wishes_for_notices_go_where_they_are_heard(name: str) -> None:
         ("Domino", "5.0.0"),
         ("Notes MTA", "5.0.0"),
         ("GroupWise", "5.0.0"),
-        ("qmail", "5.0.0"),
+        ("qmail", "5.7.1"),
     ],
 )
 def test_the_refused_recipient_fails_alone_in_the_hosts_own_words(name: str, status: str) -> None:
