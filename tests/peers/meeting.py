@@ -58,8 +58,10 @@ class Meeting:
         self.runner.run(walk())
 
     def needs(self, keyword: str) -> None:
-        if keyword not in self.mta.OFFERS:
+        if keyword not in self.mta.offers:
             pytest.skip(f"{self.mta.program} does not offer {keyword.upper()}")
+        if keyword == "starttls" and not self.mta.starts_tls():
+            pytest.skip(f"no client can start TLS with this {self.mta.program}, whatever it offers")
 
     async def submit(
         self,

@@ -15,6 +15,7 @@ import os
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -49,11 +50,10 @@ class Mta(ABC):
 
     peer: str  # its folder in .peers/
     program: str
-    OFFERS: frozenset[str]  # of what matters here, in the clear
+    OFFERS: frozenset[str]  # of what matters here, in every version
     VERIFIED: str  # in its log, of a connection that was verified
     TOO_LARGE: Sequence[str]  # in its log, of a message that its size kept back
     PLAIN_IS_PLAIN = True
-    BROKEN_TLS = ""  # why nobody can start TLS with it, though it offers STARTTLS
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -69,6 +69,9 @@ class Mta(ABC):
                 start_new_session=True,
             )
         self._until_it_answers()
+        with smtplib.SMTP("127.0.0.1", place.port, CLIENT, timeout=SECONDS) as client:
+            client.ehlo()
+            self.offers = frozenset(client.esmtp_features)
 
     @abstractmethod
     def _configure(self) -> None: ...
@@ -116,6 +119,16 @@ class Mta(ABC):
             client.send((b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n")
             said.append(client.getreply()[0])
         assert [code // 100 for code in said] == [2, *(2 for _ in lines), 3, 2], (said, self.log()[-2000:])
+
+    def starts_tls(self) -> bool:
+        """Whether Python's client, which verifies nothing here, can."""
+        with smtplib.SMTP("127.0.0.1", self.place.port, CLIENT, timeout=SECONDS) as client:
+            try:
+                client.starttls()
+            except ssl.SSLError:
+                client.close()
+                return False
+            return True
 
     def close(self) -> None:
         """End what runs, and what it has started."""

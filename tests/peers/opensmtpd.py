@@ -10,7 +10,6 @@ from tests.peers.mta import OURS, PLAIN, RAW, REFUSED, SECURE, Mta
 class OpenSmtpd(Mta):
     peer, program = "opensmtpd", "smtpd"
     OFFERS = frozenset({"8bitmime", "dsn", "starttls", "size"})
-    BROKEN_TLS = "Debian 12's OpenSMTPD fails to sign in any handshake here (EVP lib): mail to it goes in the clear"
     VERIFIED = "mta tls ciphers="  # and by its action, not without a certificate for the name it dials
     TOO_LARGE = ("message too large for peer",)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import smtplib
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -162,11 +161,8 @@ def test_many_messages_and_many_recipients(meeting: Meeting) -> None:
 # What our relay hands to them.
 
 
-def test_what_it_offers_is_what_is_tested_here(meeting: Meeting) -> None:
-    with smtplib.SMTP("127.0.0.1", meeting.mta.place.port, timeout=20) as client:
-        client.ehlo()
-        known = {"8bitmime", "smtputf8", "dsn", "starttls", "pipelining", "chunking", "size"}
-        assert set(client.esmtp_features) & known == meeting.mta.OFFERS
+def test_it_offers_what_is_to_be_tested_here(meeting: Meeting) -> None:
+    assert meeting.mta.offers >= meeting.mta.OFFERS
 
 
 def awkward(size_octets: int) -> bytes:
@@ -218,8 +214,6 @@ def test_of_twenty_recipients_the_refused_one_fails_alone(meeting: Meeting) -> N
 @pytest.mark.parametrize(("by", "kind"), [("verified", "delivered"), ("strange", "transient")])
 def test_tls_with_its_certificate_verified_or_not_at_all(meeting: Meeting, by: str, kind: str) -> None:
     meeting.needs("starttls")
-    if by == "verified" and meeting.mta.BROKEN_TLS:
-        pytest.skip(meeting.mta.BROKEN_TLS)
 
     async def dialogue() -> None:
         fates = await meeting.relayed([f"anna@{SECURE}"], by=by)
@@ -245,7 +239,7 @@ def test_what_a_sender_wants_to_hear_of_goes_by_way_of_it(meeting: Meeting) -> N
 
 def test_an_address_beyond_ascii_goes_by_way_of_it_or_comes_back(meeting: Meeting) -> None:
     path, sender = f"gr\u00fc\u00dfe@{PLAIN}", "b\u00fccher@elsewhere.example"
-    offered = "smtputf8" in meeting.mta.OFFERS
+    offered = "smtputf8" in meeting.mta.offers
 
     async def dialogue() -> None:
         fates = await meeting.relayed([path], sender=sender, smtputf8=True)
