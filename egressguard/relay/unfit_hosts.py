@@ -6,6 +6,7 @@ Contract
     The message bounces when none has; where one could not be asked it waits.
     With REQUIRETLS it bounces when each host that was tried offers no TLS (5.7.10) or no REQUIRETLS (5.7.30). One that
     could not be talked to, or whose TLS failed, may be better next time: transient.
+    A host whose TLS is not enough for such a message has answered all the same: other mail for it need not rest.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from egressguard.mail.outcome import Outcome, permanent
 from egressguard.smtp.client import Sent
 
-_NO_REQUIRETLS, _NO_STARTTLS = "5.7.30", "4.7.4"
+_NO_REQUIRETLS, _NO_STARTTLS, _TLS_FAILED = "5.7.30", "4.7.4", "4.7.5"
 _CANNOT_TAKE = frozenset({_NO_REQUIRETLS, "5.6.3", "5.6.7", "5.3.4"})
 
 
@@ -41,7 +42,7 @@ def summed_up(tried: Sequence[Sent], *, requiretls: bool) -> Sent:
         return replace(silent[-1], begun=True, dialogues=last.dialogues)  # the destination is not dead: no rest for it
     for sent in reversed(tried):
         if not (_is_of_all(sent, _NO_REQUIRETLS) or _is_of_all(sent, _NO_STARTTLS)):
-            return replace(sent, dialogues=last.dialogues)
+            return replace(sent, dialogues=last.dialogues, begun=sent.begun or _is_of_all(sent, _TLS_FAILED))
     outcomes = {path: _no_tls(outcome) for path, outcome in last.outcomes.items()}
     return replace(last, outcomes=outcomes, begun=True)
 

@@ -39,10 +39,12 @@ def test_whether_another_host_is_tried(sent: Sent, another: bool) -> None:
         ([STRIPPED], "5.7.10", True),
         ([NOT_OFFERED, STRIPPED], "5.7.10", True),
         ([STRIPPED, NOT_OFFERED], "5.7.30", True),
-        ([BROKEN], "4.7.5", False),
+        ([BROKEN], "4.7.5", True),
         ([SILENT], "4.4.1", False),
         ([SILENT, NOT_OFFERED], "4.4.1", False),
-        ([BROKEN, STRIPPED], "4.7.5", False),
+        ([BROKEN, STRIPPED], "4.7.5", True),
+        ([SILENT, BROKEN], "4.7.5", True),
+        ([BROKEN, SILENT], "4.4.1", False),
     ],
 )
 def test_what_becomes_of_it(tried: list[Sent], status: str, begun: bool) -> None:
