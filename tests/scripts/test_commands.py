@@ -13,6 +13,8 @@ PEERS = (  # what the tests ask of each peer first
     ("postfix", "postconf -d mail_version", "mail_version = "),
     ("exim", "exim4 -bV", "Exim version"),
     ("nsd", "nsd -v", "NSD version"),
+    ("unbound", "unbound -V", "Version "),
+    ("unbound", "ldns-signzone -v", "zone signer version"),
     ("clamav", "clamd --help", "Clam AntiVirus"),
     ("prometheus", "promtool --version", "promtool, version"),
 )
