@@ -34,7 +34,7 @@ from egressguard.policy.fields import (
     Texts,
     Ways,
 )
-from egressguard.policy.model import Device
+from egressguard.policy.model import Device, TlsLevel
 from egressguard.policy.words import explain
 
 MAX_CASES = 20_000
@@ -120,6 +120,11 @@ class MailGiven(Strict):
     redirected: bool = Field(False, description="whether a flow rule redirected it here", examples=[True])
     sender: str = Field("", description="the reverse-path; left out = the null one", examples=["anna@example.org"])
     recipient: Texts = Field(description="the forward-paths", examples=["bert@example.net"])
+    next_hop: str = Field(
+        "",
+        description="the MX host, for `tls`; left out = one that no rule of `tls` names",
+        examples=["mx.partner.example"],
+    )
     when: At = Field("mon 12:00", description="local weekday and time of day", examples=["sat 23:15"])
     message: str | None = Field(
         None,
@@ -189,6 +194,12 @@ class MailExpect(Strict):
     )
     route: MatchedRule | None = Field(
         None, description="the route it takes by `routes`; left out = not compared", examples=["partner"]
+    )
+    tls: TlsLevel | None = Field(
+        None,
+        description="the level of TLS that is demanded of the first recipient's MX host or next hop; left out = not "
+        "compared",
+        examples=["secure"],
     )
     notify: Texts | None = Field(
         None, description="who is told; left out = not compared", examples=[["root@example.org"]]

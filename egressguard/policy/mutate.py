@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from egressguard.policy.expect import FlowCase, MailCase
-from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route
+from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route, TlsRule
 from egressguard.policy.trial import Trial, run_trials
 
-SECTIONS = ("flows", "mail", "limits", "routes", "devices")
+SECTIONS = ("flows", "mail", "limits", "routes", "tls", "devices")
 _FLOW_FLIPS = {"allow": "reject", "reject": "allow", "drop": "allow", "redirect": "allow"}
 _MAIL_FLIPS = {
     "accept": "reject",
@@ -67,7 +67,7 @@ def mutate(
 
 
 def mutants(policy: Policy) -> Iterator[Mutant]:
-    """Each rule, limit, route and device of the policy taken away, and turned round where it can be."""
+    """Each rule, limit, route, `tls` rule and device of the policy taken away, and turned round where it can be."""
     for section in SECTIONS:
         items = getattr(policy, section)
         for index, item in enumerate(items):
@@ -93,6 +93,8 @@ def _turned(item: Any) -> tuple[str, Any] | None:
         change = {"above": _LIMIT_FLIPS[item.above]}
     elif isinstance(item, Route):
         change = {"via": ("mx",)} if item.via != ("mx",) else {}
+    elif isinstance(item, TlsRule):
+        change = {"level": "none" if item.level != "none" else "encrypt"}
     else:
         assert isinstance(item, Device)
         change = {"recipients": ()} if item.recipients else {}
@@ -112,7 +114,7 @@ def _written(value: Any) -> str:
 def _watchers(policy: Policy, cases: Sequence[Trial]) -> Callable[[Mutant], list[Trial]]:
     """Mutant -> the cases that its rule takes part in: those whose result names it with all other rules as they are.
 
-    Flow and mail cases see rules of their own plane; limits, routes and devices are seen by mail cases."""
+    Flow and mail cases see rules of their own plane; limits, routes, `tls` and devices by mail cases."""
     flows = [trial for trial in cases if isinstance(trial.case, FlowCase)]
     mail = [trial for trial in cases if isinstance(trial.case, MailCase)]
     of_flow: dict[str, list[Trial]] = {}

@@ -18,8 +18,9 @@ from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.mail import decide_envelope, decide_mail, limit_of, strictest
 from egressguard.policy.model import Policy
-from egressguard.policy.next_hop import canonical
-from egressguard.policy.routes import RouteFacts, way_out
+from egressguard.policy.next_hop import canonical, is_next_hop, parse_next_hop
+from egressguard.policy.routes import MX, RouteFacts, WayOut, way_out
+from egressguard.policy.tls import choose_tls
 
 DEFAULT_SIZE_OCTETS = 1000
 
@@ -158,7 +159,16 @@ def _try_mail(
     found = _found(decision)
     way = way_out(policy, RouteFacts.of(every[0], decision.effects.tags), decisions[0].effects.via)
     found["route"], found["via"] = way.route, way.written
+    found["tls"] = _tls(policy, way, given.next_hop)
     return Result("mail", case.name, case.at, _expected(case), found, decision.reason)
+
+
+def _tls(policy: Policy, way: WayOut, mx_host: str) -> str:
+    """The level that rules of `tls` say; "" where others do: for smart hosts, programs, mailboxes here."""
+    if way.via == (MX,):
+        return choose_tls(policy, way.domain, mx_host).level
+    hop = parse_next_hop(way.via[0]) if is_next_hop(way.via[0]) else None
+    return choose_tls(policy, "", hop.host).level if hop is not None and hop.transport == "smtp" else ""
 
 
 def _found(decision: MailDecision) -> Comparison:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from egressguard.policy.expect import ExpectFile, parse_expectations
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.load import parse_rules
 from egressguard.policy.model import Policy
+from egressguard.policy.mutate import mutate
 from egressguard.policy.tls import choose_tls
+from egressguard.policy.trial import Trial, run_trials, trials
 
 RULES = """
 site:
@@ -89,3 +93,57 @@ def test_what_does_not_fit_is_a_fault_at_its_place(text: str, mark: str, message
 @pytest.mark.parametrize("resolvers", ["127.0.0.1", "'[::1]:5353'", "[]"])
 def test_validating_resolvers_are_on_this_machine(resolvers: str) -> None:
     assert not parse_rules({"f.yaml": f"site: {{zones: {{}}, dnssec: true, resolvers: {resolvers}}}".encode()}).faults
+
+
+WAYS = """
+site:
+  zones: {lan: {networks: 192.168.0.0/16}}
+  domains: [own.example]
+  smart_hosts: {provider: {host: smtp.isp.example}}
+  relay: {listeners: {lan: {kind: smtp, port: 25}}}
+mail: [{name: all, action: accept}]
+routes:
+  - {name: hop, match: {recipient_domain: hop.example}, via: "[mx.hop.example]"}
+  - {name: over, match: {recipient_domain: over.example}, via: "smtp:partner.example"}
+  - {name: smart, match: {recipient_domain: smart.example}, via: provider}
+tls:
+  - {name: partner, match: {recipient_domain: partner.example}, level: secure}
+  - {name: hop, match: {next_hop: [mx.hop.example, mx.old.example]}, level: encrypt}
+"""
+
+
+def load_trials(text: str) -> list[Trial]:
+    file = parse_expectations("expect/a.yaml", text.encode(), {})
+    assert isinstance(file, ExpectFile), file
+    return trials([file], lambda _octets: ({}, ScanReport(None)))
+
+
+@pytest.mark.parametrize(
+    ("recipient", "next_hop", "level"),
+    [
+        ("b@partner.example", "", "secure"),
+        ("b@else.example", "", "published"),
+        ("b@else.example", "mx.old.example", "encrypt"),
+        ("b@hop.example", "", "encrypt"),
+        ("b@over.example", "", "secure"),
+        ("b@smart.example", "", ""),
+        ("b@own.example", "", ""),
+    ],
+)
+def test_expectations_can_say_what_is_demanded(recipient: str, next_hop: str, level: str) -> None:
+    policy = parse_rules({"f.yaml": WAYS.encode()}).policy
+    assert policy is not None
+    given = f"{{client: 192.168.1.1, sender: a@own.example, recipient: {recipient}, next_hop: '{next_hop}'}}"
+    expect = f"{{tls: {level}}}" if level else "{action: accept}"
+    case = f"mail: [{{name: c, given: {given}, expect: {expect}}}]"
+    (result,) = run_trials(policy, load_trials(case))
+    assert result.is_green and result.found["tls"] == level
+
+
+def test_a_rule_that_no_expectation_watches_survives_as_a_mutant() -> None:
+    policy = parse_rules({"f.yaml": WAYS.encode()}).policy
+    assert policy is not None
+    given = "{client: 192.168.1.1, sender: a@own.example, recipient: b@partner.example}"
+    cases = load_trials(f"mail: [{{name: c, given: {given}, expect: {{tls: secure}}}}]")
+    left = {mutant.rule for mutant in mutate(policy, cases).survivors if mutant.section == "tls"}
+    assert left == {"hop"}
