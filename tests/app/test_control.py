@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask, ask_later, serve_commands
+from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask, ask_later, serve_commands, who_asks
 
 
 async def echo(**arguments: Any) -> Any:
@@ -88,3 +90,18 @@ def test_the_socket_is_closed_to_others(tmp_path: Path) -> None:
         return path.stat().st_mode & 0o777
 
     assert served(path, mode) == 0o660
+
+
+@pytest.mark.parametrize("says", ["", "anna", "x" * 500, "an\x1bna"])
+def test_the_journal_hears_from_the_kernel_who_asks(tmp_path: Path, says: str) -> None:
+    async def asked(says: str) -> str:
+        return who_asks(says)
+
+    async def run() -> Any:
+        async with await serve_commands(tmp_path / "s", Commands({}, {"asked": asked})):
+            return await ask_later(tmp_path / "s", "asked", says=says)
+
+    me = pwd.getpwuid(os.getuid()).pw_name
+    answer = asyncio.run(run())
+    assert answer == me if not says else answer.endswith(f" (as {me})")
+    assert answer.isprintable() and len(answer) < 100

@@ -236,6 +236,18 @@ def test_delete_of_many_is_shown_first_and_traced(desk: Desk) -> None:
     assert "nothing to delete" in desk.say("queue", "delete", ids[1], status=5)
 
 
+def test_a_test_letter_shows_what_was_said(desk: Desk) -> None:
+    words = desk.say("send-test", "--to", "somebody@far.example", "--via", "other")
+    assert "> RCPT TO:<somebody@far.example>" in words and "> AUTH" not in words
+    assert "delivered" in words and "by other, attempt 1" in words
+    sender, _, content = desk.host.mx.messages[-1]
+    assert sender.startswith("MAIL FROM:<postmaster@gw.test.example>") and b"[EgressGuard] a test" in content
+    assert "it waits in the queue" in desk.say("send-test", "--to", "later5@far.example", status=75)
+    assert "it is given up" in desk.say("send-test", "--to", "never5@far.example", status=1)
+    assert "unknown smart host" in desk.say("send-test", "--to", "x@far.example", "--via", "nosuch", status=6)
+    assert "no address" in desk.say("send-test", "--to", "x@y\r\nDATA", status=6)
+
+
 def test_nonsense_is_refused_by_the_relay_itself(desk: Desk) -> None:
     socket = desk.gateway.runtime / "relay" / "control.sock"
     for selection in (

@@ -34,6 +34,7 @@ _WHERE = {
     "test": "test",
     "explain": "explain",
     "trace": "trace",
+    "send-test": "trace",
     "dkim": "dkim",
 }
 
@@ -46,7 +47,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _WHERE:
             return None
         module = importlib.import_module(f"egressguard.app.cli.{_WHERE[cmd_name]}")
-        command: Any = getattr(module, f"{cmd_name}_command")
+        command: Any = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 

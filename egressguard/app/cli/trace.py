@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from egressguard.app.children import SMTPD
-from egressguard.app.cli.options import as_json, span_seconds, with_places
+from egressguard.app.cli.options import as_json, ask_role, span_seconds, who, with_places
 from egressguard.app.cli.output import Exit, emit_rows, fail, timestamp
 from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.places import Places
@@ -18,6 +18,7 @@ from egressguard.smtp.transcript import lines_of
 from egressguard.store.journal import DIALOGUE, find_messages, read_life
 
 SHOWN_MESSAGES = 10
+LOOK_SECONDS = 0.2
 NOTICES = 50
 """DSNs about one message that are followed."""
 
@@ -69,6 +70,48 @@ def trace_command(
         emit_rows(lives, (), as_json=True, empty="")
         return
     click.echo("\n\n".join("\n".join(_words(life)) for life in lives))
+
+
+@click.command("send-test")
+@with_places
+@click.option("--to", "recipient", required=True, metavar="ADDRESS", help="Who gets it.")
+@click.option("--from", "sender", default="", metavar="ADDRESS", help="Its sender.  [default: postmaster@ our name]")
+@click.option("--via", default="", metavar="NAME[,NAME]|mx", help="The way out.  [default: by the routes]")
+@click.option("--wait", default="60s", show_default=True, help="How long to watch: 30s, 10m.")
+def send_test_command(places: Places, recipient: str, sender: str, via: str, wait: str) -> None:
+    """Send a short letter, by the rules' way or another, and show all that is said.
+
+    What cannot be delivered now stays in the queue like any other mail.
+
+    \b
+    Example:
+      egressguard send-test --to anna@example.net --via provider
+    Exit codes: 1 refused for good, 6 no such way or address, 75 put off, or nothing is known yet.
+    """
+    ways = [way.strip() for way in via.split(",")] if via else []
+    arguments = {"recipient": recipient, "sender": sender, "via": ways, "by": who()}
+    queue_id = ask_role(places, "relay", "queue.test", **arguments)["queue_id"]
+    click.echo(f"message {queue_id}")
+    last = _watch([places.journal("relay")], queue_id, time.monotonic() + span_seconds(wait, "--wait"))
+    if last != "delivery.delivered":
+        waits = last in {"", "delivery.transient"}
+        words = "it waits in the queue" if waits else "it is given up"
+        fail(f"not delivered: {words}; see egressguard trace {queue_id}", Exit.TEMPORARY if waits else Exit.FAILED)
+
+
+def _watch(journals: Sequence[Path], queue_id: str, until: float) -> str:
+    """Show what happens, until an attempt has ended; return what it came to, "" = nothing yet."""
+    shown = 0
+    while time.monotonic() < until:
+        events = [_event(event) for event in read_life(journals, queue_id)]
+        for line in _events(events[shown:]):
+            click.echo(line)
+        shown = len(events)
+        ended = [event["kind"] for event in events if event["kind"].startswith("delivery.") and "recipient" in event]
+        if ended:
+            return str(ended[-1])
+        time.sleep(LOOK_SECONDS)
+    return ""
 
 
 def _life(places: Places, journals: Sequence[Path], queue_id: str) -> dict[str, Any] | None:

@@ -8,18 +8,23 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from egressguard.app.control import CommandError, Commands, Handler, who_asks
+from egressguard.app.identity import hostname_of
 from egressguard.app.roles.relay_commands import WHY_CHARACTERS, told
+from egressguard.mail.address import AddressError, parse_address
 from egressguard.policy.crosscheck import via_faults
 from egressguard.policy.fields import parse_via
 from egressguard.policy.model import Policy
 from egressguard.relay.orders import VERBS, Order, Orders
 from egressguard.relay.queue import Queue
-from egressguard.store.interface import Spool
+from egressguard.relay.settling import Record
+from egressguard.relay.trial_letter import trial_letter
+from egressguard.store.interface import NewMessage, Spool
+from egressguard.store.queue_id import random_queue_id
 from egressguard.store.selection import STATES, Move, Selection
 
 MAX_QUEUE_IDS = 1000
@@ -27,6 +32,31 @@ TEXT_CHARACTERS = 400
 
 _TEXTS = ("sender", "recipient", "destination", "state")
 _MOMENTS = ("received_before", "received_after")
+
+
+Sign = Callable[[Policy, NewMessage], Awaitable[NewMessage]]
+
+
+def test_commands(queue: Queue, sign: Sign, record: Record, clock: Callable[[], float]) -> Commands:
+    """`sign` makes of a message of our own what leaves."""
+
+    async def send(recipient: str, sender: str, via: list[str], by: str) -> dict[str, Any]:
+        policy, now = queue.policy, clock()
+        hostname, queue_id = hostname_of(policy), random_queue_id(now)
+        given = sender or f"postmaster@{hostname}"
+        try:
+            given, recipient = str(parse_address(given)), str(parse_address(recipient))
+        except AddressError as wrong:
+            raise CommandError(f"no address: {wrong}", "refused") from wrong
+        letter = trial_letter(given, recipient, ways_of(policy, via), hostname=hostname, queue_id=queue_id, now=now)
+        record("queue.test", {"queue_id": queue_id, "by": who_asks(by), "sender": given, "recipient": recipient})
+        return {"queue_id": await told(_put(queue, policy, letter, sign))}
+
+    return Commands({}, {"queue.test": send})
+
+
+async def _put(queue: Queue, policy: Policy, letter: NewMessage, sign: Sign) -> str:
+    return await queue.put(await sign(policy, letter))
 
 
 def queue_commands(spool: Spool, queue: Queue, orders: Orders) -> Commands:

@@ -15,7 +15,7 @@ from egressguard.app.control import CommandError, Commands, DaemonUnreachable, a
 from egressguard.app.identity import hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
-from egressguard.app.roles.queue_commands import queue_commands
+from egressguard.app.roles.queue_commands import queue_commands, test_commands
 from egressguard.app.roles.relay_commands import commands, limit_commands, suppression_commands, suspension_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
@@ -154,7 +154,8 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
     suppressions = suppression_commands(relay.queue, time.time)
-    every = (mail, queue, limits, suspensions, suppressions)
+    tests = test_commands(relay.queue, relay.outgoing.notice, frame.record, time.time)
+    every = (mail, queue, tests, limits, suspensions, suppressions)
     reads = {name: handler for some in every for name, handler in some.reads.items()}
     changes = {name: handler for some in every for name, handler in some.changes.items()}
     return Commands(reads | {"metrics": metrics}, changes)
