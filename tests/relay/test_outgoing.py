@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope, RecipientOptions
 from egressguard.mail.header import split_header_section
+from egressguard.mail.outcome import delivered, permanent
 from egressguard.mail.reply import Reply
 from egressguard.mail.submission import with_crlf
 from egressguard.policy.model import Policy
@@ -22,9 +23,11 @@ from egressguard.relay.outgoing import Outgoing
 from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.senderauth.sign_keys import make_key
+from egressguard.smtp.client import Patience, Peer, Sent, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage
 from tests.relay.test_outside import HOST, STRANGER, Desk, play
+from tests.relay.test_queue import house
 from tests.senderauth.signing import MESSAGE, arc_set, ed25519_key, rsa_key, signed, txt
 
 KEY = make_key("rsa")
@@ -293,3 +296,35 @@ def test_another_secret_is_taken_with_the_next_policy(tmp_path: Path) -> None:
     assert paths.refusal(BOTH, "", made, 1e9) is None
     paths.reload(BOTH)
     assert str(paths.refusal(BOTH, "", made, 1e9)) == "550 5.1.1 This address was not made here"
+
+
+def test_the_queue_sends_its_dsn_signed_and_to_whom_the_mail_came_from(tmp_path: Path) -> None:
+    """A message of anna@two.example was forwarded under a reverse-path of ours, and refused by mx.one.example."""
+    (tmp_path / "srs.secret").write_text(SECRET)
+    (tmp_path / "key.pem").write_bytes(KEY.pem)
+    paths = ReturnPaths(tmp_path, CollectorRegistry(), "relay")
+    outgoing = Outgoing(Signatures(tmp_path, CollectorRegistry(), "relay"), paths)
+    made = paths.rewritten(BOTH, "anna@two.example", 1000.0)
+    sent: list[Transaction] = []
+
+    async def send(transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+        sent.append(transaction)
+        refused = permanent("5.1.1", "no such user", peer.name)
+        outcome = refused if peer.name == "mx.one.example" else delivered("ok", peer.name)
+        return Sent(dict.fromkeys(transaction.forward_paths, outcome), begun=True)
+
+    signer = {"domains": "gw.example.org", "selector": "s1", "key": "file:key.pem"}
+    site = {"zones": {}, "domains": ["site.example"], "signing": {"own": signer}, "forwarding": {"srs": SRS}}
+    policy = Policy.model_validate({"site": site})
+
+    async def walk() -> None:
+        async with house(tmp_path / "spool", policy, send=send, notice=outgoing.notice) as here:
+            await here.put("b@one.example", reverse_path=made)
+            await here.settled(2)
+
+    asyncio.run(walk())
+    (_, notice) = sent
+    assert notice.forward_paths == ("anna@two.example",) and notice.reverse_path == ""
+    whole = notice.content.whole()
+    assert whole.startswith(b"DKIM-Signature: v=1; a=rsa-sha256; d=gw.example.org; s=s1; t=1000;")
+    assert dkim.verify(whole, dnsfunc=our_record)

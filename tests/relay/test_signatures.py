@@ -114,6 +114,7 @@ TWO = {"a": signer(), "b": signer("ed")}
         ({"a": signer(), "b": signer("ed", domains="sub.example.org")}, "a@sub.example.org", ["ed sub.example.org"]),
         ({"a": signer(), "b": signer("ed", domains="sub.example.org")}, "a@x.sub.example.org", ["ed sub.example.org"]),
         ({"own": signer(domains=["example.net", "Example.ORG"])}, "anna@example.org", ["rsa example.org"]),
+        ({"own": signer(domains="xn--bcher-kva.example")}, "anna@b\u00fccher.example", ["rsa xn--bcher-kva.example"]),
         ({}, "anna@example.org", []),
     ],
 )
