@@ -131,7 +131,7 @@ class MailGiven(Strict):
         description="a message file below expect/, scanned as the gateway would, without clamd; left out = no file",
         examples=["messages/eicar.eml"],
     )
-    verdict: Literal["infected", "denied", "clean", "unknown"] | None = Field(
+    verdict: Literal["infected", "denied", "ambiguous", "clean", "unknown"] | None = Field(
         None, description="what scanning says; left out = clean, or what it says to the file", examples=["infected"]
     )
     score: Number | None = Field(None, description="what a spam filter gives; left out = 0", examples=[7.5])

@@ -14,10 +14,11 @@ from egressguard.net.flow import IPAddress
 
 
 class Verdict(enum.Enum):
-    """What scanning found, the worst first."""
+    """What scanning found, the worst first. AMBIGUOUS: not all mail programs see the same attachments."""
 
     INFECTED = "infected"
     DENIED = "denied"
+    AMBIGUOUS = "ambiguous"
     CLEAN = "clean"
 
 

@@ -169,7 +169,8 @@ class MailMatch(Strict):
     )
     verdict: Some[Annotated[Verdict, Field(strict=False)]] = Field(
         (),
-        description="what scanning found: infected (malware), denied (by site.scan), clean; left out = any",
+        description="what scanning found: infected (malware), denied (by site.scan), ambiguous (mail programs may "
+        "see different attachments), clean; left out = any",
         examples=["infected", ["infected", "denied"]],
     )
     score_at_least: Number | None = Field(

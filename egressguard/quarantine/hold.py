@@ -117,7 +117,7 @@ class Quarantine:
         self._size.set(size)
 
     def _measure(self) -> tuple[Tally[str], int]:
-        tally: Tally[str] = Tally({"Infected": 0, "Denied": 0, "Held": 0})
+        tally: Tally[str] = Tally({"Infected": 0, "Denied": 0, "Ambiguous": 0, "Held": 0})
         size = 0
         for _, path in self._maildir.files():
             try:

@@ -18,7 +18,7 @@ from egressguard.policy.facts import ScanReport
 from egressguard.scan.protocol import REPORT_OCTETS, decode_report, send_message
 from egressguard.store.content import Content
 
-RESULTS = ("clean", "infected", "denied", "unknown")
+RESULTS = ("clean", "infected", "denied", "ambiguous", "unknown")
 
 
 class ScanClient:
@@ -30,7 +30,7 @@ class ScanClient:
         self._places = asyncio.Semaphore(concurrency)
         self._results = Counter(
             "egressguard_scan_results_total",
-            "Messages scanned, by result (clean, infected, denied, unknown).",
+            "Messages scanned, by result (clean, infected, denied, ambiguous, unknown).",
             ["result"],
             registry=registry,
         )

@@ -123,6 +123,7 @@ def test_nobody_relays_by_being_on_the_lan(facts: MailFacts) -> None:
         (CLEAN, MailAction.ACCEPT, ""),
         (ScanReport(Verdict.INFECTED, ("eicar",), ()), MailAction.QUARANTINE, "Infected"),
         (ScanReport(Verdict.DENIED, (), (Attachment(("a.exe",), "x/y", 1),)), MailAction.QUARANTINE, "Denied"),
+        (ScanReport(Verdict.AMBIGUOUS, ("hidden",), ()), MailAction.QUARANTINE, "Ambiguous"),
         (ScanReport(None, ("clamd does not answer",)), MailAction.DEFER, ""),
         (None, MailAction.DEFER, ""),
     ],
