@@ -73,6 +73,7 @@ class Destinations:
         self._total = self._free = total
         self._known: dict[str, _Destination] = {}
         self._short: dict[_Destination, None] = {}  # those that wait for a place of the whole, in turn
+        self._may_rest: set[str] = set()  # those that rest are among these
         self._numbers = itertools.count()
         self._forget_at = 0.0
 
@@ -98,6 +99,7 @@ class Destinations:
             pace.succeeded(destination.held)
         elif heard is Heard.SILENCE and pace.failed(now):
             destination.answers = False
+            self._may_rest.add(key)
             self._turn_away(destination)
             return pace.resting_until
         return None
@@ -106,6 +108,7 @@ class Destinations:
         """Nothing goes there until then, for a reason of ours."""
         if (destination := self._known.get(key)) is not None:
             destination.waits_until = until
+            self._may_rest.add(key)
             self._turn_away(destination)
 
     def turn_away(self, key: str) -> None:
@@ -125,7 +128,12 @@ class Destinations:
 
     def resting(self, now: float) -> dict[str, float]:
         """Who rests, and until when."""
-        return {key: until for key, known in self._known.items() if (until := known.resting_until()) > now}
+        found = {key: until for key in self._may_rest if (until := self.resting_until(key, now)) is not None}
+        for key in self._may_rest - found.keys():
+            if (known := self._known.get(key)) is not None:  # over, also for a clock that goes back
+                known.pace.resting_until = known.waits_until = 0.0
+        self._may_rest = set(found)
+        return found
 
     def wake_all(self) -> None:
         """Somebody wants another try at once."""

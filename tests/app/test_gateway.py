@@ -90,6 +90,10 @@ class Running:
         nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
         return [*nobody, *command] if os.geteuid() == 0 else command
 
+    def told(self, *words: str) -> str:
+        """What a command answers."""
+        return subprocess.run(self.command(*words), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
     def words(self) -> str:
         return self.log.read_text()
 
@@ -151,7 +155,8 @@ def test_it_listens_delivers_its_metrics_and_stops_with_status_0(gateway: Runnin
     until(lambda: not gateway.members(), 5)
 
 
-def test_a_role_that_is_killed_comes_back_and_the_queue_with_it(gateway: Running) -> None:
+def test_a_role_that_is_killed_comes_back_and_the_queue_and_its_orders_with_it(gateway: Running) -> None:
+    assert "mx:mx.example" in gateway.told("queue", "suspend", "mx.example", "--why", "they move")
     with smtplib.SMTP("127.0.0.1", gateway.port("lan"), timeout=20) as client:
         client.sendmail("a@test.example", ["b@mx.example"], "Subject: x\r\n\r\nhello\r\n")
     old = gateway.role_pid("relay")
@@ -167,6 +172,12 @@ def test_a_role_that_is_killed_comes_back_and_the_queue_with_it(gateway: Running
             return False
 
     until(queued)
+    until(lambda: "they move" in gateway.told("queue", "suspended"))
+    (row,) = ask(gateway.runtime / "relay" / "control.sock", "queue.list", limit=10)
+    assert [recipient["attempts"] for recipient in row["recipients"]] == [0]
+    assert "1 destinations are suspended" in gateway.told("status")
+    assert "mx:mx.example" in gateway.told("queue", "resume", "mx.example")
+    assert "they move" not in gateway.told("queue", "suspended")
 
 
 def test_mail_put_down_while_nothing_runs_is_taken_when_it_does(gateway: Running) -> None:
