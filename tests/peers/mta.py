@@ -11,6 +11,7 @@ Contract
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import smtplib
@@ -26,6 +27,7 @@ from pathlib import Path
 from tests.peers.conftest import ROOT
 
 SECONDS = 30
+END_SECONDS = 5
 PLAIN, RAW, SECURE = "plain.example", "raw.example", "secure.example"
 REFUSED = "refused"
 CLIENT = "client.example"
@@ -131,13 +133,16 @@ class Mta(ABC):
             return True
 
     def close(self) -> None:
-        """End what runs, and what it has started."""
-        os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        """End what runs, and what it has started: a late child would write into a folder that is gone."""
+        group, deadline = self._process.pid, time.monotonic() + END_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+            while time.monotonic() < deadline:
+                self._process.poll()  # reaps it
+                os.killpg(group, 0)
+                time.sleep(0.01)
+            os.killpg(group, signal.SIGKILL)
+        self._process.wait()
 
 
 def free_port() -> int:
