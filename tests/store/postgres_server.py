@@ -59,7 +59,7 @@ class Server:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.stop()
+        self._end(signal.SIGQUIT)  # "immediate": nothing is written that goes away with the directory
         shutil.rmtree(self.folder)
 
     @property
