@@ -3,13 +3,17 @@
 Contract
     A message file holds the octets as received and is never changed. Its name carries the id, wherever an IMAP
     client moves it and whatever flags it adds: it is found by the id.
+    It is written into tmp, synced, renamed into new, and the directory synced: whoever walks new and cur at any moment
+    sees whole messages only.
     The sidecar (envelope, rule, findings) is durable before the message becomes visible; one without the other is
     either a hold that never finished (no message: nobody was told 250) or is shown with what the file tells.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -20,7 +24,7 @@ from egressguard.store import durable
 from egressguard.store.content import Content
 
 ID = re.compile(r"[A-Z0-9]{8,40}")
-_NAME = re.compile(r"\d+\.Q([A-Z0-9]{8,40})\.[^/]*")
+_NAME = re.compile(r"\d{1,15}\.Q([A-Z0-9]{8,40})\.[^/]*")
 FILE_MODE, FOLDER_MODE = 0o660, 0o2770
 
 
@@ -28,68 +32,88 @@ class HoldMaildir:
     """`root` is the Maildir itself; folders are its hidden subfolders, such as ".Infected"."""
 
     def __init__(self, root: Path, disk: type[durable.Disk] = durable.Disk) -> None:
-        self._root = root
+        self.root = root
         self._disk = disk
         self._sidecars = root / "envelopes"
         self._sidecars.mkdir(parents=True, exist_ok=True)
-        self._make_folder("")
+        self._folders: set[str] = set()
+        self._make_folder("", durable.Disk)
 
     def write(self, message_id: str, folder: str, content: Content, facts: Mapping[str, Any], now: float) -> Path:
-        """Store a message durably; a second write of the same id changes nothing. Raises OSError."""
-        if (existing := self.find(message_id)) is not None:
-            return existing
-        place = self._make_folder(folder)
-        self._sidecar(message_id).unlink(missing_ok=True)
-        durable.put(self._sidecar(message_id), json.dumps(facts).encode(), mode=FILE_MODE, disk=self._disk)
-        name = f"{int(now)}.Q{message_id}.{_host()}"
-        (place / "tmp" / name).unlink(missing_ok=True)
-        target = place / "new" / name
-        durable.put(target, content.pieces(), temporary=place / "tmp" / name, mode=FILE_MODE, disk=self._disk)
-        return target
-
-    def find(self, message_id: str) -> Path | None:
-        """The message's file, or None. Raises ValueError for what is no id."""
+        """Store a message durably. Raises OSError, and then nothing is held; ValueError for what is no id."""
         if not ID.fullmatch(message_id):
             raise ValueError("not a quarantine id")
-        return next((path for found, path in self.files() if found == message_id), None)
+        place = self._make_folder(folder, self._disk)
+        self.write_facts(message_id, facts)
+        name = f"{int(now)}.Q{message_id}.{_host()},S={content.size_octets}"
+        (place / "tmp" / name).unlink(missing_ok=True)
+        target = place / "new" / name
+        try:
+            durable.put(target, content.pieces(), temporary=place / "tmp" / name, mode=FILE_MODE, disk=self._disk)
+        except OSError:
+            with contextlib.suppress(OSError):  # nobody is told 250: it must not lie there as if it were held
+                target.unlink(missing_ok=True)
+            raise
+        return target
+
+    def write_facts(self, message_id: str, facts: Mapping[str, Any]) -> None:
+        """The sidecar, in place of an earlier one. Raises OSError."""
+        path = self._sidecar(message_id)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.unlink(missing_ok=True)  # of a process that died here
+        durable.put(path, json.dumps(facts).encode(), temporary=temporary, mode=FILE_MODE, disk=self._disk)
+
+    def locate(self, message_id: str, hint: Path) -> Path | None:
+        """The message's file: where it was last seen, or wherever it was moved to; None: it is gone."""
+        if hint.exists():
+            return hint
+        near = (path for found, path in _files_of(hint.parent.parent) if found == message_id)
+        anywhere = (path for found, path in self.files() if found == message_id)
+        return next(near, None) or next(anywhere, None)
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """(id, file) of every message held, in any folder."""
-        for folder in (self._root, *sorted(self._root.glob(".*/"))):
-            for part in ("new", "cur"):
-                try:
-                    paths = sorted((folder / part).iterdir())
-                except FileNotFoundError:
-                    continue
-                for path in paths:
-                    if match := _NAME.fullmatch(path.name):
-                        yield match[1], path
+        for folder in (self.root, *sorted(self.root.glob(".*/"))):
+            yield from _files_of(folder)
 
     def facts(self, message_id: str) -> dict[str, Any]:
         """What was noted when the message was held; {} when the sidecar is lost."""
         try:
             facts = json.loads(self._sidecar(message_id).read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 
     def remove(self, message_id: str, path: Path) -> None:
-        """Message first, sidecar after: a crash in between leaves nothing that looks held."""
-        path.unlink(missing_ok=True)
+        """Message first, sidecar after: a crash in between leaves nothing that looks held. Raises OSError."""
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:  # a mail program moved it meanwhile, or has expunged it
+            if (there := self.locate(message_id, path)) is not None:
+                self._disk.unlink(there)
+                path = there
         durable.sync_directory(path.parent, self._disk)
+        self.forget_facts(message_id)
+
+    def forget_facts(self, message_id: str) -> None:
         self._sidecar(message_id).unlink(missing_ok=True)
 
     def _sidecar(self, message_id: str) -> Path:
         return self._sidecars / f"{message_id}.json"
 
-    def _make_folder(self, folder: str) -> Path:
-        place = self._root / f".{folder}" if folder else self._root
+    def _make_folder(self, folder: str, disk: type[durable.Disk]) -> Path:
+        place = self.root / f".{folder}" if folder else self.root
+        if folder in self._folders and (place / "new").is_dir():
+            return place
         for part in ("tmp", "new", "cur"):
             (place / part).mkdir(parents=True, exist_ok=True)
         if folder and not (place / "maildirfolder").exists():
             (place / "maildirfolder").touch(mode=FILE_MODE)  # Maildir++: this is a subfolder
             for directory in (place, place / "tmp", place / "new", place / "cur"):
                 directory.chmod(FOLDER_MODE)
+        for directory in (place, self.root):
+            durable.sync_directory(directory, disk)
+        self._folders.add(folder)
         return place
 
 
@@ -97,6 +121,22 @@ def folder_of(path: Path) -> str:
     """The folder's name: ".../.Infected/new/x" -> "Infected"; "" for the Maildir itself."""
     name = path.parent.parent.name
     return name[1:] if name.startswith(".") else ""
+
+
+def held_at(path: Path) -> int:
+    """When the message was held: its name says so."""
+    return int(path.name.partition(".")[0])
+
+
+def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    for part in ("new", "cur"):
+        try:
+            names = os.listdir(folder / part)  # noqa: PTH208 -- names only, of a hundred thousand files
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            if match := _NAME.fullmatch(name):
+                yield match[1], folder / part / name
 
 
 def _host() -> str:

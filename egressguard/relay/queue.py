@@ -220,6 +220,10 @@ class Queue:
         content = await self._spool.content(claim.queue_id)
         return await self._settling.give_up(claim, self.policy, why, content, self._clock())
 
+    async def refusal(self, claim: Claim, why: str, content: Content) -> NewMessage | None:
+        """The notice for the sender of a message that was held and is not sent on; None: nobody is to be told."""
+        return await self._settling.refusal(claim, self.policy, why, content, self._clock())
+
     async def run(self) -> None:
         """Deliver until stopped. Raises SpoolBroken, or the fault of our own that ended it."""
         self._loop_ended.clear()

@@ -102,6 +102,13 @@ class Settling:
         self._tell(claim, BY_ORDER, outcomes, (), told)
         return bool(told)
 
+    async def refusal(self, claim: Claim, policy: Policy, why: str, content: Content, now: float) -> NewMessage | None:
+        """The notice about a message that a person refuses after we took it; None: nobody wants it, or one too many."""
+        words = "refused by the administrator of this gateway" + (f": {one_line(why)}" if why else "")
+        outcomes = dict.fromkeys((due.forward_path for due in claim.recipients), permanent("5.7.1", words))
+        told = await self._notices(claim, policy, News(failed=outcomes), content, now)
+        return next(iter(told.values()), None)
+
     async def _notices(
         self, claim: Claim, policy: Policy, news: News, content: Content, now: float
     ) -> dict[str, NewMessage]:

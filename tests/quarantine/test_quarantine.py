@@ -119,6 +119,7 @@ def test_a_crash_between_spool_and_unlink_sends_nothing_twice(tmp_path: Path) ->
         await where.release(ID, "before the crash")
         file.write_bytes(kept[0])  # as if the process had died before it could unlink
         sidecar.write_bytes(kept[1])
+        where, _ = quarantine(tmp_path, spool)
         await where.release(ID, "after the crash")
 
         assert len(await spooled(spool)) == 1
@@ -148,7 +149,7 @@ def test_delete_removes_and_sends_nothing(tmp_path: Path) -> None:
         await where.delete(ID, "root")
 
         assert (await where.rows(), await spooled(spool)) == ([], [])
-        assert list((tmp_path / "q" / "envelopes").iterdir()) == []
+        assert list((tmp_path / "q" / "envelopes").glob("*.json")) == []
 
     with_spool(tmp_path, work)
 
@@ -219,7 +220,7 @@ asyncio.run(run())
 """
 
 
-@pytest.mark.parametrize("round_", range(6))
+@pytest.mark.parametrize("round_", range(2))  # tests/quarantine/test_orders.py kills more
 def test_a_kill_loses_nothing_that_was_held_and_sends_nothing_twice(tmp_path: Path, round_: int) -> None:
     chance = random.Random(round_)
     ids = [f"KILLED{round_}{n:04d}" for n in range(300)]

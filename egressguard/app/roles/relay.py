@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from egressguard.app.children import SMTPD, Child
 from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask_later
 from egressguard.app.identity import hostname_of
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
+from egressguard.app.roles.quarantine_commands import quarantine_commands
 from egressguard.app.roles.queue_commands import queue_commands, test_commands
 from egressguard.app.roles.relay_commands import commands, limit_commands, suppression_commands, suspension_commands
 from egressguard.mailbox.accounts import Accounts
@@ -22,6 +25,7 @@ from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.observe.metrics import exposition, merge
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
+from egressguard.quarantine.refusal import Refusals
 from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
@@ -46,6 +50,8 @@ log = logging.getLogger(__name__)
 ATTEMPTS_SECONDS = 2
 """An attempt that is cut is tried again after the start: nobody has to wait long for a slow host at stop."""
 MEASURE_SECONDS = 10
+REINDEX_SECONDS = 60
+"""Mail programs move and expunge what is held."""
 READY_SECONDS = 30
 ANSWER_SECONDS = 5
 
@@ -126,6 +132,7 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
         finally:
             await handover.stop()
             await relay.keep_rates()
+            relay.quarantine.close()
     finally:
         spool.close()
 
@@ -150,12 +157,13 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
         return merge(texts)
 
     mail = commands(relay.spool, relay.queue, relay.quarantine)
+    held = quarantine_commands(relay.quarantine)
     queue = queue_commands(relay.spool, relay.queue, Orders(relay.spool, relay.queue, frame.record))
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
     suppressions = suppression_commands(relay.queue, time.time)
     tests = test_commands(relay.queue, relay.outgoing.notice, frame.record, time.time)
-    every = (mail, queue, tests, limits, suspensions, suppressions)
+    every = (mail, held, queue, tests, limits, suspensions, suppressions)
     reads = {name: handler for some in every for name, handler in some.reads.items()}
     changes = {name: handler for some in every for name, handler in some.changes.items()}
     return Commands(reads | {"metrics": metrics}, changes)
@@ -190,7 +198,17 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     kept = StateFile(places.rates)
     rates = Rates.restored(await asyncio.to_thread(kept.read))
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry), rates=rates)
-    quarantine = Quarantine(places.quarantine, spool, frame.record, registry, released=queue.wake)
+    quarantine = await asyncio.to_thread(
+        partial(
+            Quarantine,
+            places.quarantine,
+            spool,
+            frame.record,
+            registry,
+            released=queue.wake,
+            refusal=Refusals(queue),
+        )
+    )
     limits = await asyncio.to_thread(LimitStore, places.limits)
     return Relay(spool, queue, quarantine, limits, outgoing, _smtpd(frame), kept)
 
@@ -203,11 +221,24 @@ def _smtpd(frame: Frame) -> Child:
 
 
 async def _keep_house(relay: Relay) -> None:
+    reindexed_at = time.monotonic()
     while True:
-        await relay.quarantine.measure()
+        is_due = time.monotonic() - reindexed_at >= REINDEX_SECONDS
+        await _keep_quarantine(relay.quarantine, reindex=is_due)
+        reindexed_at = time.monotonic() if is_due else reindexed_at
         try:
             await asyncio.to_thread(relay.limits.prune, time.time())
         except LimitTrouble as wrong:
             log.error("limits cannot be tidied up", extra={"fields": {"why": str(wrong)}})
         await relay.keep_rates()
         await asyncio.sleep(MEASURE_SECONDS)
+
+
+async def _keep_quarantine(quarantine: Quarantine, *, reindex: bool) -> None:
+    try:
+        await quarantine.finish()
+        if reindex:
+            await quarantine.reindex()
+        await quarantine.measure()
+    except (OSError, sqlite3.Error) as wrong:
+        log.error("the quarantine cannot be tidied up", extra={"fields": {"why": str(wrong)}})

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from egressguard.app.control import CommandError, Commands, Handler
+from egressguard.app.control import CommandError, Commands
 from egressguard.mail.address import AddressError, parse_address, parse_domain
 from egressguard.policy.model import Policy
-from egressguard.quarantine.hold import NotFound, Quarantine
+from egressguard.quarantine.hold import NotFound, NothingLearns, Quarantine
+from egressguard.quarantine.index import Wanted
 from egressguard.relay.attempt import LOCAL, MX
 from egressguard.relay.queue import Queue
 from egressguard.relay.suppression import TooMany
@@ -26,7 +27,7 @@ def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
     async def status() -> dict[str, Any]:
         depth = await spool.depth()
         waiting = {"incoming": depth.incoming, "deferred": depth.deferred, "active": depth.active}
-        quarantined = len(await quarantine.rows())
+        quarantined, _, _ = await quarantine.count(Wanted())
         total = sum(waiting.values())
         summary = f"{total} messages wait for delivery ({depth.deferred} deferred), {depth.held} held in the queue"
         summary += f", {quarantined} in quarantine"
@@ -41,18 +42,7 @@ def commands(spool: Spool, queue: Queue, quarantine: Quarantine) -> Commands:
             "reasons": queue.turns.troubles(),
         }
 
-    async def show(message_id: str) -> dict[str, Any]:
-        return await told(quarantine.show(message_id))
-
-    async def release(message_id: str, by: str) -> dict[str, Any]:
-        return await told(quarantine.release(message_id, by))
-
-    async def delete(message_id: str, by: str) -> dict[str, Any]:
-        return await told(quarantine.delete(message_id, by))
-
-    reads: dict[str, Handler] = {"status": status, "quarantine.list": quarantine.rows, "quarantine.show": show}
-    changes: dict[str, Handler] = {"quarantine.release": release, "quarantine.delete": delete}
-    return Commands(reads, changes)
+    return Commands({"status": status})
 
 
 def suspension_commands(queue: Queue) -> Commands:
@@ -134,5 +124,7 @@ async def told(work: Awaitable[T]) -> T:
         raise CommandError(str(wrong), "not-found") from wrong
     except (SpoolFull, SpoolBroken) as wrong:
         raise CommandError(f"the spool cannot take it now: {wrong}", "temporary") from wrong
+    except NothingLearns as wrong:
+        raise CommandError(str(wrong), "refused") from wrong
     except LimitTrouble as wrong:
         raise CommandError(str(wrong), "temporary") from wrong

@@ -1,0 +1,129 @@
+"""What the command line asks of the relay about its quarantine: what is held, and orders of people.
+
+Contract
+    A selection is a JSON object with the keys of quarantine.index.Wanted; what it has beside them, or of another
+    kind, is refused. Nothing selected is said by counts, not by an error.
+    The journal has who gave an order: as the kernel says, and as he says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from egressguard.app.control import CommandError, Commands, Handler, who_asks
+from egressguard.app.roles.relay_commands import WHY_CHARACTERS, told
+from egressguard.mail.address import AddressError, parse_address
+from egressguard.quarantine.hold import Quarantine
+from egressguard.quarantine.index import Wanted
+from egressguard.quarantine.order import RELEASE, VERBS, Order
+
+MAX_IDS = 1000
+MAX_TO = 100
+PAGE_MESSAGES = 1000
+TEXT_CHARACTERS = 400
+STEP_SECONDS = 5.0
+"""An order about many is carried out in steps of this length; whoever gave it asks for the next."""
+STEP_MESSAGES = 100
+
+_TEXTS = ("sender", "recipient", "rule", "verdict", "folder")
+_MOMENTS = ("held_before", "held_after")
+
+
+def quarantine_commands(quarantine: Quarantine) -> Commands:
+    return Commands(_looks(quarantine), _orders(quarantine))
+
+
+def _looks(quarantine: Quarantine) -> dict[str, Handler]:
+    async def page(selection: Mapping[str, Any], after: int, limit: int) -> dict[str, Any]:
+        limit = min(limit, PAGE_MESSAGES)
+        held = await quarantine.page(wanted_of(selection), after, limit)
+        return {"rows": [one.row() for one in held], "after": held[-1].number if len(held) == limit else None}
+
+    async def count(selection: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = wanted_of(selection)
+        messages, octets, last = await quarantine.count(wanted)
+        examples = [held.message_id for held in await quarantine.page(wanted, limit=3)]
+        return {"messages": messages, "size_octets": octets, "examples": examples, "until": last}
+
+    async def show(message_id: str) -> dict[str, Any]:
+        return await told(quarantine.show(message_id))
+
+    return {"quarantine.page": page, "quarantine.count": count, "quarantine.show": show}
+
+
+def _orders(quarantine: Quarantine) -> dict[str, Handler]:
+    async def act(verb: str, message_id: str, by: str, why: str = "", to: tuple[str, ...] = ()) -> dict[str, Any]:
+        return await told(quarantine.act(_order(verb, message_id, by, why, to)))
+
+    async def order(
+        verb: str,
+        selection: Mapping[str, Any],
+        by: str,
+        until: int,
+        why: str = "",
+        to: tuple[str, ...] = (),
+        after: int = 0,
+    ) -> dict[str, Any]:
+        """To all that is wanted between the numbers `after` and `until`, as far as STEP_SECONDS get."""
+        wanted, deadline = wanted_of(selection), time.monotonic() + STEP_SECONDS
+        done = skipped = 0
+        page = [held for held in await quarantine.page(wanted, after, STEP_MESSAGES) if held.number <= until]
+        for held in page:
+            try:
+                await told(quarantine.act(_order(verb, held.message_id, by, why, to)))
+                done += 1
+            except CommandError as wrong:
+                if wrong.kind != "not-found":
+                    raise
+                skipped += 1  # somebody was faster
+            after = held.number
+            if time.monotonic() > deadline:
+                break
+        return {"messages": done, "skipped": skipped, "after": after if page else None}
+
+    async def learn(message_id: str, kind: str, by: str, why: str = "") -> dict[str, Any]:
+        if kind not in {"spam", "ham"}:
+            raise CommandError("expected spam or ham", "refused")
+        return await told(quarantine.learn(message_id, kind, who_asks(by), why[:WHY_CHARACTERS]))
+
+    async def reindex() -> dict[str, Any]:
+        return await told(quarantine.reindex())
+
+    return {
+        "quarantine.act": act,
+        "quarantine.order": order,
+        "quarantine.learn": learn,
+        "quarantine.reindex": reindex,
+    }
+
+
+def wanted_of(given: Mapping[str, Any]) -> Wanted:
+    """Raises CommandError."""
+    ids = given.get("ids")
+    if ids is not None and not (
+        isinstance(ids, list) and len(ids) <= MAX_IDS and all(isinstance(one, str) for one in ids)
+    ):
+        raise CommandError(f"expected at most {MAX_IDS} ids", "refused")
+    for key, value in given.items():
+        if key in _TEXTS and (value is None or (isinstance(value, str) and len(value) <= TEXT_CHARACTERS)):
+            continue
+        if key in _MOMENTS and (value is None or isinstance(value, int | float)):
+            continue
+        if key != "ids":
+            raise CommandError(f"{key!r:.60} is nothing to select by, or has no such value", "refused")
+    return Wanted(**{**given, "ids": None if ids is None else tuple(ids)})
+
+
+def _order(verb: str, message_id: str, by: str, why: str, to: object) -> Order:
+    """Raises CommandError."""
+    if verb not in VERBS:
+        raise CommandError(f"{verb!r:.60} is no order; expected {', '.join(VERBS)}", "refused")
+    if not isinstance(to, list | tuple) or len(to) > MAX_TO or (to and verb != RELEASE):
+        raise CommandError(f"expected at most {MAX_TO} addresses to release to", "refused")
+    try:
+        paths = tuple(str(parse_address(str(one), utf8=True)) for one in to)
+    except AddressError as wrong:
+        raise CommandError(f"no address: {wrong}", "refused") from wrong
+    return Order(verb, message_id, who_asks(by), why[:WHY_CHARACTERS], paths)
