@@ -33,7 +33,8 @@ from egressguard.policy.fields import (
 )
 from egressguard.policy.match import HeaderName, MailMatch, RouteMatch, TlsMatch
 from egressguard.policy.scheduling import Retry
-from egressguard.policy.site import ClientCertificate, PerSecond, Site
+from egressguard.policy.site import PerSecond, Site
+from egressguard.policy.smart_host import ClientCertificate
 
 __all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule", "TlsRule"]
 

@@ -12,9 +12,11 @@ from egressguard.policy.endpoint import is_loopback, parse_endpoint, parse_port
 from egressguard.policy.fields import Address
 from egressguard.policy.networks import INSIDE
 from egressguard.policy.pipes import Pipe
+from egressguard.policy.relaying import Relay
 from egressguard.policy.scheduling import Breaker, Concurrency, Destination, Retry
 from egressguard.policy.signing import AUTHOR_FIELD, Signer
-from egressguard.policy.site import Relay, Site, SmartHost, Zone
+from egressguard.policy.site import Site, Zone
+from egressguard.policy.smart_host import SmartHost
 from egressguard.policy.words import did_you_mean, one_of, quote
 
 Found = Iterator[tuple[Path, str]]

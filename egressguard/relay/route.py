@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from egressguard.mail.outcome import Outcome, permanent, transient
-from egressguard.policy.site import AddressFamily
+from egressguard.policy.relaying import AddressFamily
 
 MAX_HOSTS = 10
 """MX hosts looked at for one domain; hostile zones have hundreds."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from egressguard.mail.outcome import Outcome, transient
 from egressguard.policy.model import Policy
-from egressguard.policy.site import SmartHost
+from egressguard.policy.smart_host import SmartHost
 from egressguard.relay.mx_hosts import Lookups
 from egressguard.relay.mx_tls import Judge
 from egressguard.smtp.certificates import OwnCertificate

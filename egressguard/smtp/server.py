@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.reply import Reply
 from egressguard.net.flow import IPAddress
-from egressguard.policy.site import Listener
+from egressguard.policy.relaying import Listener
 from egressguard.smtp import replies
 from egressguard.smtp.admission import Budget, Connections
 from egressguard.smtp.auth import Authenticator

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from egressguard.net.flow import IPAddress
+from egressguard.policy.relaying import Relay
 from egressguard.policy.session_limits import SessionLimits
-from egressguard.policy.site import Relay
 
 _RULED = tuple(SessionLimits.model_fields)
 

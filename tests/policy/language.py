@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import bounces, model, pipes, scheduling, signing, site
+from egressguard.policy import bounces, model, pipes, relaying, scheduling, signing, site, smart_host
 from egressguard.policy.fields import Strict
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
@@ -80,18 +80,18 @@ PLACES: dict[type[Strict], Path] = {
     Policy: (),
     site.Site: ("site",),
     site.Zone: ("site", "zones", "lan"),
-    site.Relay: ("site", "relay"),
-    site.Listener: ("site", "relay", "listeners", "submission"),
-    site.Tls: ("site", "relay", "tls"),
+    relaying.Relay: ("site", "relay"),
+    relaying.Listener: ("site", "relay", "listeners", "submission"),
+    relaying.Tls: ("site", "relay", "tls"),
     SessionLimits: ("site", "relay", "sessions"),
     scheduling.Retry: ("site", "relay", "retry"),
     scheduling.Concurrency: ("site", "relay", "concurrency"),
     bounces.Dsn: ("site", "relay", "dsn"),
     bounces.Suppression: ("site", "relay", "suppression"),
     site.BlockList: ("site", "block_lists", "zen"),
-    site.SmartHost: ("site", "smart_hosts", "provider"),
-    site.ClientCertificate: ("site", "smart_hosts", "provider", "client_certificate"),
-    site.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
+    smart_host.SmartHost: ("site", "smart_hosts", "provider"),
+    smart_host.ClientCertificate: ("site", "smart_hosts", "provider", "client_certificate"),
+    smart_host.SmartHostAuth: ("site", "smart_hosts", "provider", "auth"),
     signing.Signer: ("site", "signing", "own"),
     signing.Forwarding: ("site", "forwarding"),
     signing.Srs: ("site", "forwarding", "srs"),

@@ -18,7 +18,7 @@ from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.policy.model import Policy
-from egressguard.policy.site import Listener
+from egressguard.policy.relaying import Listener
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.outgoing import Outgoing

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.mail.outcome import Outcome, Result
-from egressguard.policy.site import AddressFamily
+from egressguard.policy.relaying import AddressFamily
 from egressguard.relay.route import (
     MAX_HOSTS,
     AddressAnswer,

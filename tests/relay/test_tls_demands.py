@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from egressguard.policy.model import TlsRule
-from egressguard.policy.site import ClientCertificate
+from egressguard.policy.smart_host import ClientCertificate
 from egressguard.relay.route import Answer
 from egressguard.relay.sts_policy import StsPolicy
 from egressguard.relay.tls_demands import Known, Refused, demand

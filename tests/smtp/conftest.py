@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
-from egressguard.policy.site import Listener
+from egressguard.policy.relaying import Listener
 from egressguard.smtp.auth import Authenticator
 from egressguard.smtp.hooks import Kind, SessionFacts, Stage
 from egressguard.smtp.server import SmtpServer

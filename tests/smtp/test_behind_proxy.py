@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from egressguard.policy.site import Relay
+from egressguard.policy.relaying import Relay
 from egressguard.smtp import engine
 from egressguard.smtp.hooks import Kind
 from egressguard.smtp.settings import SmtpSettings

@@ -11,8 +11,8 @@ from dataclasses import fields
 import pytest
 
 from egressguard.mail.reply import Reply
+from egressguard.policy.relaying import Listener, Relay
 from egressguard.policy.session_limits import SessionLimits
-from egressguard.policy.site import Listener, Relay
 from egressguard.smtp.settings import LIMITS, SmtpSettings
 from tests.smtp.conftest import Client, Running, Stand
 

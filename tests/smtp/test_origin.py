@@ -16,7 +16,7 @@ from egressguard.smtp.origin import original_destination, parse_sockaddr_in, par
 INSIDE = """
 import asyncio, json, socket, subprocess, sys
 from prometheus_client import CollectorRegistry
-from egressguard.policy.site import Listener
+from egressguard.policy.relaying import Listener
 from egressguard.smtp.server import SmtpServer
 from egressguard.smtp.settings import SmtpSettings
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from egressguard.policy.site import Listener
+from egressguard.policy.relaying import Listener
 from tests.smtp.conftest import PASSWORD, PATIENCE_SECONDS, Client, Running, Stand
 
 LOGIN = base64.b64encode(f"\0anna\0{PASSWORD}".encode()).decode()
