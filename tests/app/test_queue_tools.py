@@ -193,6 +193,8 @@ def test_hold_release_and_reroute_are_traced_with_who_and_why(desk: Desk) -> Non
     (answer,) = desk.answer("queue", "hold", "--sender", "held@test.example", "--why", "let me look")
     assert answer == {"schema": 1, "order": "hold", "messages": 1, "recipients": 1}
     assert desk.answer("queue", "list", "--queue", "held")[0]["queue_id"] == queue_id
+    shown = desk.say("queue", "show", queue_id)
+    assert "later2@far.example  held" in shown and "4.2.0 127.0.0.1: come again" in shown
     desk.say("queue", "hold", queue_id, status=5)
     desk.say("queue", "reroute", queue_id, "--via", "other")
     assert "unknown smart host 'nosuch'" in desk.say("queue", "reroute", queue_id, "--via", "nosuch", status=6)

@@ -18,6 +18,8 @@ PAGE_MESSAGES = 500
 ORDER_SECONDS = 600
 """For one step of an order: a database that is far away, a disk that is full of others' work."""
 
+_RECIPIENT_COLUMNS = ("address", "state", "attempts", "next_try", "destination", "via", "delay_reason")
+
 _why = click.option("--why", default="", help="Words for the journal; for `bounce` the sender reads them, too.")
 
 
@@ -73,7 +75,15 @@ def show_command(places: Places, queue_id: str, as_json: bool) -> None:
       egressguard queue show 1A2B3C4D5E6F
     Exit codes: 5 no such message.
     """
-    emit_one(_full(ask_role(places, "relay", "queue.show", queue_id=queue_id)), as_json=as_json)
+    row = _full(ask_role(places, "relay", "queue.show", queue_id=queue_id))
+    if as_json:
+        emit_one(row, as_json=True)
+        return
+    recipients = row.pop("recipients")
+    emit_one(row | {"arrival_time": timestamp(row["arrival_time"]), "sender": row["sender"] or "<>"}, as_json=False)
+    click.echo()
+    waits = [{**one, "next_try": timestamp(one["next_at"]) if one["state"] == "queued" else ""} for one in recipients]
+    emit_rows(waits, _RECIPIENT_COLUMNS, as_json=False, empty="nobody")
 
 
 @queue_command.command("retry")
