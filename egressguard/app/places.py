@@ -84,6 +84,11 @@ class Places:
         return self.state / "mailboxes"
 
     @property
+    def scan_memory(self) -> Path:
+        """What `egressguard scan` found (scan.memory)."""
+        return self.state / "scan" / "memory.sqlite"
+
+    @property
     def secrets(self) -> Path:
         return self.state / "secrets"
 

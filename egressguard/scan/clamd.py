@@ -26,6 +26,16 @@ def ask_clamd(content: bytes, clamd: Clamd) -> str | None:
         raise ScannerDown(f"clamd ({clamd.address}): {wrong.strerror or wrong}") from wrong
 
 
+def clamd_version(clamd: Clamd) -> str:
+    """Of program and signatures. Raises ScannerDown."""
+    try:
+        with _connect(clamd) as sock:
+            sock.sendall(b"zVERSION\0")
+            return "".join(c for c in _read(sock) if c.isprintable())[:200]
+    except OSError as wrong:
+        raise ScannerDown(f"clamd ({clamd.address}): {wrong.strerror or wrong}") from wrong
+
+
 def _connect(clamd: Clamd) -> socket.socket:
     if clamd.address.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -28,6 +28,7 @@ _WHERE = {
     "quarantine": "quarantine",
     "user": "user",
     "replay": "replay",
+    "scan": "scan",
     "schema": "schema",
     "limits": "limits",
     "suppression": "suppression",
@@ -65,6 +66,7 @@ def main() -> None:
       egressguard queue list              what waits for delivery
       egressguard trace ID                a message's whole life, with all that was said
       egressguard quarantine release ID   let a held message go
+      egressguard scan ~/Maildir          look for malware in mail that lies anywhere
 
     \b
     Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 3 the daemon does not answer,

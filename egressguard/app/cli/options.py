@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from egressguard.app.cli.output import KINDS, Exit, fail
-from egressguard.app.control import CommandError, DaemonUnreachable, ask
 from egressguard.app.places import Places
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of words (stable keys).")
@@ -64,6 +63,8 @@ def who() -> str:
 
 def ask_role(places: Places, role: str, command: str, timeout_seconds: float = 60, /, **arguments: Any) -> Any:
     """Ask a role, or end with a documented exit code and the next thing to try."""
+    from egressguard.app.control import CommandError, DaemonUnreachable, ask  # asyncio: not for those who ask nobody
+
     path = places.control(role)
     try:
         return ask(path, command, timeout_seconds, **arguments)

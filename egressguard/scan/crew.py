@@ -1,0 +1,213 @@
+"""The workers of a rescan: each gets a few messages ahead, so that none waits for us; one that dies is replaced.
+
+Contract
+    `run` passes on what is no Job as it comes, and gives each Job back once, with what was found, in any order.
+    A worker that ends with a message in hand: that message is an error, the others are given to its successor.
+    Workers are started by a server process that never saw a message, a database or a descriptor of ours (forkserver).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from egressguard.policy.facts import Verdict
+from egressguard.scan.sources import Source, Status
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+    from egressguard.policy.site import Scan
+
+MESSAGES_PER_WORKER = 2000
+"""After so many messages a worker makes room for a fresh one, as in the scan role."""
+REQUEST = struct.Struct("!QQ")
+ANSWER_OCTETS = 64 * 1024
+AHEAD = 8
+"""Messages that a worker has at once: it never waits for us, and little is asked again when it dies."""
+ERROR = "error"
+_VERDICTS = frozenset({*(verdict.value for verdict in Verdict), ERROR})
+_MAX_FINDINGS, _FINDING_CHARACTERS = 100, 1000
+Passed = TypeVar("Passed")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Octets `start` to `start` + `size` of `fd`, which whoever takes the Job back closes."""
+
+    source: Source
+    status: Status
+    fd: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`verdict` as Verdict's values, or "error"; `digest` of the content, empty when nothing was read."""
+
+    job: Job
+    verdict: str
+    digest: bytes
+    findings: tuple[str, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Hand:
+    process: ForkServerProcess
+    sock: socket.socket
+    given: deque[Job] = field(default_factory=deque)
+    heard: bytearray = field(default_factory=bytearray)
+    taken: int = 0
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.given) < AHEAD and self.taken < MESSAGES_PER_WORKER
+
+
+class Crew:
+    """`size` workers for one run; they start with the first Job."""
+
+    def __init__(self, settings: Scan, size: int) -> None:
+        self._settings = settings
+        self._size = size
+        self._hands: list[_Hand] = []
+        self._waiting: deque[Job] = deque()
+        self._selector = selectors.DefaultSelector()
+
+    def run(self, items: Iterator[Job | Passed]) -> Iterator[Done | Passed]:
+        for item in items:
+            if not isinstance(item, Job):
+                yield item
+                continue
+            self._waiting.append(item)
+            self._hand_out()
+            yield from self._listen(0)
+            while self._waiting:
+                yield from self._listen()
+        while self._waiting or any(hand.given for hand in self._hands):
+            yield from self._listen()
+
+    def close(self) -> None:
+        """End the workers, whatever they have in hand."""
+        for hand in self._hands:
+            hand.process.kill()
+            hand.process.join()
+            hand.sock.close()
+            self._waiting += hand.given
+        for job in self._waiting:
+            os.close(job.fd)
+        self._hands.clear()
+        self._waiting.clear()
+        self._selector.close()
+
+    def _hand_out(self) -> None:
+        while self._waiting and (hand := self._idlest()) is not None:
+            job = self._waiting.popleft()
+            try:
+                socket.send_fds(hand.sock, [REQUEST.pack(job.start, job.size)], [job.fd])
+            except OSError:  # it is gone, and never saw this one
+                self._waiting.appendleft(job)
+                hand.taken = MESSAGES_PER_WORKER
+                if not hand.given:
+                    self._dismiss(hand)
+                continue
+            hand.given.append(job)
+            hand.taken += 1
+
+    def _idlest(self) -> _Hand | None:
+        while len(self._hands) < self._size:
+            self._hire()
+        free = [hand for hand in self._hands if hand.has_room]
+        return min(free, key=lambda hand: len(hand.given), default=None)
+
+    def _hire(self) -> None:
+        ours, theirs = socket.socketpair()
+        process = _start(theirs, self._settings)
+        theirs.close()
+        hand = _Hand(process, ours)
+        self._hands.append(hand)
+        self._selector.register(ours, selectors.EVENT_READ, hand)
+
+    def _listen(self, timeout: float | None = None) -> Iterator[Done]:
+        for event, _ in self._selector.select(timeout):
+            hand: _Hand = event.data
+            try:
+                chunk = hand.sock.recv(ANSWER_OCTETS)
+            except OSError:
+                chunk = b""
+            hand.heard += chunk
+            try:
+                yield from _understood(hand)
+            except ValueError:  # it was taken over, or is broken: none of its words counts any more
+                chunk = b""
+            if not chunk:
+                yield from self._bury(hand)
+            elif hand.taken >= MESSAGES_PER_WORKER and not hand.given:
+                self._dismiss(hand)
+        self._hand_out()
+
+    def _dismiss(self, hand: _Hand) -> None:
+        self._selector.unregister(hand.sock)
+        self._hands.remove(hand)
+        hand.sock.close()
+        hand.process.join(1)
+        hand.process.kill()
+        hand.process.join()
+
+    def _bury(self, hand: _Hand) -> Iterator[Done]:
+        """Its first message is why it ended; other workers get the others."""
+        self._dismiss(hand)
+        if hand.given:
+            why = f"the scan worker ended ({_how(hand.process.exitcode)})"
+            yield Done(hand.given.popleft(), ERROR, b"", (why,))
+            self._waiting.extendleft(reversed(hand.given))
+
+
+def _start(sock: socket.socket, settings: Scan) -> ForkServerProcess:
+    """Imported here: where nothing is out of date, a scan takes less time than these take to load."""
+    import multiprocessing  # noqa: PLC0415
+
+    from egressguard.scan.hand import serve  # noqa: PLC0415
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["egressguard.scan.hand"])
+    process = context.Process(target=serve, args=(sock, settings), daemon=True)
+    process.start()
+    return process
+
+
+def _understood(hand: _Hand) -> Iterator[Done]:
+    """The whole lines heard so far. Raises ValueError."""
+    while (end := hand.heard.find(b"\n")) >= 0:
+        verdict, digest, findings = _decode(bytes(hand.heard[:end]))
+        del hand.heard[: end + 1]
+        if not hand.given:
+            raise ValueError("an answer to nothing")
+        yield Done(hand.given.popleft(), verdict, digest, findings)
+    if len(hand.heard) > ANSWER_OCTETS * 16:
+        raise ValueError("an answer without end")
+
+
+def _decode(line: bytes) -> tuple[str, bytes, tuple[str, ...]]:
+    """Raises ValueError: a worker that was taken over may say anything."""
+    with contextlib.suppress(TypeError, RecursionError):
+        verdict, digest, findings = json.loads(line)
+        if verdict in _VERDICTS:
+            words = tuple(str(finding)[:_FINDING_CHARACTERS] for finding in findings[:_MAX_FINDINGS])
+            return verdict, bytes.fromhex(digest), words
+    raise ValueError("not an answer")
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code == -14:  # SIGALRM
+        return "it took too long"
+    return "it took too much memory, or crashed"

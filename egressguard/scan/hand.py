@@ -1,0 +1,107 @@
+"""A worker of a rescan: a process of its own that is handed descriptors and says what is in them.
+
+Contract
+    It has no network (where no engine needs one and the kernel lets us), as root another user's rights, and the
+    limits of the scan role's workers: a message that takes too long or too much memory ends the worker, no more.
+    Requests: one octet with a descriptor, then start and size. Answers: one JSON line a message, in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import pwd
+import resource
+import signal
+import socket
+from pathlib import Path
+
+import egressguard
+from egressguard.policy.facts import ScanReport
+from egressguard.policy.site import Scan
+from egressguard.scan.crew import REQUEST
+from egressguard.scan.look import Look, needs_network
+from egressguard.scan.memory import DIGEST_OCTETS
+from egressguard.scan.worker import MEMORY_OCTETS
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_USERS = ("eg-scan", "nobody")
+
+
+def serve(sock: socket.socket, settings: Scan) -> None:
+    """Answer until the other side has closed."""
+    confine(keeps_network=needs_network(settings))
+    look = Look(settings)
+    with sock, contextlib.suppress(ConnectionError):
+        while request := _receive(sock):
+            fd, start, size = request
+            signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
+            try:
+                answer = _answer(fd, start, size, look)
+            finally:
+                os.close(fd)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sock.sendall(answer)
+
+
+def _receive(sock: socket.socket) -> tuple[int, int, int] | None:
+    data, fds, _, _ = socket.recv_fds(sock, REQUEST.size, 1)
+    if len(fds) != 1:
+        return None
+    while len(data) < REQUEST.size and (more := sock.recv(REQUEST.size - len(data))):
+        data += more
+    start, size = REQUEST.unpack(data)
+    return fds[0], start, size
+
+
+def _answer(fd: int, start: int, size: int, look: Look) -> bytes:
+    try:
+        content = os.pread(fd, size, start)
+    except OSError as wrong:
+        return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
+    return _encode(look(content), hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest())
+
+
+def _encode(report: ScanReport, digest: bytes) -> bytes:
+    verdict = report.verdict.value if report.verdict else "error"
+    return json.dumps([verdict, digest.hex(), list(report.findings)]).encode() + b"\n"
+
+
+def confine(*, keeps_network: bool) -> None:
+    """Give up all that reading a message does not need. What the kernel refuses to take stays."""
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C is the parent's
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    is_root = os.geteuid() == 0
+    if not keeps_network:
+        ctypes.CDLL(None).unshare(_CLONE_NEWNET if is_root else _CLONE_NEWUSER | _CLONE_NEWNET)
+    if is_root and (user := _user()) is not None:
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Who reads in root's stead: None where he could not load the modules that are still to come."""
+    for name in _USERS:
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwnam(name)
+            return user if _may_read(user, Path(egressguard.__file__)) else None
+    return None
+
+
+def _may_read(user: pwd.struct_passwd, path: Path) -> bool:
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        return os.access(path, os.R_OK, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

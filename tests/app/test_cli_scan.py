@@ -1,0 +1,118 @@
+"""`egressguard scan` as a person or a timer runs it: without a daemon, read-only, with exit codes to rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from egressguard.app.cli.scan import _moment
+from tests.scan.samples import EICAR, mail_with
+
+CLEAN = b"Subject: x\r\n\r\nnothing\r\n"
+PROGRAM = (sys.executable, "-m", "egressguard", "scan")
+
+
+def scan(state: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, "--state", str(state), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {row["path"]: row for row in found}
+
+
+def test_a_folder_of_messages_is_scanned_and_remembered(tmp_path: Path) -> None:
+    folder = tmp_path / "mail"
+    folder.mkdir()
+    (folder / "good.eml").write_bytes(CLEAN)
+    (folder / "bad.eml").write_bytes(mail_with("eicar.com", EICAR))
+    done = scan(tmp_path / "state", "--json", folder)
+    assert done.returncode == 1, done.stderr
+    verdicts = {Path(path).name: (row["verdict"], row["remembered"]) for path, row in rows(done).items()}
+    assert verdicts == {"good.eml": ("clean", False), "bad.eml": ("infected", False)}
+    again = scan(tmp_path / "state", "--new", folder)
+    assert again.returncode == 1
+    assert again.stdout == f"infected  {folder}/bad.eml  EICAR-Test-File in eicar.com, denied name: eicar.com\n"
+    assert again.stderr == "2 messages: 1 clean, 1 infected\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status"),
+    [("good", CLEAN, 0), ("bad", mail_with("x.exe", b"MZ"), 1), ("link", None, 75)],
+)
+def test_the_exit_status_says_what_was_found(tmp_path: Path, name: str, content: bytes | None, status: int) -> None:
+    (tmp_path / "mail").mkdir()
+    place = tmp_path / "mail" / name
+    if content is None:
+        place.symlink_to("/etc/passwd")
+    else:
+        place.write_bytes(content)
+    done = scan(tmp_path / "state", tmp_path / "mail")
+    assert done.returncode == status, done.stdout + done.stderr
+
+
+def test_without_a_path_the_gateways_own_mail_is_looked_at(tmp_path: Path) -> None:
+    for place in ("quarantine/.Infected", "mailboxes/anna"):
+        for part in ("new", "cur", "tmp"):
+            (tmp_path / place / part).mkdir(parents=True)
+        (tmp_path / place / "new" / "1").write_bytes(CLEAN)
+    (tmp_path / "quarantine" / "new").mkdir()
+    (tmp_path / "quarantine" / "cur").mkdir()
+    done = scan(tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert sorted(rows(done)) == [f"{tmp_path}/{place}/new/1" for place in ("mailboxes/anna", "quarantine/.Infected")]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ((), 5, "name a PATH"),
+        (("/nowhere/at/all",), 2, "does not exist"),
+        (("--all", "--new", "."), 2, "exclude each other"),
+        (("--since", "soon", "."), 2, "such as 10m"),
+        (("--rules", "/nowhere", "."), 2, "nothing was looked at"),
+    ],
+)
+def test_wrong_usage_is_told(tmp_path: Path, words: tuple[str, ...], status: int, said: str) -> None:
+    done = scan(tmp_path, *words)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+
+
+def test_a_memory_that_is_no_memory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"no database, but long enough to look like one" * 100)
+    done = scan(tmp_path, "--memory", tmp_path / "m", tmp_path)
+    assert done.returncode == 75 and "cannot be remembered" in done.stderr
+
+
+def test_ctrl_c_ends_it_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "mail"
+    folder.mkdir()
+    for n in range(3000):
+        (folder / f"{n:04}").write_bytes(CLEAN)
+    command = [*PROGRAM, "--state", str(tmp_path / "state"), "--json", str(folder)]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert running.stdout is not None
+    for _ in range(300):
+        running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (130, b"egressguard: interrupted; the same command goes on where it was\n")
+    done = scan(tmp_path / "state", "--json", folder)
+    assert done.returncode == 0 and len(rows(done)) == 3000
+    assert sum(row["remembered"] is True for row in rows(done).values()) >= 300
+
+
+def test_moments_are_spans_or_dates() -> None:
+    assert _moment("2h", 10_000.0) == 2_800.0
+    assert _moment("1970-01-02", 0.0) == 86_400.0
+    assert _moment("1970-01-01T00:01", time.time()) == 60.0

@@ -1,0 +1,79 @@
+"""Where messages lie: Maildirs, folders, files; nothing is touched, nothing is followed out of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from egressguard.scan.sources import Source, find_sources, moved_to, open_source
+
+
+def maildir(path: Path, *names: str) -> Path:
+    for part in ("tmp", "new", "cur"):
+        (path / part).mkdir(parents=True)
+    for name in names:
+        (path / name).write_bytes(b"Subject: x\r\n\r\n")
+    return path
+
+
+def found(path: Path) -> dict[str, Source]:
+    return {os.path.relpath(source.path, path): source for source in find_sources(str(path))}
+
+
+def test_of_a_maildir_new_and_cur_are_messages_and_nothing_else(tmp_path: Path) -> None:
+    box = maildir(tmp_path / "anna", "new/1", "cur/2:2,S", "tmp/3", "dovecot-uidlist", "new/.hidden")
+    maildir(box / ".Junk", "new/4", "maildirfolder")
+    (box / "envelopes").mkdir()
+    (box / "envelopes" / "ID.json").write_text("{}")
+    maildir(box / "fs" / "layout", "cur/5")
+    assert sorted(found(tmp_path)) == [
+        "anna/.Junk/new/4",
+        "anna/cur/2:2,S",
+        "anna/fs/layout/cur/5",
+        "anna/new/1",
+    ]
+    assert all(source.in_maildir for source in found(tmp_path).values())
+
+
+def test_outside_of_a_maildir_every_file_may_be_a_message(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / ".x.eml").write_bytes(b"1")
+    (tmp_path / "y").write_bytes(b"22")
+    assert {name: source.status and source.status.size for name, source in found(tmp_path).items()} == {
+        "a/b/.x.eml": 1,
+        "y": 2,
+    }
+
+
+def test_links_and_pipes_are_told_and_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").write_bytes(b"x")
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box" / "file").symlink_to("/etc/passwd")
+    (tmp_path / "box" / "folder").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "box" / "pipe")
+    rows = found(tmp_path / "box")
+    assert sorted(rows) == ["file", "folder", "pipe"]
+    assert all(source.status is None and "no regular file" in source.problem for source in rows.values())
+    with pytest.raises(OSError):
+        open_source(str(tmp_path / "box" / "file"))
+    (tmp_path / "asked").symlink_to(tmp_path / "real")
+    assert sorted(found(tmp_path / "asked")) == ["x"]
+
+
+def test_a_message_that_was_moved_is_found_by_its_base_name(tmp_path: Path) -> None:
+    box = maildir(tmp_path, "cur/17.Qabc.host:2,S")
+    moved = moved_to(str(box / "new" / "17.Qabc.host"))
+    assert moved is not None and moved.path == str(box / "cur" / "17.Qabc.host:2,S")
+    assert moved_to(str(box / "new" / "17.Qab")) is None
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    (source,) = find_sources(str(tmp_path / "no"))
+    assert source.status is None and "No such file" in source.problem
+
+
+def test_folders_without_end_end(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d"] * 70)
+    deep.mkdir(parents=True)
+    assert [source.problem for source in find_sources(str(tmp_path))] == ["folders nested too deep"]
