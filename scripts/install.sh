@@ -14,6 +14,12 @@ PYTHON=/usr/bin/python3 # Debian's own: the one that the packages below belong t
 RUN_PACKAGES="ca-certificates python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
 nftables iproute2 util-linux dovecot-imapd dovecot-pop3d"
 
+# Archives other than ZIP; the package has another name since Debian 13.
+case $(cat /etc/debian_version 2>/dev/null) in
+12*) RUN_PACKAGES="$RUN_PACKAGES libarchive13" ;;
+*) RUN_PACKAGES="$RUN_PACKAGES libarchive13t64" ;;
+esac
+
 TEST_PACKAGES="git openssl curl procps swaks libio-socket-inet6-perl libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl
 systemd xz-utils conntrack strace openssh-client"
 

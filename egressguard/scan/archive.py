@@ -1,102 +1,163 @@
-"""Look into ZIP archives, nested to a limit, bounded in octets and members. Never raises, never writes a file."""
+"""Look into archives of all kinds, nested to a limit, known by their content whatever they are called.
+
+Contract
+    Never raises, never writes a file. What cannot be looked into is a problem in words: the caller holds the message.
+    An archive that stands behind something else (a program that unpacks itself, a picture) is opened as well.
+    Encrypted members come out as members without content, and are a problem.
+"""
 
 from __future__ import annotations
 
-import io
-import struct
-import zipfile
-import zlib
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from egressguard.scan.kinds import ZIP, media_type
+from egressguard.scan import unpacker, zipped
+from egressguard.scan.budget import Budget, Member, Opened, shown
+from egressguard.scan.kinds import CLOSED, CPIO, ISO, PACKED, TAR, ZIP, archive_kinds, media_type
+from egressguard.scan.libarchive import Entry, Unreadable
 
-MAX_MEMBERS = 5000
-_CHUNK_OCTETS = 1 << 20
+__all__ = ["Budget", "Member", "Opened", "members"]
 
+_FORMATS = {
+    "application/x-7z-compressed": ("7zip",),
+    "application/vnd.rar": ("rar", "rar5"),
+    "application/vnd.ms-cab-compressed": ("cab",),
+    "application/x-archive": ("ar",),
+    CPIO: ("cpio",),
+    "application/x-lha": ("lha",),
+    TAR: ("tar",),
+    ISO: ("iso9660",),
+}
+_BEHIND = {
+    b"7z\xbc\xaf\x27\x1c\x00": ("7zip",),
+    b"Rar!\x1a\x07\x00": ("rar",),
+    b"Rar!\x1a\x07\x01\x00": ("rar5",),
+    b"MSCF\0\0\0\0": ("cab",),
+}
+"""What may stand behind a program that unpacks itself; ZIP is looked for in everything."""
 
-@dataclass(slots=True)
-class Budget:
-    """What may still be unpacked from one message; all its archives share it."""
-
-    octets: int
-    members: int = MAX_MEMBERS
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """`path` from the outer archive's name to the member's; `content` is what could be unpacked.
-
-    `encrypted`: it is there, but only whoever has the password can read it."""
-
-    path: tuple[str, ...]
-    content: bytes
-    media_type: str
-    encrypted: bool = False
-
-
-@dataclass(slots=True)
-class Opened:
-    """`problems`: why something inside could not be looked at; each is a reason to hold the message."""
-
-    problems: list[str] = field(default_factory=list)
+_READINGS = {ISO: (b"", b"!rockridge", b"!rockridge,!joliet"), TAR: (b"read_concatenated_archives",)}
+"""An ISO image may have three directories: which of them is shown depends on who looks. Some read tar archives to the
+end of the file, some to the end of the archive."""
 
 
 def members(path: tuple[str, ...], content: bytes, budget: Budget, levels: int, opened: Opened) -> Iterator[Member]:
-    """Every file inside the ZIP `content`, archives inside it opened in turn down to `levels`."""
-    if levels <= 0:
-        opened.problems.append(f"archive nested too deep: {path[-1]}")
-        return
+    """Every file inside `content`, archives inside it opened in turn down to `levels`; none if it is no archive."""
+    name = path[-1]
+    for reading in _readings(content, name, budget, opened):
+        if levels <= 0:
+            opened.problem(f"archive nested too deep: {name}")
+            return
+        for entry in reading:
+            if budget.spent(name, opened):
+                return
+            yield from _member(entry, path, budget, levels, opened)
+
+
+def _readings(content: bytes, name: str, budget: Budget, opened: Opened) -> Iterator[Iterator[Entry]]:
+    """Each way to read `content` as an archive."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-        listed = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, EOFError) as wrong:
-        opened.problems.append(f"broken archive: {path[-1]} ({wrong})")
+        archive = zipped.find(content)
+    except zipped.Broken as wrong:
+        opened.problem(f"broken archive: {name} ({wrong})")
+        archive = None
+    if archive is not None:
+        for doubt in dict.fromkeys(archive.doubts()):
+            opened.problem(f"programs read this archive differently: {name} ({doubt})")
+        yield archive.entries()
+    kinds = archive_kinds(content)
+    for kind in sorted(kinds):
+        if kind in CLOSED:
+            opened.problem(f"{CLOSED[kind]} cannot be looked into: {name}")
+            continue
+        if kind in PACKED:
+            yield _packed(content, budget)
+            continue
+        for options in _READINGS.get(kind, (b"",)):
+            yield unpacker.entries(content, _FORMATS[kind], options, seconds=budget.seconds_left())
+    if not kinds and archive is None:
+        yield from _behind(content, budget)
+
+
+def _packed(content: bytes, budget: Budget) -> Iterator[Entry]:
+    """A packed tar archive is read without keeping the whole of it; libarchive would take zeros for one, too."""
+    head = b""
+    with contextlib.suppress(Unreadable):
+        for entry in unpacker.entries(content, ("raw",), packed=True, seconds=budget.seconds_left()):
+            head = next(entry.chunks, b"")
+            break
+    formats = ("tar", "cpio") if archive_kinds(head) & {TAR, CPIO} else ("raw",)
+    options = _READINGS[TAR][0] if "tar" in formats else b""
+    yield from unpacker.entries(content, formats, options, packed=True, seconds=budget.seconds_left())
+
+
+def _behind(content: bytes, budget: Budget) -> Iterator[Iterator[Entry]]:
+    for signature, formats in _BEHIND.items():
+        at = content.find(signature)
+        if at > 0:
+            yield _without_noise(unpacker.entries(content[at:], formats, seconds=budget.seconds_left()))
+
+
+def _without_noise(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The bare signature may stand in any program: nothing is wrong with it if no archive follows."""
+    found = False
+    for entry in entries:
+        found = found or (bool(entry.names) and not entry.raw)
+        if found or entry.encrypted:
+            yield entry
+
+
+def _member(entry: Entry, path: tuple[str, ...], budget: Budget, levels: int, opened: Opened) -> Iterator[Member]:
+    names = [shown(name) for name in entry.names] or ["unnamed"]
+    if entry.raw:
+        names = [_unpacked_name(path[-1])]
+    if entry.encrypted:
+        opened.problem(f"encrypted: {names[0] if entry.names else path[-1]}")
+        budget.members -= 1
+        for name in names:
+            yield Member((*path, name), b"", "application/octet-stream", encrypted=True)
         return
-    with archive:
-        for info in listed:
-            if info.is_dir():
-                continue
-            yield from _member(archive, info, path, budget, levels, opened)
-
-
-def _member(
-    archive: zipfile.ZipFile,
-    info: zipfile.ZipInfo,
-    path: tuple[str, ...],
-    budget: Budget,
-    levels: int,
-    opened: Opened,
-) -> Iterator[Member]:
-    inner = (*path, "".join(c for c in info.filename if c.isprintable())[-255:] or "unnamed")
+    if entry.problem is not None:
+        opened.problem(f"broken archive: {path[-1]} ({entry.problem})")
+        if not entry.names:
+            return
     budget.members -= 1
-    if budget.members < 0:
-        if budget.members == -1:
-            opened.problems.append(f"archive with more than {MAX_MEMBERS} members")
+    if budget.spent(path[-1], opened):
         return
-    if info.flag_bits & 0x1:
-        opened.problems.append(f"encrypted: {inner[-1]}")
-        yield Member(inner, b"", "application/octet-stream", encrypted=True)
-        return
-    content = _unpack(archive, info, inner[-1], budget, opened)
-    kind = media_type(content)
-    yield Member(inner, content, kind)
-    if kind == ZIP:
-        yield from members(inner, content, budget, levels - 1, opened)
+    yield from _content(entry, [(*path, name) for name in names], budget, levels, opened)
 
 
-def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, budget: Budget, opened: Opened) -> bytes:
-    """What fits the budget; the declared size is only a claim."""
-    unpacked = bytearray()
+def _content(
+    entry: Entry, paths: list[tuple[str, ...]], budget: Budget, levels: int, opened: Opened
+) -> Iterator[Member]:
+    locked = False
+    trouble: list[Unreadable] = []
+    name = paths[0][-1]
+    taken = budget.take(name, _until_trouble(entry.chunks, trouble), opened)
+    for wrong in trouble:
+        locked = wrong.encrypted
+        opened.problem(f"encrypted: {name}" if locked else f"cannot be unpacked: {name} ({wrong})")
+    kind = media_type(taken.content)
+    for path in paths:
+        yield Member(path, taken.content, kind, encrypted=locked, size_octets=taken.size)
+    if not taken.whole and (kind == ZIP or archive_kinds(taken.content)):
+        opened.problem(f"too large to be looked into: {name}")
+        return
+    budget.kept -= len(taken.content)
+    yield from members(paths[0], taken.content, budget, levels - 1, opened)
+    budget.kept += len(taken.content)
+
+
+def _until_trouble(chunks: Iterator[bytes], trouble: list[Unreadable]) -> Iterator[bytes]:
     try:
-        with archive.open(info) as file:
-            while chunk := file.read(min(_CHUNK_OCTETS, budget.octets + 1)):
-                unpacked += chunk
-                budget.octets -= len(chunk)
-                if budget.octets < 0:
-                    opened.problems.append(f"unpacks to more than is allowed: {name}")
-                    budget.octets = 0
-                    break
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as wrong:
-        opened.problems.append(f"cannot be unpacked: {name} ({type(wrong).__name__})")
-    return bytes(unpacked)
+        yield from chunks
+    except Unreadable as wrong:
+        trouble.append(wrong)
+
+
+def _unpacked_name(name: str) -> str:
+    """What gunzip and the like would call it: `run.exe` out of `run.exe.gz`."""
+    stem, dot, ending = name.rpartition(".")
+    if not dot or not stem:
+        return name
+    return stem + ".tar" if ending.lower() in {"tgz", "tbz2", "txz", "tzst"} else stem

@@ -37,47 +37,51 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
     walked = walk(content)
     opened = Opened(problems=list(walked.problems))
     budget = Budget(settings.max_unpacked_octets)
-    found = [member for part in walked.parts for member in _unfold(part, budget, settings, opened)]
-    infected = [f"{EICAR_NAME} in {_where(m.path)}" for m in found if is_eicar(m.content)]
+    infected: list[str] = []
+    denied: list[str] = []
+    attachments: list[Attachment] = []
+    for part in walked.parts:
+        for member in _unfold(part, budget, settings, opened):  # one at a time: together they would fill the memory
+            if is_eicar(member.content):
+                infected.append(f"{EICAR_NAME} in {_where(member.path)}")
+            denied += _denied(member, settings)
+            attachments.append(_attachment(member))
     infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
-    denied = [*_denied(found, settings), *opened.problems]
+    denied += opened.problems
     denied += ["uuencoded file in the text" for p in walked.parts if p.is_text and has_uuencode(p.content)]
-    attachments = tuple(_attachment(member) for member in found)
     try:
         name = ask(content) if ask is not None else None
     except ScannerDown as wrong:
         verdict = Verdict.INFECTED if infected else None
-        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong)]), attachments)
+        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong)]), tuple(attachments))
     if name is not None:
         infected.append(name)
     verdict = Verdict.INFECTED if infected else Verdict.DENIED if denied else Verdict.CLEAN
-    return ScanReport(verdict, _bounded([*infected, *denied]), attachments)
+    return ScanReport(verdict, _bounded([*infected, *denied]), tuple(attachments))
 
 
 def _attachment(member: Member) -> Attachment:
     encrypted = member.encrypted or is_encrypted(member.content)
     macro = has_macro(member.path[-1], member.content)
-    return Attachment(member.path, member.media_type, len(member.content), encrypted, macro)
+    size = len(member.content) if member.size_octets is None else member.size_octets
+    return Attachment(member.path, member.media_type, size, encrypted, macro)
 
 
 def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Iterable[Member]:
     """The part itself under each of its names, and all that an archive holds."""
     kind = media_type(part.content)
-    if part.is_text and kind != ZIP:
-        return
-    for name in part.names or ("unnamed",):
-        yield Member((name,), part.content, kind)
-    if kind == ZIP:
-        outer = (part.names or ("unnamed",))[0]
-        yield from members((outer,), part.content, budget, settings.max_nesting, opened)
+    names = part.names or ("unnamed",)
+    if not part.is_text or kind == ZIP:
+        for name in names:
+            yield Member((name,), part.content, kind)
+    yield from members((names[0],), part.content, budget, settings.max_nesting, opened)
 
 
-def _denied(found: Iterable[Member], settings: Scan) -> Iterable[str]:
-    for member in found:
-        if name_matches(settings.denied_names, member.path[-1]):
-            yield f"denied name: {_where(member.path)}"
-        if any(fnmatchcase(member.media_type, pattern.lower()) for pattern in settings.denied_types):
-            yield f"denied type {member.media_type}: {_where(member.path)}"
+def _denied(member: Member, settings: Scan) -> Iterable[str]:
+    if name_matches(settings.denied_names, member.path[-1]):
+        yield f"denied name: {_where(member.path)}"
+    if any(fnmatchcase(member.media_type, pattern.lower()) for pattern in settings.denied_types):
+        yield f"denied type {member.media_type}: {_where(member.path)}"
 
 
 def _where(path: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from egressguard.app.control import Commands
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import framed, serve_until_stopped
 from egressguard.policy.model import Policy
+from egressguard.scan import libarchive
 from egressguard.scan.server import ScanServer
 
 WORKERS = 2
@@ -20,8 +21,9 @@ async def run(places: Places, *, high_ports: bool) -> None:
         await asyncio.to_thread(server.start)
 
         async def status() -> dict[str, Any]:
-            summary = f"{WORKERS} workers, clamd {_clamd(frame.policy)}"
-            return {"workers": WORKERS, "clamd": _clamd(frame.policy), "summary": summary}
+            clamd, archives = _clamd(frame.policy), _archives()
+            summary = f"{WORKERS} workers, clamd {clamd}, archives: {archives}"
+            return {"workers": WORKERS, "clamd": clamd, "archives": archives, "summary": summary}
 
         async def reload(policy: Policy) -> None:
             await asyncio.to_thread(server.reload, policy.site.scan)
@@ -30,6 +32,10 @@ async def run(places: Places, *, high_ports: bool) -> None:
             await serve_until_stopped(frame, Commands({"status": status}), reload)
         finally:
             await asyncio.to_thread(server.stop)
+
+
+def _archives() -> str:
+    return f"only ZIP, others are held: {libarchive.PACKAGE} is missing" if libarchive.is_missing() else "opened"
 
 
 def _clamd(policy: Policy) -> str:
