@@ -54,6 +54,7 @@ def _wanted(places: Places) -> list[tuple[Path, str, int]]:
         (places.drop, "relay", 0o3777),
         (places.quarantine, "relay", 0o2770),
         (places.mailboxes, "relay", 0o2770),
+        (places.scan_memory.parent, "", 0o2770),
         (places.secrets, "", 0o2750),
         (places.signing_keys, "", 0o2750),
         (places.tls, "", 0o2750),

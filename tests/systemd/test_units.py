@@ -105,6 +105,15 @@ def test_the_scanner_has_no_network_and_the_gate_sees_no_message() -> None:
         assert str(place) in closed
 
 
+def test_mail_is_looked_at_again_every_night_and_only_read() -> None:
+    unit, timer = _settings("egressguard-rescan.service"), _settings("egressguard-rescan.timer")
+    where = f"--rules {PLACES.snapshot} --state {PLACES.state} --runtime {PLACES.runtime}"
+    assert unit["ExecStart"] == [f"/opt/egressguard/.venv/bin/egressguard scan {where}"]
+    assert timer["OnCalendar"] and timer["WantedBy"] == ["timers.target"]
+    assert unit["User"] == ["eg-scan"] and unit["CapabilityBoundingSet"] == [""] and unit["PrivateNetwork"] == ["yes"]
+    assert set(unit["ReadWritePaths"][0].split()) == {str(PLACES.scan_memory.parent), str(PLACES.journals)}
+
+
 def test_the_socket_units_are_the_listeners_of_the_shipped_rules() -> None:
     units = [_settings(path.name) for path in UNITS.glob("egressguard-relay-*.socket")]
     found = {unit["FileDescriptorName"][0]: sorted(unit["ListenStream"]) for unit in units}
@@ -156,7 +165,7 @@ def _analyze(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
 def test_systemd_finds_nothing_wrong_in_the_units(tmp_path: Path) -> None:
     """The program is not installed here: `env` stands in its place, as systemd looks for executables too."""
     _needs_systemd()
-    units = [path for path in UNITS.iterdir() if path.suffix in {".service", ".socket", ".target"}]
+    units = [path for path in UNITS.iterdir() if path.suffix in {".service", ".socket", ".target", ".timer"}]
     for path in units:
         text = re.sub(r"/opt/egressguard/\.venv/bin/\w+", "/usr/bin/env", path.read_text())
         (tmp_path / path.name).write_text(text)

@@ -9,6 +9,7 @@ import click
 from egressguard.app.children import ROLES, SMTPD
 from egressguard.app.cli.options import as_json, span_seconds, with_places
 from egressguard.app.cli.output import Exit, emit_rows, fail, timestamp
+from egressguard.app.incidents import JOURNAL
 from egressguard.app.keeping import KEEPER
 from egressguard.app.places import Places
 from egressguard.store.journal import read_journal
@@ -29,7 +30,7 @@ def journal_command(places: Places, since: str, kind: str | None, limit: int, as
     Exit codes: 0 done, 4 permission denied.
     """
     start = time.time() - span_seconds(since, "--since")
-    paths = [places.journal(name) for name in (*(role.name for role in ROLES), SMTPD.name, KEEPER)]
+    paths = [places.journal(name) for name in (*(role.name for role in ROLES), SMTPD.name, KEEPER, JOURNAL)]
     try:
         rows = read_journal(paths, since=start, kind=kind, limit=limit)
     except PermissionError as wrong:

@@ -49,8 +49,11 @@ def scan_command(
     """Look at the mail in PATH: a Maildir, Maildir++ or tree of them, an mbox, a folder of message files, a file.
 
     Without PATH: the quarantine and the mailboxes of this gateway. Nothing is changed there. Looked at is what is out
-    of date: new or changed, or last seen by other signatures, settings or programs. Without a daemon; interrupted,
-    the same command goes on. --json has a line for every message, words only for what is not clean.
+    of date: new or changed, or last seen by other signatures, settings or programs. Needs no daemon; interrupted, the
+    same command goes on. --json has a line for every message, words only for what is not clean.
+
+    Malware in mail that was let through before is an incident: in the journal, and counted. Held mail that is clean
+    now is told, not released.
 
     \b
     Example:
@@ -65,7 +68,11 @@ def scan_command(
     chosen = [str(Path(path).absolute()) for path in paths] or _own_mail(places)
     settings = _settings(places)
     tally: dict[str, int] = {}
-    with _rescan(memory or places.scan_memory, settings, jobs) as rescan, _progress(chosen) as tick:
+    with (
+        _incidents(places) as told,
+        _rescan(memory or places.scan_memory, settings, jobs, told) as rescan,
+        _progress(chosen) as tick,
+    ):
         for row in rescan.run(chosen, choice):
             tick(row)
             tally[row.verdict] = tally.get(row.verdict, 0) + 1
@@ -104,7 +111,7 @@ def _settings(places: Places) -> Scan:
 
 
 @contextmanager
-def _rescan(memory_file: Path, settings: Scan, jobs: int) -> Iterator[Rescan]:
+def _rescan(memory_file: Path, settings: Scan, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
     """The parts of a run; they end with it, however it ends."""
     from egressguard.scan.crew import Crew
     from egressguard.scan.edition import edition
@@ -114,7 +121,7 @@ def _rescan(memory_file: Path, settings: Scan, jobs: int) -> Iterator[Rescan]:
         with (
             closing(Memory(memory_file)) as memory,
             closing(Crew(settings, jobs)) as crew,
-            closing(Rescan(memory, crew, memory.edition(edition(settings)), time.time)) as rescan,
+            closing(Rescan(memory, crew, memory.edition(edition(settings)), time.time, told)) as rescan,
         ):
             yield rescan
     except PermissionError as wrong:
@@ -124,6 +131,21 @@ def _rescan(memory_file: Path, settings: Scan, jobs: int) -> Iterator[Rescan]:
     except KeyboardInterrupt:
         click.echo("egressguard: interrupted; the same command goes on where it was", err=True)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _incidents(places: Places) -> Iterator[Callable[[Row], None]]:
+    """Malware in mail that was let through is told to the journal, Prometheus and whoever watches."""
+    from egressguard.app.incidents import Reporter, incidents_of
+
+    with closing(Reporter(places)) as reporter:
+
+        def told(row: Row) -> None:
+            for incident in incidents_of(row, places, time.time()):
+                reporter.report(incident)
+                click.echo(f"incident: {_printable(str(incident.fields['what']))}: {_printable(row.path)}", err=True)
+
+        yield told
 
 
 def _say(row: Row, *, as_json: bool) -> None:

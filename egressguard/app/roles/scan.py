@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from egressguard.app.control import Commands
+from prometheus_client import Counter
+
+from egressguard.app.control import CommandError, Commands
+from egressguard.app.incidents import KINDS
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import framed, serve_until_stopped
 from egressguard.policy.model import Policy
@@ -20,6 +23,23 @@ async def run(places: Places, *, high_ports: bool) -> None:
         server = ScanServer(places.scanner, frame.policy.site.scan, workers=WORKERS, registry=frame.registry)
         await asyncio.to_thread(server.start)
 
+        incidents = Counter(
+            "egressguard_scan_incidents_total",
+            "Malware found in mail that was let through before (relayed_malware, delivered_malware).",
+            ["kind"],
+            registry=frame.registry,
+        )
+        for kind in KINDS:
+            incidents.labels(kind)
+
+        async def incident(kind: str, fields: dict[str, Any]) -> str:
+            """`egressguard scan` has found something in mail that went out or into a mailbox."""
+            if kind not in KINDS:
+                raise CommandError(f"no kind of incident: {kind!r:.60}")
+            incidents.labels(kind).inc()
+            frame.record(f"incident.{kind}", fields)
+            return kind
+
         async def status() -> dict[str, Any]:
             clamd, archives = _clamd(frame.policy), _archives()
             summary = f"{WORKERS} workers, clamd {clamd}, archives: {archives}"
@@ -29,7 +49,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             await asyncio.to_thread(server.reload, policy.site.scan)
 
         try:
-            await serve_until_stopped(frame, Commands({"status": status}), reload)
+            await serve_until_stopped(frame, Commands({"status": status}, {"incident": incident}), reload)
         finally:
             await asyncio.to_thread(server.stop)
 
