@@ -105,6 +105,7 @@ class AttachmentGiven(Strict):
     size_octets: Annotated[int, Field(ge=0)] = Field(0, description="its size", examples=[1000])
     encrypted: bool = Field(False, description="whether it asks for a password", examples=[True])
     macro: bool = Field(False, description="whether it carries a macro", examples=[True])
+    active: bool = Field(False, description="whether it acts of itself when it is opened", examples=[True])
 
 
 class MailGiven(Strict):

@@ -26,13 +26,15 @@ class Verdict(enum.Enum):
 class Attachment:
     """`path` from the outermost name to the innermost ("a.zip", "run.exe"); `media_type` by content, lower case.
 
-    `encrypted`: what it holds cannot be read; `macro`: it carries program code of an office program."""
+    `encrypted`: what it holds cannot be read; `macro`: it carries program code of an office program;
+    `active`: it does something of itself when a person opens it."""
 
     path: tuple[str, ...]
     media_type: str
     size_octets: int
     encrypted: bool = False
     macro: bool = False
+    active: bool = False
 
     @property
     def name(self) -> str:

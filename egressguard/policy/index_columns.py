@@ -272,6 +272,7 @@ COLUMNS: dict[str, Prepare] = {
     "attachment_type": _texts_of_attachments(str.lower, lambda attachment: (attachment.media_type.lower(),)),
     "attachment_encrypted": _each(_one_of_known(_any_attachment(lambda attachment: attachment.encrypted))),
     "attachment_macro": _each(_one_of_known(_any_attachment(lambda attachment: attachment.macro))),
+    "attachment_active": _each(_one_of_known(_any_attachment(lambda attachment: attachment.active))),
     "attachment_deeper_than": _above(_depth),
     "verdict": _one_of_known(lambda facts: facts.scan.verdict if facts.scan else None),
     "score_at_least": _score,

@@ -68,6 +68,7 @@ _SCAN_KEYS = frozenset(
         "attachment_type",
         "attachment_encrypted",
         "attachment_macro",
+        "attachment_active",
         "attachment_deeper_than",
         "verdict",
         "score_at_least",

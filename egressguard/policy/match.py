@@ -164,6 +164,12 @@ class MailMatch(Strict):
         description="true = an office document carries program code; false = none does; left out = any",
         examples=[True],
     )
+    attachment_active: bool | None = Field(
+        None,
+        description="true = a file acts of itself when it is opened: HTML that makes a file, PDF actions, DDE, "
+        "templates from elsewhere, embedded programs, shortcuts; false = none does; left out = any",
+        examples=[True],
+    )
     attachment_deeper_than: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None, description="a file lies inside more archives than this; left out = any", examples=[3]
     )

@@ -183,6 +183,7 @@ MATCHERS: dict[str, Callable[..., bool | None]] = {
     "attachment_type": _over_attachments(_has_type),
     "attachment_encrypted": _over_flag(lambda a: a.encrypted),
     "attachment_macro": _over_flag(lambda a: a.macro),
+    "attachment_active": _over_flag(lambda a: a.active),
     "attachment_deeper_than": _over_attachments(lambda a, levels: len(a.path) - 1 > levels),
     "verdict": _verdict,
     "score_at_least": _score,

@@ -254,6 +254,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "attachment_type": _attachments(_types),
     "attachment_encrypted": _attachments(_flag("is encrypted")),
     "attachment_macro": _attachments(_flag("has a macro")),
+    "attachment_active": _attachments(_flag("does anything of itself")),
     "attachment_deeper_than": _attachments(lambda _attachments, levels: f"nothing lies deeper than {levels}"),
     "verdict": _verdict,
     "score_at_least": _score,

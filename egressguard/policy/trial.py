@@ -228,7 +228,7 @@ def _report(given: MailGiven, report: ScanReport) -> ScanReport:
     attachments = report.attachments
     if given.attachments is not None:
         attachments = tuple(
-            Attachment(tuple(a.path), a.type, a.size_octets, a.encrypted, a.macro) for a in given.attachments
+            Attachment(tuple(a.path), a.type, a.size_octets, a.encrypted, a.macro, a.active) for a in given.attachments
         )
     verdict = verdict_of(given.verdict, report.verdict)
     score = report.score if given.score is None else given.score

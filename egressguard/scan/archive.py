@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 
 from egressguard.scan import unpacker, zipped
+from egressguard.scan.active import carried
 from egressguard.scan.budget import Budget, Member, Opened, shown
 from egressguard.scan.kinds import CLOSED, CPIO, ISO, PACKED, TAR, ZIP, archive_kinds, media_type
 from egressguard.scan.libarchive import Entry, Unreadable
@@ -75,6 +76,8 @@ def _readings(content: bytes, name: str, budget: Budget, opened: Opened) -> Iter
             continue
         for options in _READINGS.get(kind, (b"",)):
             yield unpacker.entries(content, _FORMATS[kind], options, seconds=budget.seconds_left())
+    if files := carried(name, content, media_type(content)):
+        yield iter([Entry((inner,), iter([octets])) for inner, octets in files])
     if not kinds and archive is None:
         yield from _behind(content, budget)
 

@@ -3,6 +3,7 @@
 Contract
     INFECTED beats DENIED beats CLEAN. What cannot be looked into (encrypted, broken, too deep, too large) is DENIED:
     held for a person, not deferred for ever. Only trouble of our own (a scanner that does not answer) is None.
+    What acts of itself (`active`) is a fact and a finding, not a verdict: rules say what comes of it.
     A message that is infected by our own finding stays INFECTED whatever a scanner that is down would have said.
 """
 
@@ -14,10 +15,12 @@ from fnmatch import fnmatchcase
 from egressguard.policy.facts import Attachment, ScanReport, Verdict
 from egressguard.policy.patterns import name_matches
 from egressguard.policy.site import Scan
+from egressguard.scan.active import active_in
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type
 from egressguard.scan.office import has_macro, is_encrypted
+from egressguard.scan.protocol import MAX_ATTACHMENTS
 from egressguard.scan.walk import Part, has_uuencode, walk
 
 MAX_FINDINGS = 50
@@ -40,38 +43,43 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
     infected: list[str] = []
     denied: list[str] = []
     attachments: list[Attachment] = []
+    active: list[str] = []
     for part in walked.parts:
         for member in _unfold(part, budget, settings, opened):  # one at a time: together they would fill the memory
             if is_eicar(member.content):
                 infected.append(f"{EICAR_NAME} in {_where(member.path)}")
             denied += _denied(member, settings)
-            attachments.append(_attachment(member))
+            acts = active_in(member.path[-1], member.content, member.media_type)
+            active += [f"{words}: {_where(member.path)}" for words in acts]
+            attachments.append(_attachment(member, active=bool(acts)))
     infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
     denied += opened.problems
+    if len(attachments) > MAX_ATTACHMENTS:
+        denied.append(f"more than {MAX_ATTACHMENTS} files")
     denied += ["uuencoded file in the text" for p in walked.parts if p.is_text and has_uuencode(p.content)]
     try:
         name = ask(content) if ask is not None else None
     except ScannerDown as wrong:
         verdict = Verdict.INFECTED if infected else None
-        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong)]), tuple(attachments))
+        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong), *active]), tuple(attachments))
     if name is not None:
         infected.append(name)
     verdict = Verdict.INFECTED if infected else Verdict.DENIED if denied else Verdict.CLEAN
-    return ScanReport(verdict, _bounded([*infected, *denied]), tuple(attachments))
+    return ScanReport(verdict, _bounded([*infected, *denied, *active]), tuple(attachments))
 
 
-def _attachment(member: Member) -> Attachment:
+def _attachment(member: Member, *, active: bool) -> Attachment:
     encrypted = member.encrypted or is_encrypted(member.content)
     macro = has_macro(member.path[-1], member.content)
     size = len(member.content) if member.size_octets is None else member.size_octets
-    return Attachment(member.path, member.media_type, size, encrypted, macro)
+    return Attachment(member.path, member.media_type, size, encrypted, macro, active)
 
 
 def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Iterable[Member]:
     """The part itself under each of its names, and all that an archive holds."""
     kind = media_type(part.content)
     names = part.names or ("unnamed",)
-    if not part.is_text or kind == ZIP:
+    if not part.is_text or kind == ZIP or active_in(names[0], part.content, kind):
         for name in names:
             yield Member((name,), part.content, kind)
     yield from members((names[0],), part.content, budget, settings.max_nesting, opened)

@@ -55,7 +55,9 @@ def receive_message(sock: socket.socket, max_octets: int) -> bytes:
 
 
 def encode_report(report: ScanReport) -> bytes:
-    attachments = [[list(a.path), a.media_type, a.size_octets, a.encrypted, a.macro] for a in report.attachments or ()]
+    attachments = [
+        [list(a.path), a.media_type, a.size_octets, a.encrypted, a.macro, a.active] for a in report.attachments or ()
+    ]
     fields = {
         "verdict": report.verdict.value if report.verdict else None,
         "findings": report.findings,
@@ -70,8 +72,8 @@ def decode_report(line: bytes) -> ScanReport:
         fields = json.loads(line)
         verdict = Verdict(fields["verdict"]) if fields["verdict"] is not None else None
         attachments = tuple(
-            Attachment(tuple(str(name) for name in path), str(kind), int(size), encrypted is True, macro is True)
-            for path, kind, size, encrypted, macro in fields["attachments"]
+            Attachment(tuple(map(str, path)), str(kind), int(size), encrypted is True, macro is True, active is True)
+            for path, kind, size, encrypted, macro, active in fields["attachments"]
         )
         return ScanReport(verdict, tuple(str(f) for f in fields["findings"]), attachments)
     except (KeyError, TypeError, IndexError) as wrong:

@@ -117,6 +117,7 @@ MATCHES: dict[str, st.SearchStrategy[Any]] = {
     "attachment_type": some(TYPE_WORDS),
     "attachment_encrypted": st.booleans(),
     "attachment_macro": st.booleans(),
+    "attachment_active": st.booleans(),
     "attachment_deeper_than": st.sampled_from([1, 2]),
     "verdict": some([verdict.value for verdict in Verdict]),
     "score_at_least": st.sampled_from(["-1", "0", "6.5"]),
@@ -161,6 +162,7 @@ ATTACHMENTS = st.builds(
     size_octets=st.just(1),
     encrypted=st.booleans(),
     macro=st.booleans(),
+    active=st.booleans(),
 )
 SCANS = st.builds(
     ScanReport,
