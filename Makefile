@@ -36,6 +36,7 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_PACKETS=20000 EGRESSGUARD_RELOADS=200 .venv/bin/python -m pytest -q --timeout=0 \
 		tests/firewall/test_differential.py tests/firewall/test_flood.py
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q -s --timeout=0 tests/system/test_kill_walk.py
+	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q --timeout=0 tests/quarantine/test_orders.py -k killed
 	EGRESSGUARD_QUEUED=1000000 .venv/bin/python -m pytest -q -s --timeout=0 tests/relay/test_long_queue.py
 
 FUZZ ?= 20000

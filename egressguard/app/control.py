@@ -4,7 +4,8 @@ Contract
     A request is {"command": NAME, "arguments": {...}} and a newline, at most REQUEST_OCTETS.
     The answer is {"ok": true, "result": ...} or {"ok": false, "error": WORDS, "kind": KIND}.
     Who may ask is the socket file's mode (0660, the egressguard group); only root and the role's own user may
-    change anything: one role that was taken over cannot command another.
+    change anything: one role that was taken over cannot command another. What needs no more than a proof that comes
+    with it (a signed token) anybody may ask who may connect.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ _asking: ContextVar[int | None] = ContextVar("asking", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """`reads` change nothing; `changes` are for root and the role's own user."""
+    """`reads` change nothing; `changes` are for root and the role's own user.
+
+    `proven` are for whoever may connect: what they are asked with is itself the proof that it may be done."""
 
     reads: Mapping[str, Handler] = field(default_factory=dict)
     changes: Mapping[str, Handler] = field(default_factory=dict)
+    proven: Mapping[str, Handler] = field(default_factory=dict)
 
 
 class CommandError(Exception):
@@ -80,8 +84,8 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 def _allowed(writer: asyncio.StreamWriter, commands: Commands) -> Mapping[str, Handler]:
     if _user(writer) in {0, os.getuid()}:
-        return {**commands.reads, **commands.changes}
-    return {**commands.reads, **dict.fromkeys(commands.changes, _not_yours)}
+        return {**commands.reads, **commands.proven, **commands.changes}
+    return {**commands.reads, **commands.proven, **dict.fromkeys(commands.changes, _not_yours)}
 
 
 def _user(writer: asyncio.StreamWriter) -> int:

@@ -69,6 +69,11 @@ class Places:
         return self.spool / "rates.json"
 
     @property
+    def digest(self) -> Path:
+        """When the quarantine's digest went out last (quarantine.digest)."""
+        return self.spool / "digest.json"
+
+    @property
     def journals(self) -> Path:
         return self.state / "journal"
 

@@ -1,4 +1,4 @@
-"""The HTTP side: /metrics for Prometheus, /healthz for probes. Read-only; later issues add the console."""
+"""The HTTP side: /metrics for Prometheus, /healthz for probes, /release/ for links in digests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from egressguard.console.release import Ask, release_routes
 from egressguard.observe.metrics import merge
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,7 +18,7 @@ Gather = Callable[[], Awaitable[Mapping[str, str]]]
 """Return each reachable role's exposition; a role that does not answer is simply not in it."""
 
 
-def application(gather: Gather, roles: tuple[str, ...]) -> Starlette:
+def application(gather: Gather, roles: tuple[str, ...], ask: Ask) -> Starlette:
     async def metrics(_request: Request) -> Response:
         texts = dict(await gather())
         texts["console"] = texts.get("console", "") + _down(roles, texts)
@@ -29,7 +30,8 @@ def application(gather: Gather, roles: tuple[str, ...]) -> Starlette:
             return PlainTextResponse(f"not answering: {', '.join(missing)}\n", status_code=503)
         return PlainTextResponse("ok\n")
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz)])
+    routes = [Route("/metrics", metrics), Route("/healthz", healthz), *release_routes(ask)]
+    return Starlette(routes=routes)
 
 
 def _down(roles: tuple[str, ...], texts: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from egressguard.policy.fields import (
     Strict,
     Texts,
 )
+from egressguard.policy.holding import Holding
 from egressguard.policy.pipes import Pipe
 from egressguard.policy.relaying import Relay
 from egressguard.policy.scheduling import Destination
@@ -280,6 +281,11 @@ class Site(Strict):
     )
     scan: Scan = Field(
         Scan(), description="what is looked for in mail; left out = its defaults", examples=[{"denied_names": "*.exe"}]
+    )
+    quarantine: Holding = Field(
+        Holding(),
+        description="how what rules hold is kept, and who hears of it; left out = its defaults",
+        examples=[{"retention": {"Infected": {"days": 30}}}],
     )
     access: Access = Field(
         Access(), description="IMAP and POP3; left out = its defaults", examples=[{"imaps_port": 993}]

@@ -100,7 +100,9 @@ class Quarantine:
             registry=registry,
         )
         self._full = Counter(
-            "egressguard_quarantine_full_total", "Messages deferred: the quarantine had no room.", registry=registry
+            "egressguard_quarantine_deferred_messages_total",
+            "Messages deferred: the quarantine had no room.",
+            registry=registry,
         )
         for action in ACTIONS:
             self._actions.labels(action)

@@ -187,9 +187,7 @@ class Index:
         What is missing for the first time may be on its way from one directory to another."""
         with self._lock:
             known = dict(self._db.execute("SELECT id, path FROM held").fetchall())
-        found: dict[str, str] = {}
-        for message_id, path in self._maildir.files():
-            found[message_id] = str(path.relative_to(self._root))
+        found = dict(self._maildir.names())
         added = sorted(found.keys() - known.keys(), key=lambda one: (held_at(Path(found[one])), one))
         moved = [one for one in found.keys() & known.keys() if found[one] != known[one]]
         missing = known.keys() - found.keys()

@@ -40,7 +40,8 @@ class HoldMaildir:
         self._make_folder("", durable.Disk)
 
     def write(self, message_id: str, folder: str, content: Content, facts: Mapping[str, Any], now: float) -> Path:
-        """Store a message durably. Raises OSError, and then nothing is held; ValueError for what is no id."""
+        """Store a message durably. Raises ValueError for what is no id; OSError: nothing is held, or, on a disk that
+        cannot even take it back, what the client will send again."""
         if not ID.fullmatch(message_id):
             raise ValueError("not a quarantine id")
         place = self._make_folder(folder, self._disk)
@@ -52,7 +53,7 @@ class HoldMaildir:
             durable.put(target, content.pieces(), temporary=place / "tmp" / name, mode=FILE_MODE, disk=self._disk)
         except OSError:
             with contextlib.suppress(OSError):  # nobody is told 250: it must not lie there as if it were held
-                target.unlink(missing_ok=True)
+                self._disk.unlink(target)
             raise
         return target
 
@@ -67,14 +68,25 @@ class HoldMaildir:
         """The message's file: where it was last seen, or wherever it was moved to; None: it is gone."""
         if hint.exists():
             return hint
-        near = (path for found, path in _files_of(hint.parent.parent) if found == message_id)
-        anywhere = (path for found, path in self.files() if found == message_id)
-        return next(near, None) or next(anywhere, None)
+        near = (name for found, name in self._names_in(folder_of(hint)) if found == message_id)
+        anywhere = (name for found, name in self.names() if found == message_id)
+        name = next(near, None) or next(anywhere, None)
+        return None if name is None else self.root / name
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """(id, file) of every message held, in any folder."""
-        for folder in (self.root, *sorted(self.root.glob(".*/"))):
-            yield from _files_of(folder)
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(id, path below the root) of every message held, in any folder. Text: there may be a hundred thousand."""
+        for folder in ("", *sorted(path.name[1:] for path in self.root.glob(".*/"))):
+            yield from self._names_in(folder)
+
+    def _names_in(self, folder: str) -> Iterator[tuple[str, str]]:
+        for part in (f".{folder}/new", f".{folder}/cur") if folder else ("new", "cur"):
+            try:
+                names = os.listdir(self.root / part)  # noqa: PTH208 -- names only, of many files
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for name in names:
+                if match := _NAME.fullmatch(name):
+                    yield match[1], f"{part}/{name}"
 
     def facts(self, message_id: str) -> dict[str, Any]:
         """What was noted when the message was held; {} when the sidecar is lost."""
@@ -126,17 +138,6 @@ def folder_of(path: Path) -> str:
 def held_at(path: Path) -> int:
     """When the message was held: its name says so."""
     return int(path.name.partition(".")[0])
-
-
-def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    for part in ("new", "cur"):
-        try:
-            names = os.listdir(folder / part)  # noqa: PTH208 -- names only, of a hundred thousand files
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for name in names:
-            if match := _NAME.fullmatch(name):
-                yield match[1], folder / part / name
 
 
 def _host() -> str:

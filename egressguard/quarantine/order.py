@@ -7,6 +7,7 @@ Contract
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -40,14 +41,15 @@ class OrderBook:
         directory.mkdir(parents=True, exist_ok=True)
 
     def write(self, order: Order) -> None:
-        """Raises OSError; then it does not stand."""
+        """Raises OSError: it does not stand, or, on a disk that cannot even take it back, is carried out later."""
         path = self._path(order.message_id)
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.unlink(missing_ok=True)  # of a process that died here
         try:
             durable.put(path, _text(order), temporary=temporary, mode=FILE_MODE, disk=self._disk)
         except OSError:
-            self.withdraw(order.message_id)
+            with contextlib.suppress(OSError):  # the first error is the one that matters
+                self.withdraw(order.message_id)
             raise
 
     def read(self, message_id: str) -> Order | None:
@@ -71,8 +73,9 @@ class OrderBook:
 
     def withdraw(self, message_id: str) -> None:
         """Raises OSError."""
-        self._path(message_id).unlink(missing_ok=True)
-        durable.sync_directory(self._directory)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.unlink(self._path(message_id))
+            durable.sync_directory(self._directory, self._disk)
 
     def _path(self, message_id: str) -> Path:
         return self._directory / f"{message_id}.json"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,31 @@ def test_the_journal_hears_from_the_kernel_who_asks(tmp_path: Path, says: str) -
     answer = asyncio.run(run())
     assert answer == me if not says else answer.endswith(f" (as {me})")
     assert answer.isprintable() and len(answer) < 100
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to ask as somebody else")
+def test_others_may_ask_what_brings_its_own_proof_and_change_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    tmp_path.chmod(0o755)
+    asking = "import sys; from egressguard.app.control import ask; from pathlib import Path\n"
+    asking += "try: print(ask(Path(sys.argv[1]), sys.argv[2]))\nexcept Exception as wrong: print(wrong)"
+
+    async def as_nobody(command: str) -> str:
+        def drop() -> None:
+            os.setgid(65534)
+            os.setuid(65534)
+
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", asking, str(path), command, stdout=asyncio.subprocess.PIPE, preexec_fn=drop
+        )
+        return (await process.communicate())[0].decode().strip()
+
+    async def run() -> list[str]:
+        commands = Commands({"read": echo}, {"change": echo}, {"proven": echo})
+        async with await serve_commands(path, commands):
+            path.chmod(0o666)
+            return [await as_nobody(command) for command in ("read", "proven", "change")]
+
+    for folder in (*tmp_path.parents[:2],):
+        folder.chmod(0o755)
+    assert asyncio.run(run()) == ["{}", "{}", "only root may do this"]

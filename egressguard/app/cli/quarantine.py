@@ -183,6 +183,25 @@ def reindex_command(places: Places, as_json: bool) -> None:
     emit_one(ask_role(places, "relay", "quarantine.reindex", ORDER_SECONDS), as_json=as_json)
 
 
+@quarantine_command.command("digest")
+@with_places
+@click.option("--now", is_flag=True, help="Send it, about the last 24 hours.")
+@click.option("--dry-run", is_flag=True, help="Say who would hear of how many messages, and send nothing.")
+@as_json
+def digest_command(places: Places, now: bool, dry_run: bool, as_json: bool) -> None:
+    """Send the daily digest (site.quarantine.digest) now, beside the one of the day, or say who would get it.
+
+    \b
+    Example:
+      egressguard quarantine digest --dry-run
+    Exit codes: 5 the rules know no digest, 75 the spool cannot take it now.
+    """
+    if now == dry_run:
+        raise click.UsageError("say --now or --dry-run")
+    rows = ask_role(places, "relay", "quarantine.digest", ORDER_SECONDS, dry_run=dry_run)
+    emit_rows(rows, ("to", "messages"), as_json=as_json, empty="nothing new is held: nobody hears of it")
+
+
 def allowing_rule(row: Mapping[str, Any]) -> str:
     """A rule in YAML; JSON's strings are YAML's."""
     match: dict[str, Any] = {"sender": row["sender"] or "<>"}

@@ -12,10 +12,12 @@ from egressguard.app.control import CommandError, Commands, DaemonUnreachable, a
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.console.pages import application
+from egressguard.console.release import NotGranted, NotNow
 from egressguard.observe.metrics import exposition
 from egressguard.policy.model import Policy
 
 ANSWER_SECONDS = 5
+RELEASE_SECONDS = 30
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
@@ -25,8 +27,11 @@ async def run(places: Places, *, high_ports: bool) -> None:
         async def gather() -> dict[str, str]:
             return await _gather(frame, names)
 
+        async def ask(what: str, token: str) -> dict[str, Any]:
+            return await _ask_for_release(frame, what, token)
+
         config = uvicorn.Config(
-            application(gather, names),
+            application(gather, names, ask),
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -49,6 +54,17 @@ async def run(places: Places, *, high_ports: bool) -> None:
 
 async def _keep(_policy: Policy) -> None:
     """A new policy changes nothing here: the socket was bound by the supervisor."""
+
+
+async def _ask_for_release(frame: Frame, what: str, token: str) -> dict[str, Any]:
+    """Raises NotGranted, NotNow."""
+    try:
+        answer = await ask_later(frame.places.control("relay"), f"quarantine.link.{what}", RELEASE_SECONDS, token=token)
+    except CommandError as wrong:
+        raise (NotGranted if wrong.kind == "not-found" else NotNow)(str(wrong)) from wrong
+    except DaemonUnreachable as wrong:
+        raise NotNow(str(wrong)) from wrong
+    return dict(answer)
 
 
 async def _gather(frame: Frame, names: tuple[str, ...]) -> dict[str, str]:

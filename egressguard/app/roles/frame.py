@@ -95,7 +95,7 @@ async def framed(name: str, places: Places, *, high_ports: bool) -> AsyncIterato
 async def serve_until_stopped(frame: Frame, commands: Commands, reload: Reload) -> None:
     """Say READY, answer commands, take another policy when asked; return when it is time to stop."""
     changes = {"reload": _reloads(frame, reload), **commands.changes}
-    every = Commands({"metrics": _metrics(frame), **commands.reads}, changes)
+    every = Commands({"metrics": _metrics(frame), **commands.reads}, changes, commands.proven)
     server = await serve_commands(frame.places.control(frame.name), every)
     watchdog = asyncio.create_task(feed_watchdog())
     gc.freeze()  # programs and policy stay: the collector need not walk over them again and again

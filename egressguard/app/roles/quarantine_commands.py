@@ -15,8 +15,10 @@ from typing import Any
 from egressguard.app.control import CommandError, Commands, Handler, who_asks
 from egressguard.app.roles.relay_commands import WHY_CHARACTERS, told
 from egressguard.mail.address import AddressError, parse_address
+from egressguard.quarantine.digest import Digests
 from egressguard.quarantine.hold import Quarantine
 from egressguard.quarantine.index import Wanted
+from egressguard.quarantine.links import TOKEN_CHARACTERS
 from egressguard.quarantine.order import RELEASE, VERBS, Order
 
 MAX_IDS = 1000
@@ -31,8 +33,19 @@ _TEXTS = ("sender", "recipient", "rule", "verdict", "folder")
 _MOMENTS = ("held_before", "held_after")
 
 
-def quarantine_commands(quarantine: Quarantine) -> Commands:
-    return Commands(_looks(quarantine), _orders(quarantine))
+def quarantine_commands(quarantine: Quarantine, digests: Digests) -> Commands:
+    async def digest(dry_run: bool) -> list[dict[str, Any]]:
+        return await told(digests.send_now(dry_run=dry_run))
+
+    async def look(token: str) -> dict[str, Any]:
+        return await told(digests.look(_token(token)))
+
+    async def redeem(token: str) -> dict[str, Any]:
+        return await told(digests.redeem(_token(token)))
+
+    proven: dict[str, Handler] = {"quarantine.link.look": look, "quarantine.link.redeem": redeem}
+    changes = _orders(quarantine) | {"quarantine.digest": digest}
+    return Commands(_looks(quarantine), changes, proven)
 
 
 def _looks(quarantine: Quarantine) -> dict[str, Handler]:
@@ -97,6 +110,13 @@ def _orders(quarantine: Quarantine) -> dict[str, Handler]:
         "quarantine.learn": learn,
         "quarantine.reindex": reindex,
     }
+
+
+def _token(given: object) -> str:
+    """Raises CommandError."""
+    if not isinstance(given, str) or len(given) > TOKEN_CHARACTERS:
+        raise CommandError("this link is not valid", "not-found")
+    return given
 
 
 def wanted_of(given: Mapping[str, Any]) -> Wanted:

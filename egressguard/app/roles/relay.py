@@ -24,7 +24,9 @@ from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.observe.metrics import exposition, merge
 from egressguard.policy.model import Policy
+from egressguard.quarantine.digest import Digests
 from egressguard.quarantine.hold import Quarantine
+from egressguard.quarantine.notice import TellingQuarantine
 from egressguard.quarantine.refusal import Refusals
 from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
@@ -39,7 +41,7 @@ from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.relay.tls_report import TlsReport
 from egressguard.smtp.client import SmtpClient
-from egressguard.store.interface import Spool
+from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore, LimitTrouble
 from egressguard.store.secret import read_secret
 from egressguard.store.spool import SqliteSpool
@@ -65,6 +67,7 @@ class Relay:
     spool: Spool
     queue: Queue
     quarantine: Quarantine
+    digests: Digests
     limits: LimitStore
     outgoing: Outgoing
     smtpd: Child
@@ -81,6 +84,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
         async def reload(policy: Policy) -> None:
             await relay.outgoing.reload(policy)
             relay.queue.policy = policy
+            relay.quarantine.max_octets = policy.site.quarantine.max_octets
             try:
                 await ask_later(places.control(SMTPD.name), "reload", READY_SECONDS)
             except (CommandError, DaemonUnreachable) as wrong:
@@ -125,7 +129,7 @@ async def _open(frame: Frame) -> AsyncIterator[Relay]:
     spool = await asyncio.to_thread(_open_spool, policy, places)
     try:
         relay = await _assemble(frame, spool)
-        handover = HandoverServer(relay.queue, relay.quarantine.hold)
+        handover = HandoverServer(relay.queue, _telling(frame, relay).hold)
         await handover.start(places.handover)
         try:
             yield relay
@@ -157,7 +161,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
         return merge(texts)
 
     mail = commands(relay.spool, relay.queue, relay.quarantine)
-    held = quarantine_commands(relay.quarantine)
+    held = quarantine_commands(relay.quarantine, relay.digests)
     queue = queue_commands(relay.spool, relay.queue, Orders(relay.spool, relay.queue, frame.record))
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
@@ -166,7 +170,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
     every = (mail, held, queue, tests, limits, suspensions, suppressions)
     reads = {name: handler for some in every for name, handler in some.reads.items()}
     changes = {name: handler for some in every for name, handler in some.changes.items()}
-    return Commands(reads | {"metrics": metrics}, changes)
+    return Commands(reads | {"metrics": metrics}, changes, held.proven)
 
 
 async def _assemble(frame: Frame, spool: Spool) -> Relay:
@@ -207,10 +211,33 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
             registry,
             released=queue.wake,
             refusal=Refusals(queue),
+            max_octets=policy.site.quarantine.max_octets,
         )
     )
     limits = await asyncio.to_thread(LimitStore, places.limits)
-    return Relay(spool, queue, quarantine, limits, outgoing, _smtpd(frame), kept)
+    digests = Digests(
+        quarantine,
+        spool,
+        lambda: queue.policy,
+        StateFile(places.digest),
+        places.secrets,
+        hostname,
+        sign=outgoing.notice,
+        clock=time.time,
+        sent=queue.wake,
+    )
+    return Relay(spool, queue, quarantine, digests, limits, outgoing, _smtpd(frame), kept)
+
+
+def _telling(frame: Frame, relay: Relay) -> TellingQuarantine:
+    return TellingQuarantine(
+        relay.quarantine,
+        relay.queue.put,
+        lambda: relay.queue.policy,
+        hostname_of(frame.policy),
+        sign=relay.outgoing.notice,
+        clock=time.time,
+    )
 
 
 def _smtpd(frame: Frame) -> Child:
@@ -224,7 +251,7 @@ async def _keep_house(relay: Relay) -> None:
     reindexed_at = time.monotonic()
     while True:
         is_due = time.monotonic() - reindexed_at >= REINDEX_SECONDS
-        await _keep_quarantine(relay.quarantine, reindex=is_due)
+        await _keep_quarantine(relay, reindex=is_due)
         reindexed_at = time.monotonic() if is_due else reindexed_at
         try:
             await asyncio.to_thread(relay.limits.prune, time.time())
@@ -234,11 +261,16 @@ async def _keep_house(relay: Relay) -> None:
         await asyncio.sleep(MEASURE_SECONDS)
 
 
-async def _keep_quarantine(quarantine: Quarantine, *, reindex: bool) -> None:
+async def _keep_quarantine(relay: Relay, *, reindex: bool) -> None:
+    quarantine = relay.quarantine
     try:
         await quarantine.finish()
+        for folder, rule in relay.queue.policy.site.quarantine.retention.items():
+            before = None if rule.days is None else time.time() - rule.days * 86400
+            await quarantine.expire(folder, before, rule.max_octets)
         if reindex:
             await quarantine.reindex()
         await quarantine.measure()
-    except (OSError, sqlite3.Error) as wrong:
+        await relay.digests.send_if_due()
+    except (OSError, sqlite3.Error, SpoolFull, SpoolBroken) as wrong:
         log.error("the quarantine cannot be tidied up", extra={"fields": {"why": str(wrong)}})
