@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -110,6 +111,21 @@ def test_ctrl_c_ends_it_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None
     done = scan(tmp_path / "state", "--json", folder)
     assert done.returncode == 0 and len(rows(done)) == 3000
     assert sum(row["remembered"] is True for row in rows(done).values()) >= 300
+
+
+def test_a_terminal_sees_a_bar_and_a_pipe_sees_json(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "1").write_bytes(CLEAN)
+    ours, theirs = pty.openpty()
+    command = [*PROGRAM, "--state", str(tmp_path / "state"), "--json", str(tmp_path / "mail")]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}, timeout=60, check=False
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536)
+    os.close(ours)
+    assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "clean"
+    assert b"scanning" in shown and b"verdict" not in shown
 
 
 def test_moments_are_spans_or_dates() -> None:

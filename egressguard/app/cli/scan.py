@@ -189,8 +189,11 @@ def _progress(paths: list[str]) -> Iterator[Callable[[Row], None]]:
     from egressguard.scan.sources import find_sources
 
     total = sum(source.status.size for path in paths for source in find_sources(path) if source.status)
-    # No thread of its own: what is forked must not find one.
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    # Standard output is left alone: it may be a pipe that somebody reads JSON from.
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         task = bar.add_task("scanning", total=total)
         shown_at = time.monotonic()
 
