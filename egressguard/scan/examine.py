@@ -1,7 +1,8 @@
 """Examine one message: its parts, what is inside them, what they are, what a scanner says.
 
 Contract
-    INFECTED beats DENIED beats CLEAN. What cannot be looked into (encrypted, broken, too deep, too large) is DENIED:
+    INFECTED beats DENIED beats AMBIGUOUS beats CLEAN. AMBIGUOUS: mail programs could see different parts (`walk`).
+    What cannot be looked into (encrypted, broken, too deep, too large) is DENIED:
     held for a person, not deferred for ever. Only trouble of our own (a scanner that does not answer) is None.
     What acts of itself (`active`) is a fact and a finding, not a verdict: rules say what comes of it.
     A message that is infected by our own finding stays INFECTED whatever a scanner that is down would have said.
@@ -21,9 +22,12 @@ from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type
 from egressguard.scan.office import has_macro, is_encrypted
 from egressguard.scan.protocol import MAX_ATTACHMENTS
-from egressguard.scan.walk import Part, has_uuencode, walk
+from egressguard.scan.walk import Part, Walked, walk
 
 MAX_FINDINGS = 50
+MAX_ASKED = 20
+"""Parts that the scanner is asked about by themselves: a message with any is held anyway."""
+
 EICAR_NAME = "EICAR-Test-File"
 
 
@@ -53,19 +57,34 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
             active += [f"{words}: {_where(member.path)}" for words in acts]
             attachments.append(_attachment(member, active=bool(acts)))
     infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
+    infected += [f"{EICAR_NAME} in the message"] if contains_eicar(content) else []
     denied += opened.problems
     if len(attachments) > MAX_ATTACHMENTS:
         denied.append(f"more than {MAX_ATTACHMENTS} files")
-    denied += ["uuencoded file in the text" for p in walked.parts if p.is_text and has_uuencode(p.content)]
     try:
-        name = ask(content) if ask is not None else None
+        name = _ask_all(ask, content, walked) if ask is not None else None
     except ScannerDown as wrong:
         verdict = Verdict.INFECTED if infected else None
         return ScanReport(verdict, _bounded([*infected, *denied, str(wrong), *active]), tuple(attachments))
     if name is not None:
         infected.append(name)
-    verdict = Verdict.INFECTED if infected else Verdict.DENIED if denied else Verdict.CLEAN
-    return ScanReport(verdict, _bounded([*infected, *denied, *active]), tuple(attachments))
+    verdict = _worst(infected, denied, walked.differences)
+    return ScanReport(verdict, _bounded([*infected, *denied, *walked.differences, *active]), tuple(attachments))
+
+
+def _ask_all(ask: AskScanner, content: bytes, walked: Walked) -> str | None:
+    """The scanner reads the message in its own way; what only others see it gets by itself."""
+    hidden = [part.content for part in walked.parts if not part.plain and not part.is_text and part.content]
+    for octets in dict.fromkeys((content, *hidden[:MAX_ASKED])):
+        if (name := ask(octets)) is not None:
+            return name
+    return None
+
+
+def _worst(infected: list[str], denied: list[str], differences: list[str]) -> Verdict:
+    if infected:
+        return Verdict.INFECTED
+    return Verdict.DENIED if denied else Verdict.AMBIGUOUS if differences else Verdict.CLEAN
 
 
 def _attachment(member: Member, *, active: bool) -> Attachment:

@@ -1,0 +1,152 @@
+"""What a header block says about its part, in each way that a mail program may read it. Pure, never raises.
+
+Contract
+    The plain reading is RFC 2045's: the first well-formed field of a name counts. `encodings` and `types` have the
+    plain one first, then whatever else another reader could take; `names` are all names that any reader could show.
+    Fields with blanks or NULs about their names, hidden behind folds, or given twice are found as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from egressguard.scan.names import MAX_PARAMETERS, bounded, loose_names, parameter_names
+
+CONTENT_FIELD = re.compile(
+    rb"(?i)[\r\n\x0b\x0c][ \t\0\xa0\xef\xbb\xbf]*content[-_ \0\xad]?"
+    rb"(type|transfer[-_ \0]?encoding|disposition|description|location|name)[ \t\0\xa0]*(?:\r?\n[ \t]+)?:"
+)
+"""A line's end, then a field of RFC 2045's family, however the line starts and whatever the name has got in it."""
+
+_MAX_FIELDS = 64
+_VALUE_OCTETS = 64 * 1024
+_END_OF_VALUE = re.compile(rb"\r\n(?![ \t])|\n(?![ \t])|\r(?![ \t\n])")
+_PLAIN = re.compile(rb"(?i).content-(?:type|transfer-encoding|disposition|description|location)[ \t]*:\Z", re.DOTALL)
+_MEDIA_TYPE = re.compile(rb"([^\s/;()\"<>,=]{1,80})\s*/\s*([^\s/;()\"<>,=]{1,120})")
+_COMMENT = re.compile(rb"\([^()]*\)")
+_BOUNDARY = re.compile(rb"(?i)(?:^|[;\s])boundary[ \t]*=[ \t\r\n]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.DOTALL)
+_CHARSET = re.compile(rb"(?i)charset\*?[ \t]*=[ \t]*\"?([A-Za-z0-9_.:+'-]{1,60})")
+_ENCODING = re.compile(rb"(?i)base-?64|quoted-?printable|uu-?encode|\buue\b|yenc|binhex|hqx|mac-binhex40|\bB\b|\bQ\b")
+_ENCODINGS = {
+    b"base64": "base64",
+    b"b": "base64",
+    b"quotedprintable": "quoted-printable",
+    b"q": "quoted-printable",
+    b"uuencode": "uuencode",
+    b"uue": "uuencode",
+    b"yenc": "yenc",
+    b"binhex": "binhex",
+    b"hqx": "binhex",
+    b"macbinhex40": "binhex",
+}
+_PLAIN_ENCODING = re.compile(rb"(?i)[\s\"']*(base64|quoted-printable|(?:x-)?uuencode|x-uue)[\s\"';.,]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """`media_type` and `encoding` are the plain reading; `is_named` if Content-Type or -Disposition give a name.
+
+    `crowded`: there is more of it than is read, which no mail program writes."""
+
+    media_type: str
+    boundary: bytes | None
+    encoding: str
+    encodings: tuple[str, ...]
+    types: tuple[str, ...]
+    names: tuple[str, ...]
+    charset: str
+    is_named: bool
+    crowded: bool
+
+
+def describe(block: bytes, default_type: str = "text/plain") -> Heading:
+    """What one header block says; `block` need not have any field of ours."""
+    block = b"\n" + block
+    fields = [(_kind(match), *_value(block, match)) for match in _matches(block)]
+    types = [value for kind, value, _ in fields if kind == b"type"]
+    first = next((value for kind, value, plain in fields if kind == b"type" and plain), None)
+    media_type = _media_type(first) or default_type
+    encodings = [value for kind, value, _ in fields if kind.startswith(b"transfer")]
+    plain_encoding = next((value for kind, value, plain in fields if kind.startswith(b"transfer") and plain), b"")
+    encoding = _plain_encoding(plain_encoding)
+    all_encodings = dict.fromkeys([encoding, *(e for value in encodings for e in _encodings(value))])
+    if len(set(encodings)) > 1:
+        all_encodings.setdefault("")
+    naming = [value for kind, value, _ in fields if kind in (b"type", b"disposition", b"name")]
+    named, crowded = bounded(name for value in naming for name in _named(value))
+    custom, _ = bounded(
+        n for kind, value, _ in fields if kind in (b"description", b"location") for n in loose_names(value)
+    )
+    charset = _CHARSET.search(first or b"")
+    return Heading(
+        media_type,
+        _boundary(first) if first is not None else None,
+        encoding,
+        tuple(all_encodings),
+        tuple(dict.fromkeys([media_type, *(t for value in types for t in _media_types(value))])),
+        tuple(dict.fromkeys([*named, *custom])),
+        charset[1].decode("ascii").lower() if charset else "",
+        any(named),
+        crowded or len(fields) >= _MAX_FIELDS or any(value.count(b"=") > MAX_PARAMETERS for value in naming),
+    )
+
+
+def _matches(block: bytes) -> list[re.Match[bytes]]:
+    found = []
+    for match in CONTENT_FIELD.finditer(block):
+        found.append(match)
+        if len(found) >= _MAX_FIELDS:
+            break
+    return found
+
+
+def _kind(match: re.Match[bytes]) -> bytes:
+    return match[1].lower()
+
+
+def _value(block: bytes, match: re.Match[bytes]) -> tuple[bytes, bool]:
+    """(the value with its folds, whether the field is well formed)."""
+    most = min(len(block), match.end() + _VALUE_OCTETS)
+    end = _END_OF_VALUE.search(block, match.end(), most)
+    stop = end.start() if end else most
+    return block[match.end() : stop], _PLAIN.match(match.group()) is not None
+
+
+def _media_type(value: bytes | None) -> str:
+    found = _MEDIA_TYPE.match(_COMMENT.sub(b"", value[:1000]).strip()) if value else None
+    return f"{found[1].decode('latin-1')}/{found[2].decode('latin-1')}".lower() if found else ""
+
+
+def _media_types(value: bytes) -> list[str]:
+    found = _MEDIA_TYPE.findall(value[:1000])[:8]
+    found += _MEDIA_TYPE.findall(value[:1000].replace(b"\0", b""))[:8] if b"\0" in value else []
+    return [f"{main.decode('latin-1')}/{sub.decode('latin-1')}".lower() for main, sub in found]
+
+
+def _boundary(value: bytes) -> bytes | None:
+    found = _BOUNDARY.search(value)
+    if found is None:
+        return None
+    return found[2] if found[1] is None else re.sub(rb"\\(.)", rb"\1", found[1], flags=re.DOTALL)
+
+
+def _plain_encoding(value: bytes) -> str:
+    found = _PLAIN_ENCODING.match(value)
+    return _ENCODINGS[found[1].lower().replace(b"-", b"").removeprefix(b"x")] if found else ""
+
+
+def _encodings(value: bytes) -> list[str]:
+    """All encodings that are named anywhere in it: in quotes, in comments, in a second word."""
+    shrunk = re.sub(rb"[\0\x80-\xff]", b"", value[:1000])
+    compact = re.sub(rb"[\s]", b"", shrunk)
+    found = [*_ENCODING.findall(shrunk), *_ENCODING.findall(compact), *_ENCODING.findall(_COMMENT.sub(b"", compact))]
+    return [_ENCODINGS[word.lower().replace(b"-", b"")] for word in found]
+
+
+def _named(value: bytes) -> Iterator[str]:
+    if b"name" in value.lower():
+        yield from parameter_names(value)
+        if b"\0" in value:
+            yield from parameter_names(value.replace(b"\0", b""))

@@ -1,0 +1,79 @@
+"""The loosest reading: a part begins wherever a field of MIME's stands, whatever boundaries say. Never raises.
+
+Contract
+    `pieces` gives every block of such fields with what follows it up to the next line that starts with two hyphens,
+    the next block or the end: so whatever delimiter a mail program takes for one, its parts are among these.
+    Pieces that the plain reading has, too, with the same body, are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from egressguard.scan.encodings import Octets
+from egressguard.scan.heading import CONTENT_FIELD, describe
+from egressguard.scan.tree import Leaf
+
+MAX_BLOCKS = 3000
+_BLOCK_OCTETS = 256 * 1024
+_VALUE_OCTETS = 64 * 1024
+_EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))[ \t\0]{0,1000}(?:\r\n|\n|\r(?!\n))")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
+_DASHES = re.compile(rb"[\r\n]--[^ \r\n\t]")
+_FIELD_OR_FOLD = re.compile(rb"[ \t]|[\x21-\x39\x3b-\x7e]{1,200}[ \t]{0,100}:")
+
+
+def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Iterator[Leaf]:
+    """The parts that only a loose reader sees."""
+    bodies = {leaf.start: leaf.end for leaf in known}
+    blocks = list(_blocks(content, problems))
+    for number, (start, after, body) in enumerate(blocks):
+        following = blocks[number + 1][0] if number + 1 < len(blocks) else len(content)
+        heading = None
+        for first in dict.fromkeys((body, *_early_bodies(content, after, body))):
+            dashes = _DASHES.search(content, max(0, first - 1), following)
+            end = dashes.start() if dashes else following
+            if first in bodies and abs(bodies[first] - end) <= 2:
+                continue
+            heading = heading or describe(content[start : min(after, start + _BLOCK_OCTETS)])
+            yield Leaf(heading, first, max(first, end))
+
+
+def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, int]]:
+    """(start of the first field, end of the last field's line, start of the body) of each block."""
+    start = last = limit = -1
+    body = len(content)
+    for number, field in enumerate(_fields(content)):
+        if number >= MAX_BLOCKS:
+            problems.append(f"more than {MAX_BLOCKS} fields of MIME")
+            break
+        if start < 0 or field >= limit:
+            if start >= 0:
+                yield start, _value_end(content, last), body
+            start, most = field, min(len(content), field + _BLOCK_OCTETS)
+            empty = _EMPTY_LINE.search(content, start, most)
+            limit, body = (empty.start(), empty.end()) if empty else (most, most)
+        last = field
+    if start >= 0:
+        yield start, _value_end(content, last), body
+
+
+def _fields(content: Octets) -> Iterator[int]:
+    if CONTENT_FIELD.match(b"\n" + content[:200]):
+        yield 0
+    for match in CONTENT_FIELD.finditer(content):
+        yield match.start() + 1
+
+
+def _value_end(content: Octets, start: int) -> int:
+    """Behind the field's last line, folds included."""
+    end = _LAST_LINE_END.search(content, start, min(len(content), start + _VALUE_OCTETS))
+    return end.end() if end else min(len(content), start + _VALUE_OCTETS)
+
+
+def _early_bodies(content: Octets, after: int, body: int) -> Iterator[int]:
+    """Where no empty line follows the last field but something that is none: many take that for the body."""
+    if after < body and not _FIELD_OR_FOLD.match(content, after) and not _LINE_END.match(content, after):
+        yield after

@@ -1,0 +1,144 @@
+"""Every name that a part may be shown under: all parameters, all ways to decode them. Pure, bounded, never raises.
+
+RFC 2045 s5.1, RFC 2183 s2.3, RFC 2231 s3 and s4, RFC 2047 (which forbids encoded words in parameters; all use them).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from urllib.parse import unquote_to_bytes
+
+MAX_NAME_CHARACTERS = 255
+MAX_NAMES = 100
+MAX_PARAMETERS = 200
+_PARAMETER = re.compile(
+    rb"(?i)(?:file)?name[ \t]*(?:\*[ \t]*([0-9]{0,4})[ \t]*(\*)?)?[ \t]*=[ \t\r\n]*"
+    rb"(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*)",
+    re.DOTALL,
+)
+_BLANKS = re.compile(rb"[ \t]{16,}")
+_FOLD = re.compile(rb"[\r\n]+[ \t]*")
+_COMMENT = re.compile(rb"\([^()]*\)")
+_WORD = re.compile(rb"=\?([^?\s]{0,40})\?[ ]?([bBqQ])[ ]?\?([^?]*)\?=")
+_BETWEEN_WORDS = re.compile(rb"\?=\s+=\?")
+_SAME_WORD = re.compile(rb"(\?[bB]\?[^?=]*)\?==\?[^?\s]{0,40}\?[bB]\?")
+_LOOKS_LIKE_A_FILE = re.compile(r"[^/\\:*?<>|]{1,200}\.[A-Za-z0-9]{1,5}\Z")
+
+
+def parameter_names(value: bytes) -> Iterator[str]:
+    """The names in one field's value (Content-Type, Content-Disposition), as many as there are ways to read it."""
+    value = _BLANKS.sub(b" ", value)
+    pieces: list[tuple[int, bytes]] = []
+    for match in islice(_PARAMETER.finditer(value), MAX_PARAMETERS):
+        number, text = match[1], match[3]
+        if number:
+            pieces.append((int(number), _unquoted(text)))
+        for raw in _values(text):
+            yield from _readings(raw)
+    if pieces:
+        in_order = sorted(pieces, key=lambda piece: piece[0])
+        for order in (in_order, pieces):
+            yield from _readings(b"".join(text for _, text in order))
+
+
+def loose_names(value: bytes) -> Iterator[str]:
+    """The name in a field that is one by custom only (Content-Description, Content-Location): if it looks like one."""
+    for name in _readings(_unquoted(value.strip())):
+        last = name.rpartition("/")[2]
+        if _LOOKS_LIKE_A_FILE.match(last):
+            yield last
+
+
+def bounded(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
+    """(each name once, at most MAX_NAMES of them; whether there were more)."""
+    found: dict[str, None] = {}
+    for name in names:
+        if len(found) >= MAX_NAMES:
+            return tuple(found), True
+        if name:
+            found.setdefault(name[:MAX_NAME_CHARACTERS])
+    return tuple(found), False
+
+
+def _values(text: bytes) -> Iterator[bytes]:
+    whole = _unquoted(text)
+    yield whole
+    if not text.startswith(b'"'):
+        yield text.split(None, 1)[0] if text.split() else b""
+        yield text.replace(b'"', b"")
+    if b"\\" in text:
+        yield text.strip(b'"')
+    if b"(" in text:
+        yield _COMMENT.sub(b"", whole)
+
+
+def _unquoted(text: bytes) -> bytes:
+    text = text.strip()
+    if text[:1] == b'"':
+        return re.sub(rb"\\(.)", rb"\1", text[1:].removesuffix(b'"'), flags=re.DOTALL)
+    return text[1:-1] if text[:1] == text[-1:] == b"'" and len(text) > 1 else text
+
+
+def _readings(raw: bytes) -> Iterator[str]:
+    """One value: as it stands, with its RFC 2231 charset and percents, with its RFC 2047 words."""
+    unfolded = _FOLD.sub(b"", raw) if b"\n" in raw or b"\r" in raw else raw
+    yield from _shown(_text(unfolded, ""))
+    if unfolded is not raw:
+        yield from _shown(_text(_FOLD.sub(b" ", raw), ""))
+    charset, rest = _extended(unfolded)
+    if b"%" in unfolded or charset:
+        yield from _shown(_text(unquote_to_bytes(rest), charset))
+        yield from _shown(_text(rest, charset))
+    if b"=?" in unfolded:
+        yield from _shown(_words(unfolded))
+
+
+def _extended(value: bytes) -> tuple[str, bytes]:
+    parts = value.split(b"'", 2)
+    return (parts[0].decode("ascii", "replace"), parts[2]) if len(parts) == 3 else ("", value)
+
+
+def _words(raw: bytes) -> str:
+    """RFC 2047 as mail programs do it: words anywhere, even without blanks between, even cut within a letter."""
+    joined = _SAME_WORD.sub(rb"\1", _BETWEEN_WORDS.sub(b"?==?", raw))
+    out: list[str] = []
+    end = 0
+    for match in _WORD.finditer(joined):
+        out.append(_text(joined[end : match.start()], ""))
+        out.append(_text(_word(match[2], match[3]), match[1].split(b"*")[0].decode("ascii", "replace")))
+        end = match.end()
+    return "".join([*out, _text(joined[end:], "")])
+
+
+def _word(encoding: bytes, text: bytes) -> bytes:
+    if encoding in b"qQ":
+        return binascii.a2b_qp(text.replace(b"_", b" "))
+    letters = re.sub(rb"[^A-Za-z0-9+/]", b"", text)
+    letters = letters[:-1] if len(letters) % 4 == 1 else letters
+    return binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
+
+
+def _text(raw: bytes, charset: str) -> str:
+    raw = raw[: 8 * MAX_NAME_CHARACTERS]
+    for candidate in (charset, "utf-8", "latin-1"):
+        try:
+            return raw.decode(candidate) if candidate else raw.decode("ascii")
+        except (LookupError, ValueError):
+            continue
+    return ""
+
+
+def _shown(name: str) -> Iterator[str]:
+    """The name as a mail program shows it, as it saves it (nothing after a NUL), and the last of a path."""
+    for text in (name, name.partition("\0")[0]) if "\0" in name else (name,):
+        shown = "".join(c for c in text if c.isprintable()).strip()
+        yield shown
+        last = re.split(r"[/\\]", shown)[-1].strip()
+        if last != shown:
+            yield last
+        stripped = last.strip("\"' .;")
+        if stripped != last:
+            yield stripped

@@ -1,0 +1,186 @@
+"""Files that stand in any octets, whatever the structure around them says. Pure, bounded, never raises.
+
+Contract
+    `files` finds base64 and quoted-printable of what begins like a file that can do harm, uuencode, yEnc, BinHex,
+    data: URIs and ZIP archives behind something else. What is more than the limits below is a problem in words.
+    What begins like nothing known is not found here: this looks where structure hides files, it does not replace it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from egressguard.scan.binhex import unhex
+from egressguard.scan.encodings import Octets, base64, uudecode, ydecode
+
+MAX_FILES = 64
+MAX_POSITIONS = 2000
+MAX_URIS = 300
+TOO_MANY = "more that looks like hidden files than is read"
+_NEAR_OCTETS = 300
+_RUN_OCTETS = 64 * 1024 * 1024
+_TAIL_OCTETS = 66_000
+"""A ZIP archive's directory ends within its last 65,557 octets (APPNOTE s4.3.16)."""
+
+_ANYWHERE = (b"UEsDB", b"WDVPIVAlQ", b"0M8R4KGx", b"UmFyIRoH", b"N3q8ryc", b"f0VMR")
+"""Base64 of the first octets of ZIP, EICAR, OLE, RAR, 7z, ELF: long enough to be no accident."""
+
+_AT_LINE_START = tuple(
+    end + word
+    for end in (b"\n", b"\r")
+    for word in (b"TVqQ", b"TVpQ", b"TVoA", b"TVpi", b"H4sIA", b"TVNDR", b"JVBERi0", b"IyEv")
+)
+"""Of MZ, gzip, CAB, PDF, "#!/": they mean something at the start of a line only."""
+
+_RUN = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
+_QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
+_BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
+_UU_END = re.compile(rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)")
+_YBEGIN = re.compile(
+    rb"=ybegin[^\r\n]{0,300}?(?:name=([^\r\n]{1,255}))?(?:\r\n|\r|\n)(?:=ypart[^\r\n]*(?:\r\n|\r|\n))?"
+)
+_DATA = re.compile(rb"(?i)data:([a-z0-9.+/-]{0,80})((?:;[^,;\"'<>\s]{0,80}){0,5}),")
+_DOWNLOAD = re.compile(rb"(?i)download[ \t]*=[ \t]*[\"']?([^\"'<>\r\n]{1,255})")
+_ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_URI_END = re.compile(rb"[\"'<>)]")
+_BINHEX = b"(This file must be converted with BinHex"
+
+Found = tuple[tuple[str, ...], bytes]
+"""Names, content."""
+
+
+def files(content: Octets, problems: list[str]) -> Iterator[Found]:
+    """All files found by how they begin."""
+    yield from _base64(content, problems)
+    yield from _quoted_printable(content)
+    yield from _uuencoded(content, problems)
+    yield from _yencoded(content, problems)
+    yield from _binhex(content, problems)
+
+
+def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
+    """ZIP archives as they are, from their first local header to the end of their directory."""
+    end = 0
+    for start in _positions(content, b"PK\x03\x04", problems):
+        if start >= end:
+            end = content.find(b"PK\x05\x06", start) + 22
+            if end < 22:
+                return
+            yield (), content[start:end]
+
+
+def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
+    """Each run of letters from the first anchor in it on."""
+    ahead = {anchor: content.find(anchor) for anchor in (*_ANYWHERE, *_AT_LINE_START)}
+    ahead |= {a[1:]: 0 for a in _AT_LINE_START if content[: len(a) - 1] == a[1:]}
+    for _ in range(MAX_FILES):
+        ahead = {anchor: position for anchor, position in ahead.items() if position >= 0}
+        if not ahead:
+            return
+        anchor = min(ahead, key=ahead.__getitem__)
+        start = ahead[anchor] + (anchor[:1] in b"\r\n")
+        run = _RUN.match(content, start, min(len(content), start + _RUN_OCTETS))
+        taken = run.end() if run else start + 1
+        yield (), base64(content, start, taken)
+        ahead = {a: p if p >= taken else content.find(a, taken - 1) for a, p in ahead.items()}
+    _note_too_many(problems)
+
+
+def _positions(content: Octets, word: bytes, problems: list[str]) -> Iterator[int]:
+    position = content.find(word)
+    for _ in range(MAX_POSITIONS):
+        if position < 0:
+            return
+        yield position
+        position = content.find(word, position + 1)
+    _note_too_many(problems)
+
+
+def _note_too_many(problems: list[str]) -> None:
+    if TOO_MANY not in problems:
+        problems.append(TOO_MANY)
+
+
+def _quoted_printable(content: Octets) -> Iterator[Found]:
+    if content.find(b"=03=") < 0 and content.find(b"=05=") < 0:
+        return
+    match = _QP_ZIP.search(content)
+    if match is not None:
+        end = content.find(b"\n--", match.start())
+        body = content[match.start() : end if end > 0 else len(content)][:_RUN_OCTETS]
+        body = re.sub(rb"=[ \t]{0,100}\r?\n", b"", body)
+        yield (), _ESCAPED.sub(_octet, body)
+
+
+def _octet(match: re.Match[bytes]) -> bytes:
+    return bytes((int(match[1], 16),))
+
+
+def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
+    """Each "begin 644 name" at the start of a line, to its "end" or the next."""
+    spent = 0
+    for start in _positions(content, b"begin", problems):
+        if start and content[start - 1 : start] not in (b"\r", b"\n", b"\t", b" ", b">", b"\0", b"\x0b", b"\x0c"):
+            continue
+        match = _BEGIN.match(content, start)
+        if match is None:
+            continue
+        end = _UU_END.search(content, match.end())
+        stop = end.start() if end else len(content)
+        spent += stop - match.end()
+        if spent > 2 * len(content):
+            return _note_too_many(problems)
+        name = match[2].decode("utf-8", "replace").strip().strip("\"'")
+        body = content[match.end() : stop]
+        yield (name,), base64(body, 0, len(body)) if match[1] else uudecode(body)
+
+
+def _yencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
+    spent = 0
+    for start in _positions(content, b"=ybegin", problems):
+        match = _YBEGIN.match(content, start)
+        if match is None:
+            continue
+        end = content.find(b"=yend", match.end())
+        stop = end if end > 0 else len(content)
+        spent += stop - match.end()
+        if spent > 2 * len(content):
+            return _note_too_many(problems)
+        name = (match[1] or b"").decode("utf-8", "replace").strip().strip('"')
+        yield (name,) if name else (), ydecode(content[match.end() : stop])
+
+
+def _binhex(content: Octets, problems: list[str]) -> Iterator[Found]:
+    spent = 0
+    for start in _positions(content, _BINHEX, problems):
+        spent += len(content) - start
+        if spent > 4 * len(content):
+            return _note_too_many(problems)
+        found = unhex(content[start : start + _RUN_OCTETS])
+        if found is not None:
+            yield found
+
+
+def data_uris(content: bytes, problems: list[str]) -> Iterator[Found]:
+    """What a page carries in its own links: unnamed, or as its `download` attribute says."""
+    spent = 0
+    for number, match in enumerate(_DATA.finditer(content)):
+        end = _URI_END.search(content, match.end())
+        stop = end.start() if end else len(content)
+        spent += stop - match.end()
+        if number >= MAX_URIS or spent > 2 * len(content):
+            return _note_too_many(problems)
+        body = _PERCENT.sub(_octet, content[match.end() : stop])
+        near = content[max(0, match.start() - _NEAR_OCTETS) : match.start()] + content[stop : stop + _NEAR_OCTETS]
+        names = tuple(name.decode("utf-8", "replace") for name in _DOWNLOAD.findall(near)[:2])
+        yield names, base64(body, 0, len(body)) if b"base64" in match[2].lower() else body
+
+
+def zip_behind(content: bytes) -> bytes | None:
+    """The ZIP archive that starts after something else (a picture, a text) and ends with `content`."""
+    if content.rfind(b"PK\x05\x06", max(0, len(content) - _TAIL_OCTETS)) < 0:
+        return None
+    start = content.find(b"PK\x03\x04")
+    return content[start:] if start > 0 else None

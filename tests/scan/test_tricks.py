@@ -1,0 +1,40 @@
+"""No trick hides a file: each is infected, denied or ambiguous, whichever mail program it was made for."""
+
+from __future__ import annotations
+
+from egressguard.policy.facts import Verdict
+from egressguard.policy.site import Scan
+from egressguard.scan.examine import examine
+from tests.scan.samples import EICAR, zip_of
+from tests.scan.tricks import File, Trick, multipart, tricks
+
+SETTINGS = Scan(denied_names=("*.exe",))
+EICAR_ZIP = File(b"eicar.zip", zip_of(("eicar.com", EICAR)))
+INVOICE = File(b"invoice.exe", b"not even a program; the name is enough\x01\x02\x03" * 5)
+
+
+def passed(file: File) -> list[str]:
+    return [name for name, trick in tricks() if verdict(trick, file) is Verdict.CLEAN]
+
+
+def verdict(trick: Trick, file: File) -> Verdict | None:
+    return examine(trick(file), SETTINGS).verdict
+
+
+def test_there_are_enough_of_them() -> None:
+    made = {trick(EICAR_ZIP) for _, trick in tricks()}
+
+    assert len(made) >= 300
+    assert len({name for name, _ in tricks()}) == len(list(tricks()))
+
+
+def test_no_trick_hides_malware() -> None:
+    assert passed(EICAR_ZIP) == []
+
+
+def test_no_trick_hides_a_denied_name() -> None:
+    assert passed(INVOICE) == []
+
+
+def test_without_a_trick_a_harmless_file_is_clean() -> None:
+    assert examine(multipart(File(b"a.txt", b"hello " * 50)), SETTINGS).verdict is Verdict.CLEAN

@@ -1,0 +1,174 @@
+"""Reading a message in every way: bounded whatever comes, and harmless deviations are no reason to hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egressguard.policy.facts import Verdict
+from egressguard.policy.site import Scan
+from egressguard.scan.examine import examine
+from egressguard.scan.walk import walk
+from tests.scan.samples import EICAR, zip_of
+from tests.scan.tricks import TOP, File, multipart, tricks
+
+DATA = Path(__file__).parent.parent / "data" / "mail"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "mail"
+FILE = File(b"report.zip", zip_of(("a.txt", b"hello " * 100)))
+SETTINGS = Scan(denied_names=("*.exe",))
+SECONDS = 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        multipart(FILE),
+        multipart(FILE, last=b""),
+        multipart(FILE).replace(b"\r\n", b"\n"),
+        multipart(FILE, preamble=b"This is a multi-part message in MIME format.\r\n"),
+        multipart(FILE, epilogue=b"-- \r\na list's footer\r\n"),
+        multipart(FILE, delimiter=b"\r\n--bb  \r\n"),
+        multipart(FILE, part=FILE.part.replace(b"base64", b"BASE64 ")),
+        multipart(FILE, part=FILE.part + b"\r\n"),
+        multipart(FILE, part=TOP + b"\r\nnothing"),
+        TOP + b"Content-Type: message/rfc822\r\n\r\n" + multipart(FILE),
+        b"From a@example.com Thu Jan  1 00:00:00 1970\r\n" + multipart(FILE),
+    ],
+    ids=[
+        "none",
+        "no-last-delimiter",
+        "lf",
+        "preamble",
+        "epilogue",
+        "padded-delimiter",
+        "encoding-in-upper-case",
+        "empty-line-at-the-end",
+        "a-part-with-a-header-of-its-own",
+        "attached",
+        "mbox",
+    ],
+)
+def test_a_harmless_deviation_is_clean(content: bytes) -> None:
+    report = examine(content, SETTINGS)
+
+    assert report.verdict is Verdict.CLEAN, report.findings
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        multipart(FILE, epilogue=b"--bb\r\n" + FILE.part, part=b"Content-Type: text/plain\r\n\r\nx"),
+        multipart(FILE, field=b"Content-Type: text/plain\r\nContent-Type: multipart/mixed; boundary=bb\r\n"),
+        TOP + b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nx",
+        TOP + b"\r\n" + FILE.uuencoded,
+    ],
+    ids=["behind-the-end", "two-types", "partial", "uuencode"],
+)
+def test_what_some_programs_show_and_some_do_not_is_ambiguous(content: bytes) -> None:
+    report = examine(content, SETTINGS)
+
+    assert report.verdict is Verdict.AMBIGUOUS
+    assert report.findings
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "ten thousand levels": lambda: b"".join(
+        b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(10_000)
+    ),
+    "ten thousand attached messages": lambda: b"Content-Type: message/rfc822\r\n\r\n" * 10_000,
+    "a million fields": lambda: b"X: y\r\n" * 1_000_000 + b"\r\nhello",
+    "a million fields of MIME": lambda: b"Content-Type: text/plain; name=x\r\n" * 1_000_000 + b"\r\nhello",
+    "fields in folds": lambda: b"Content-Type: text/plain\r\n " * 200_000 + b"\r\n\r\nx",
+    "a million parts": lambda: multipart(FILE, preamble=b"--bb\r\n\r\nx\r\n" * 1_000_000),
+    "named parts": lambda: multipart(
+        FILE, preamble=b"".join(b"--bb\r\nContent-Type: a/b; name=x%d\r\n\r\n%d\r\n" % (n, n) for n in range(50_000))
+    ),
+    "a boundary of ten megabytes": lambda: multipart(
+        FILE, field=b"Content-Type: multipart/mixed; boundary=" + b"b" * 10_000_000 + b"\r\n"
+    ),
+    "lines like delimiters": lambda: multipart(FILE, preamble=b"--bbx\r\n" * 500_000),
+    "names": lambda: multipart(FILE, part=(b"Content-Type: a/b; " + b"name*1=x;" * 7000 + b"\r\n") * 60 + b"\r\n"),
+    "begins": lambda: TOP + b"\r\n" + b"begin 644 x\r\n" * 300_000,
+    "anchors": lambda: TOP + b"\r\n" + b"UEsDB\r\n!" * 500_000,
+    "data": lambda: TOP + b"Content-Type: text/html\r\n\r\n" + b"data:a/b;base64,QUJD" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_bounded_in_time_and_held(name: str) -> None:
+    content = BOMBS[name]()
+    started = time.process_time()
+
+    report = examine(content, SETTINGS)
+
+    assert time.process_time() - started < SECONDS
+    assert report.verdict in (Verdict.DENIED, Verdict.AMBIGUOUS), report.findings
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"=" * 3_000_000,
+        b"= " * 2_000_000,
+        b" " * 3_000_000 + b"x",
+        b"\r" * 3_000_000,
+        b"\n" * 3_000_000,
+        b"\n--x" * 1_000_000,
+    ],
+    ids=["padding", "escapes", "blanks", "cr", "lf", "dashes"],
+)
+@pytest.mark.parametrize("encoding", [b"base64", b"quoted-printable", b"7bit"])
+def test_no_body_takes_more_than_time_in_proportion(body: bytes, encoding: bytes) -> None:
+    started = time.process_time()
+
+    walk(TOP + b"Content-Type: a/b; name=x\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n" + body)
+
+    assert time.process_time() - started < SECONDS
+
+
+def ham() -> list[Path]:
+    shared = sorted((SHARED / "nice").iterdir()) if SHARED.exists() else []
+    return [*sorted(DATA.glob("nice-*")), *(path for path in shared if path.is_file())]
+
+
+@pytest.mark.parametrize("path", ham(), ids=lambda path: path.name)
+def test_no_ham_is_held(path: Path) -> None:
+    report = examine(path.read_bytes(), SETTINGS)
+
+    assert report.verdict is Verdict.CLEAN, report.findings
+
+
+SEEDS = [trick(File(b"e.zip", zip_of(("e.com", EICAR)))) for _, trick in list(tricks())[::10]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_a_mutated_message_never_raises_and_keeps_its_octets(seed: bytes, data: st.DataObject) -> None:
+    content = bytearray(seed[:4000])
+    for _ in range(data.draw(st.integers(0, 6))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        piece = data.draw(
+            st.sampled_from([b"", b"\r", b"\n", b"\0", b"=", b'"', b"--bb", b"\r\n\r\n", b"\xff", b"(", b";"])
+        )
+        content[place : place + data.draw(st.integers(0, 20))] = piece
+        if not content:
+            break
+    before = bytes(content)
+
+    walk(before)
+
+    assert before == bytes(content)
+
+
+def test_the_scanner_gets_what_only_some_programs_see() -> None:
+    asked: list[bytes] = []
+    content = multipart(FILE, epilogue=b"--bb\r\n" + FILE.part, part=b"Content-Type: text/plain\r\n\r\nx")
+
+    examine(content, SETTINGS, lambda octets: asked.append(octets))
+
+    assert asked == [content, FILE.content]
