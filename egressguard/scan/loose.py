@@ -19,15 +19,18 @@ MAX_BLOCKS = 3000
 _BLOCK_OCTETS = 256 * 1024
 _VALUE_OCTETS = 64 * 1024
 _EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))[ \t\0]{0,1000}(?:\r\n|\n|\r(?!\n))")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
 _DASHES = re.compile(rb"[\r\n]--[^ \r\n\t]")
-_FIELD_OR_FOLD = re.compile(rb"[ \t]|[\x21-\x39\x3b-\x7e]{1,200}[ \t]{0,100}:")
+
+
+_NO_FIELD = re.compile(rb"[\r\n](?![ \t]|[\x21-\x39\x3b-\x7e]{1,200}[ \t]{0,100}:)[^\r\n]")
 
 
 def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Iterator[Leaf]:
     """The parts that only a loose reader sees."""
     bodies = {leaf.start: leaf.end for leaf in known}
+    if (broken := _broken_header(content)) is not None:
+        yield broken
     blocks = list(_blocks(content, problems))
     for number, (start, after, body) in enumerate(blocks):
         following = blocks[number + 1][0] if number + 1 < len(blocks) else len(content)
@@ -39,6 +42,17 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
                 continue
             heading = heading or describe(content[start : min(after, start + _BLOCK_OCTETS)])
             yield Leaf(heading, first, max(first, end))
+
+
+def _broken_header(content: Octets) -> Leaf | None:
+    """What follows the first line of the message's header that is no field: many readers end the header there."""
+    empty = _EMPTY_LINE.search(content, 0, min(len(content), _BLOCK_OCTETS))
+    wrong = _NO_FIELD.search(content, 0, empty.start() if empty else min(len(content), _BLOCK_OCTETS))
+    if wrong is None:
+        return None
+    start = wrong.start() + 1
+    dashes = _DASHES.search(content, start)
+    return Leaf(describe(content[:start]), start, dashes.start() if dashes else len(content))
 
 
 def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, int]]:
@@ -74,6 +88,7 @@ def _value_end(content: Octets, start: int) -> int:
 
 
 def _early_bodies(content: Octets, after: int, body: int) -> Iterator[int]:
-    """Where no empty line follows the last field but something that is none: many take that for the body."""
-    if after < body and not _FIELD_OR_FOLD.match(content, after) and not _LINE_END.match(content, after):
-        yield after
+    """Where a line stands behind the last field of ours that is no field at all: many take that for the body."""
+    wrong = _NO_FIELD.search(content, max(0, after - 1), body)
+    if wrong is not None:
+        yield wrong.start() + 1

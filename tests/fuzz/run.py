@@ -22,7 +22,7 @@ from pathlib import Path
 CORPUS = Path(__file__).parent / "corpus"
 TARGETS = (
     *("command", "path", "address", "parameters", "data", "bdat", "stuffing", "seven_bit"),
-    *("auth", "scram", "proxy", "session", "host"),
+    *("auth", "scram", "proxy", "session", "host", "message"),
 )
 MOST_OCTETS = 4096
 UNIT_SECONDS = 25

@@ -9,6 +9,7 @@ from tests.fuzz.content import bdat, data, seven_bit, stuffing
 from tests.fuzz.grammar import address, command, parameters, path, proxy
 from tests.fuzz.hosts import host
 from tests.fuzz.login import auth, scram
+from tests.fuzz.message import message
 from tests.fuzz.session import session
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -29,6 +30,7 @@ TARGETS: dict[str, Target] = {
         proxy,
         session,
         host,
+        message,
     )
 }
 
