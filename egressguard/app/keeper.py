@@ -228,7 +228,7 @@ class Keeper:
             self._generations.save_ruleset(revision, text)
 
     def _in_force(self) -> Policy | None:
-        return read_rules(self._places.snapshot, self._places.site)[0].policy
+        return read_rules(self._places.snapshot, self._places.site, compiles=False)[0].policy
 
     async def _told(self) -> dict[str, Any]:
         pending, confirmed = self._generations.pending(), self._generations.confirmed()

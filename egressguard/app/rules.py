@@ -19,12 +19,18 @@ EXPECTATIONS = "expect"
 """The folder of expectations; what lies in it is no rule."""
 
 
-def read_rules(directory: Path, site: str = "") -> tuple[Loaded, Mapping[str, bytes]]:
+def read_rules(directory: Path, site: str = "", *, compiles: bool = True) -> tuple[Loaded, Mapping[str, bytes]]:
     """The policy of a directory and the files it was read from, by their paths as faults name them.
 
-    What cannot be read is a fault at line 1, like any other."""
+    What cannot be read is a fault at line 1, like any other. `compiles`: YARA rules are compiled, to find their
+    faults; not for a copy that was checked."""
     contents, faults = read_files(directory)
     loaded = Loaded(None) if faults and not contents else parse_rules(contents, site)
+    if compiles and loaded.policy is not None and loaded.policy.site.scan.yara is not None:
+        from egressguard.app.yara_faults import yara_faults  # noqa: PLC0415  most rules have none
+
+        if broken := yara_faults(loaded.policy, contents):
+            loaded = Loaded(None, tuple(broken))
     placed = tuple(replace(fault, file=_display(directory, fault.file)) for fault in loaded.faults)
     files = {str(directory / name): content for name, content in contents.items()}
     return (Loaded(None, (*faults, *placed)) if faults else Loaded(loaded.policy, placed)), files

@@ -42,6 +42,28 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """What travels with a message to the scan: who gave it ("" = not known), which facts the rules ask engines for."""
+
+    client: str = ""
+    helo: str = ""
+    user: str = ""
+    reverse_path: str | None = None
+    forward_paths: tuple[str, ...] = ()
+    queue_id: str = ""
+    asks: frozenset[str] = frozenset({"verdict", "score"})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineResult:
+    """What became of asking one engine: clean, found, unseen (it could not look into the message) or down."""
+
+    engine: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanReport:
     """`verdict` None: a scanner could not answer, `findings` says why. `findings` are short words for people.
 
@@ -51,6 +73,7 @@ class ScanReport:
     findings: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] | None = None
     score: float | None = 0.0
+    engines: tuple[EngineResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

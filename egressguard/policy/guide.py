@@ -110,7 +110,14 @@ SECTIONS = (
     Section("### site.apply", "Apply"),
     Section("### site.apply.management", "ManagementFlow", "Items of the list."),
     Section("### site.scan", "Scan"),
-    Section("### site.scan.clamd", "Clamd", "While it does not answer, mail is deferred."),
+    Section(
+        "### site.scan.clamd", "Clamd", "Found by any engine is infected. An engine that fails is left alone a while."
+    ),
+    Section("### site.scan.rspamd", "Rspamd", "`score_at_least` compares with the highest score of those asked."),
+    Section("### site.scan.spamd", "Spamd"),
+    Section(
+        "### site.scan.yara", "Yara", "Rule files are part of the rules: checked, applied and rolled back with them."
+    ),
     Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),
     Section("### site.quarantine", "Holding"),
     Section("### site.quarantine.retention", "Retention", "By the name of the folder."),

@@ -24,6 +24,7 @@ from egressguard.policy.sources import LISTS, Sources, merge
 from egressguard.policy.words import did_you_mean, explain, one_of, quote
 
 SHOWN_COLUMNS = 160
+YARA_SUFFIXES = (".yar", ".yara")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,31 @@ def parse_rules(files: Mapping[str, bytes], site: str = "") -> Loaded:
         words = f"{reader.octets} octets in {len(reader.used)} files; expected at most {MAX_TOTAL_OCTETS}"
         return Loaded(None, (Fault(max(reader.used, key=lambda name: len(files[name])), 1, 1, words),))
     policy = _checked(sources, faults)
+    if policy is not None:
+        _name_yara_rules(reader, sources, policy)
     if faults or policy is None:
         return Loaded(None, tuple(sorted(set(faults))[:MAX_FAULTS]))
     policy._revision = _revision({name: files[name] for name in reader.used}, site)
     return Loaded(policy)
+
+
+def _name_yara_rules(reader: Reader, sources: Sources, policy: Policy) -> None:
+    """They are part of the rules: another text is another revision. What they mean is for whoever compiles them."""
+    if (yara := policy.site.scan.yara) is None:
+        return
+    names = yara_files(policy, reader.files)
+    for name in names:
+        reader.open(name)
+    if not names:
+        words = f"no YARA rules in {quote(yara.folder)}; expected *.yar or *.yara files there"
+        reader.faults.append(sources.fault(("site", "scan", "yara", "folder"), words))
+
+
+def yara_files(policy: Policy, files: Iterable[str]) -> list[str]:
+    """Those of `files` (relative to the rules directory) that are YARA rules of the policy."""
+    if (yara := policy.site.scan.yara) is None:
+        return []
+    return sorted(name for name in files if name.rpartition("/")[0] == yara.folder and name.endswith(YARA_SUFFIXES))
 
 
 def _is_rule_file(name: str, folder: str) -> bool:

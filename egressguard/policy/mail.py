@@ -82,6 +82,12 @@ def asks_for_scan(policy: Policy) -> bool:
     return not _SCAN_KEYS.isdisjoint(prepared(policy, MailIndex).keys)
 
 
+def asks_of_engines(policy: Policy) -> frozenset[str]:
+    """Which facts of scanning engines any message rule looks at: "verdict", "score"."""
+    keys = prepared(policy, MailIndex).keys
+    return frozenset(fact for key, fact in (("verdict", "verdict"), ("score_at_least", "score")) if key in keys)
+
+
 def asks_for_header(policy: Policy) -> bool:
     """Whether any message rule looks at header fields."""
     return "header" in prepared(policy, MailIndex).keys

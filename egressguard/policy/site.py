@@ -24,6 +24,7 @@ from egressguard.policy.fields import (
 from egressguard.policy.holding import Holding
 from egressguard.policy.pipes import Pipe
 from egressguard.policy.relaying import Relay
+from egressguard.policy.scanning import Clamd, Rspamd, Spamd, Yara
 from egressguard.policy.scheduling import Destination
 from egressguard.policy.signing import Forwarding, Signer
 from egressguard.policy.smart_host import SmartHost
@@ -134,15 +135,6 @@ class Apply(Strict):
     )
 
 
-class Clamd(Strict):
-    """A ClamAV daemon. While it does not answer the verdict is unknown, and mail is deferred."""
-
-    address: str = Field(
-        description='"unix:/path" or "host:port"', examples=["unix:/run/clamav/clamd.ctl", "127.0.0.1:3310"]
-    )
-    timeout_seconds: Seconds = Field(60, description="how long one answer may take", examples=[120])
-
-
 class Scan(Strict):
     """What is looked for in messages; rules match the outcome with `verdict` and the attachment keys."""
 
@@ -169,8 +161,24 @@ class Scan(Strict):
     )
     clamd: Clamd | None = Field(
         None,
-        description="the virus scanner; left out = none but the built-in checks",
+        description="the virus scanner, asked where a rule says verdict; left out = none but the built-in checks",
         examples=[{"address": "unix:/run/clamav/clamd.ctl"}],
+    )
+    rspamd: Rspamd | None = Field(
+        None,
+        description="a spam filter, asked where a rule says score_at_least; left out = none",
+        examples=[{"address": "unix:/run/rspamd/normal.sock"}],
+    )
+    spamd: Spamd | None = Field(
+        None,
+        description="SpamAssassin, asked where a rule says score_at_least; of two scores the higher; left out = none",
+        examples=[{"address": "unix:/run/spamd.sock"}],
+    )
+    yara: Yara | None = Field(
+        None, description="YARA rules of your own; left out = none", examples=[{"folder": "yara"}]
+    )
+    workers: Annotated[int, Field(ge=1, le=32)] = Field(
+        2, description="messages that are examined at the same time, each in a process of its own", examples=[4]
     )
 
 

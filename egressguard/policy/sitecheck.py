@@ -38,7 +38,7 @@ def check_site(site: Site) -> Found:
     yield from _forwarding(site)
     yield from chain.from_iterable(_destination(name, entry) for name, entry in site.destinations.items())
     yield from chain.from_iterable(_pipe(name, pipe) for name, pipe in site.pipes.items())
-    yield from _clamd(site)
+    yield from _engines(site)
     yield from _ports(site)
 
 
@@ -207,17 +207,23 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _clamd(site: Site) -> Found:
-    if site.scan.clamd is None or site.scan.clamd.address.startswith("unix:/"):
-        return
-    address = site.scan.clamd.address
+def _engines(site: Site) -> Found:
+    scan = site.scan
+    for name, engine in (("clamd", scan.clamd), ("rspamd", scan.rspamd), ("spamd", scan.spamd)):
+        if engine is not None and not _is_server(engine.address):
+            words = f"{quote(engine.address)} is no server; expected unix:/path or host:port"
+            yield ("site", "scan", name, "address"), words
+
+
+def _is_server(address: str) -> bool:
+    if address.startswith("unix:/"):
+        return True
     host, _, port = address.rpartition(":")
     try:
         parse_port(port)
     except ValueError:
-        host = ""
-    if not host:
-        yield ("site", "scan", "clamd", "address"), f"{quote(address)} is no server; expected unix:/path or host:port"
+        return False
+    return bool(host)
 
 
 def _ports(site: Site) -> Found:

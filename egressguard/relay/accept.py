@@ -23,8 +23,8 @@ from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import ScanReport
-from egressguard.policy.mail import asks_for_block_lists, asks_for_header, asks_for_scan
+from egressguard.policy.facts import ScanReport, ScanRequest
+from egressguard.policy.mail import asks_for_block_lists, asks_for_header, asks_for_scan, asks_of_engines
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
 from egressguard.relay.accept_metrics import AcceptMetrics
@@ -66,7 +66,7 @@ _COUNTED = {
 
 
 class Scanner(Protocol):
-    async def scan(self, content: Content) -> ScanReport:
+    async def scan(self, content: Content, request: ScanRequest) -> ScanReport:
         """Bounded in time; a scanner that cannot answer gives a report without a verdict."""
         ...
 
@@ -205,6 +205,7 @@ class Acceptance:
     async def _judge(self, session: SessionFacts, envelope: Envelope, content: Content) -> Judged:
         policy, now = self.policy, self._clock()
         section = await _header_section(content)
+        queue_id = self._new_queue_id(now)
         judged = partial(
             Judged,
             session,
@@ -213,9 +214,10 @@ class Acceptance:
             section,
             received_at=now,
             policy=policy,
-            queue_id=self._new_queue_id(now),
+            queue_id=queue_id,
         )
-        report = ScanReport(None, ("not scanned",))
+        asked = partial(_scan_request, policy, session, envelope, queue_id)
+        report = ScanReport(None, ("not scanned",), score=None)
         if count_hops(section) > policy.site.relay.max_hops:
             decision = MailDecision(MailAction.REJECT, "(hops)", "over max_hops", text=TOO_MANY_HOPS.text)
             return judged(report=report, judgement=Judgement(decision, {}))
@@ -224,11 +226,11 @@ class Acceptance:
             hostname = policy.site.relay.hostname or self._hostname
             checking = self._outside.check(policy, session, envelope, content, section, hostname)
             if asks_for_scan(policy):
-                report, checked = await asyncio.gather(self._scan(content), checking)
+                report, checked = await asyncio.gather(self._scan(content, asked()), checking)
             else:
                 checked = await checking
         elif asks_for_scan(policy):
-            report = await self._scan(content)
+            report = await self._scan(content, asked())
         headers = header_facts(section) if asks_for_header(policy) else {}
         known = ContentFacts(content.size_octets, headers, report, checked.facts if checked else OWN_SENDER)
         try:
@@ -239,12 +241,12 @@ class Acceptance:
             judgement = Judgement(trouble, {})
         return judged(report=report, judgement=judgement, checked=checked)
 
-    async def _scan(self, content: Content) -> ScanReport:
+    async def _scan(self, content: Content, request: ScanRequest) -> ScanReport:
         try:
-            return await self._scanner.scan(content)
+            return await self._scanner.scan(content, request)
         except (OSError, TimeoutError) as wrong:
             log.error("the scanner does not answer", extra={"fields": {"why": str(wrong)}})
-            return ScanReport(None, ("the scanner does not answer",))
+            return ScanReport(None, ("the scanner does not answer",), score=None)
 
     async def _do(self, judged: Judged) -> Reply:
         if judged.decision.action in {MailAction.REJECT, MailAction.DEFER}:
@@ -339,6 +341,18 @@ class Acceptance:
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = {"stage": stage, "reply": str(reply), "about": about, "rule": ""}
         self._record(kind, session_fields(session) | fields)
+
+
+def _scan_request(policy: Policy, session: SessionFacts, envelope: Envelope, queue_id: str) -> ScanRequest:
+    return ScanRequest(
+        client=str(session.client),
+        helo=session.helo,
+        user=session.user or "",
+        reverse_path=envelope.reverse_path,
+        forward_paths=envelope.forward_paths,
+        queue_id=queue_id,
+        asks=asks_of_engines(policy),
+    )
 
 
 async def _header_section(content: Content) -> bytes:

@@ -1,70 +1,103 @@
-"""clamd over INSTREAM (clamd(8)): a Unix socket or TCP, blocking, bounded in time. For scan workers only."""
+"""clamd (clamd(8)): FILDES where the message can be handed over as a descriptor, else INSTREAM.
+
+Contract
+    Not OK and not FOUND is EngineDown, but for a message that clamd says is above its limits: that is `unseen`, for
+    the next try would end the same.
+    A clamd that may not read descriptors (AppArmor) is given the octets instead, from then on.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
+from array import array
+from collections.abc import Callable
 
-from egressguard.policy.site import Clamd
-from egressguard.scan.examine import ScannerDown
+from egressguard.policy.scanning import Clamd
+from egressguard.scan.engine import Answer, EngineDown, Subject, printable
+from egressguard.scan.link import Link, connect
 
 _CHUNK_OCTETS = 1 << 16
 _ANSWER_OCTETS = 4096
+_ABOVE_LIMITS = "INSTREAM size limit exceeded"
+_LIMIT_NAMES = "Heuristics.Limits.Exceeded"
+"""What clamd calls a find when AlertExceedsMax is on: nothing was found, it stopped looking."""
 
 
-def ask_clamd(content: bytes, clamd: Clamd) -> str | None:
-    """The name of what clamd found, or None. Raises ScannerDown when it did not say OK or FOUND."""
-    try:
-        with _connect(clamd) as sock:
-            sock.sendall(b"zINSTREAM\0")
-            for start in range(0, len(content), _CHUNK_OCTETS):
-                chunk = content[start : start + _CHUNK_OCTETS]
-                sock.sendall(struct.pack("!I", len(chunk)) + chunk)
-            sock.sendall(struct.pack("!I", 0))
-            return _understand(_read(sock))
-    except OSError as wrong:
-        raise ScannerDown(f"clamd ({clamd.address}): {wrong.strerror or wrong}") from wrong
+Speak = Callable[[Link], None]
 
 
-def clamd_version(clamd: Clamd) -> str:
-    """Of program and signatures. Raises ScannerDown."""
-    try:
-        with _connect(clamd) as sock:
-            sock.sendall(b"zVERSION\0")
-            return "".join(c for c in _read(sock) if c.isprintable())[:200]
-    except OSError as wrong:
-        raise ScannerDown(f"clamd ({clamd.address}): {wrong.strerror or wrong}") from wrong
+class ClamdEngine:
+    def __init__(self, settings: Clamd) -> None:
+        self._settings = settings
+        self._takes_descriptors = settings.address.startswith("unix:")
 
+    def ask(self, subject: Subject, seconds: float) -> Answer:
+        if len(subject.content) > self._settings.max_octets:
+            return Answer(unseen=f"a message of more than {self._settings.max_octets} octets")
+        if self._takes_descriptors and subject.fd is not None:
+            said = self._said(lambda link: _send_descriptor(link, subject.fd or 0), seconds)
+            if _is_answer(said):
+                return _understood(said)
+            self._takes_descriptors = False
+        return _understood(self._said(lambda link: _send_stream(link, subject.content), seconds))
 
-def _connect(clamd: Clamd) -> socket.socket:
-    if clamd.address.startswith("unix:"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.settimeout(clamd.timeout_seconds)
+    def version(self, seconds: float) -> str:
+        """ "ClamAV 1.0.9/27810/Thu Nov 26 09:26:43 2026": program, signatures, their date."""
+        said = self._said(lambda link: link.sendall(b"zVERSION\0"), seconds)
+        if not said.startswith("ClamAV"):
+            raise EngineDown(f"said {printable(said) or 'nothing'}")
+        return printable(said)
+
+    def _said(self, speak: Speak, seconds: float) -> str:
         try:
-            sock.connect(clamd.address.removeprefix("unix:"))
-        except OSError:
-            sock.close()
-            raise
-        return sock
-    host, _, port = clamd.address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), clamd.timeout_seconds)
+            with connect(self._settings.address, seconds) as link:
+                try:
+                    speak(link)
+                except (BrokenPipeError, ConnectionResetError):  # it has heard enough: what it says tells why
+                    return _read(link)
+                return _read(link)
+        except OSError as wrong:
+            raise EngineDown(str(wrong.strerror or wrong)) from wrong
 
 
-def _read(sock: socket.socket) -> str:
+def _send_descriptor(link: Link, fd: int) -> None:
+    """The descriptor travels with one octet of its own, which clamd drops."""
+    link.sendall(b"zFILDES\0")
+    link.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
+
+
+def _send_stream(link: Link, content: bytes) -> None:
+    link.sendall(b"zINSTREAM\0")
+    for start in range(0, len(content), _CHUNK_OCTETS):
+        chunk = content[start : start + _CHUNK_OCTETS]
+        link.sendall(struct.pack("!I", len(chunk)) + chunk)
+    link.sendall(struct.pack("!I", 0))
+
+
+def _read(link: Link) -> str:
     answer = b""
-    while not answer.endswith(b"\0") and len(answer) < _ANSWER_OCTETS:
-        chunk = sock.recv(_ANSWER_OCTETS)
+    while b"\0" not in answer and len(answer) < _ANSWER_OCTETS:
+        chunk = link.recv(_ANSWER_OCTETS)
         if not chunk:
             break
         answer += chunk
-    return answer.rstrip(b"\0\n").decode("utf-8", "replace")
+    return answer.partition(b"\0")[0].rstrip(b"\n").decode("utf-8", "replace")
 
 
-def _understand(answer: str) -> str | None:
+def _is_answer(said: str) -> bool:
+    return said.endswith((": OK", " FOUND"))
+
+
+def _understood(said: str) -> Answer:
     """ "stream: OK", "stream: NAME FOUND", or an error."""
-    _, _, said = answer.partition(": ")
-    if said == "OK":
-        return None
-    if said.endswith(" FOUND"):
-        return "".join(c for c in said.removesuffix(" FOUND") if c.isprintable())[:200]
-    raise ScannerDown(f"clamd said: {answer[:200] or 'nothing'}")
+    if said.startswith(_ABOVE_LIMITS):
+        return Answer(unseen="a message above its StreamMaxLength")
+    if not _is_answer(said):
+        raise EngineDown(f"said {printable(said) or 'nothing'}")
+    name = printable(said.partition(": ")[2].removesuffix(" FOUND"))
+    if said.endswith(": OK"):
+        return Answer()
+    if name.startswith(_LIMIT_NAMES):
+        return Answer(unseen=f"more than it looks at ({name})")
+    return Answer(found=(name or "unnamed",))

@@ -3,6 +3,7 @@
 Contract
     `scan` never raises: whatever goes wrong is a report with verdict None and the reason among its findings.
     At most `concurrency` messages are under way; the others wait their turn, each at most `timeout_seconds`.
+    Which engines were asked, and what became of it, is counted here: workers come and go.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from egressguard.policy.facts import ScanReport
+from egressguard.policy.facts import ScanReport, ScanRequest
+from egressguard.scan.client_metrics import EngineMetrics
 from egressguard.scan.protocol import REPORT_OCTETS, decode_report, send_message
 from egressguard.store.content import Content
 
+_NOTHING_SAID = ScanRequest()
 RESULTS = ("clean", "infected", "denied", "ambiguous", "unknown")
 
 
@@ -26,8 +29,7 @@ class ScanClient:
         self, path: Path, *, timeout_seconds: float, registry: CollectorRegistry, concurrency: int = 4
     ) -> None:
         self._path = path
-        self.timeout_seconds = timeout_seconds
-        self._places = asyncio.Semaphore(concurrency)
+        self.reload(timeout_seconds, concurrency)
         self._results = Counter(
             "egressguard_scan_results_total",
             "Messages scanned, by result (clean, infected, denied, ambiguous, unknown).",
@@ -40,25 +42,32 @@ class ScanClient:
         self._up = Gauge("egressguard_scanner_up", "1 when the last scan was answered.", registry=registry)
         for result in RESULTS:
             self._results.labels(result)
+        self._engines = EngineMetrics(registry)
 
-    async def scan(self, content: Content) -> ScanReport:
+    def reload(self, timeout_seconds: float, concurrency: int) -> None:
+        """For the next messages; those under way keep their places."""
+        self.timeout_seconds = timeout_seconds
+        self._places = asyncio.Semaphore(concurrency)
+
+    async def scan(self, content: Content, request: ScanRequest = _NOTHING_SAID) -> ScanReport:
         started = time.monotonic()
         async with self._places:
-            report = await asyncio.to_thread(self._scan, content)
+            report = await asyncio.to_thread(self._scan, content, request)
         self._duration.observe(time.monotonic() - started)
         self._results.labels(report.verdict.value if report.verdict else "unknown").inc()
         self._up.set(report.verdict is not None)
+        self._engines.note(report.engines)
         return report
 
-    def _scan(self, content: Content) -> ScanReport:
+    def _scan(self, content: Content, request: ScanRequest) -> ScanReport:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.settimeout(self.timeout_seconds)
                 sock.connect(str(self._path))
-                send_message(sock, content)
+                send_message(sock, content, request)
                 return decode_report(_read_line(sock))
         except (OSError, ValueError) as wrong:
-            return ScanReport(None, (f"the scanner did not answer: {wrong}",))
+            return ScanReport(None, (f"the scanner did not answer: {wrong}",), score=None)
 
 
 def _read_line(sock: socket.socket) -> bytes:

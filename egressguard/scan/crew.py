@@ -17,6 +17,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from egressguard.policy.facts import Verdict
@@ -36,6 +37,7 @@ AHEAD = 8
 ERROR = "error"
 _VERDICTS = frozenset({*(verdict.value for verdict in Verdict), ERROR})
 _MAX_FINDINGS, _FINDING_CHARACTERS = 100, 1000
+_NO_RULES = Path()
 Passed = TypeVar("Passed")
 
 
@@ -74,10 +76,11 @@ class _Hand:
 
 
 class Crew:
-    """`size` workers for one run; they start with the first Job."""
+    """`size` workers for one run; they start with the first Job. `rules` is where YARA rules lie."""
 
-    def __init__(self, settings: Scan, size: int) -> None:
+    def __init__(self, settings: Scan, size: int, rules: Path = _NO_RULES) -> None:
         self._settings = settings
+        self._rules = rules
         self._size = size
         self._hands: list[_Hand] = []
         self._waiting: deque[Job] = deque()
@@ -131,7 +134,7 @@ class Crew:
 
     def _hire(self) -> None:
         ours, theirs = socket.socketpair()
-        process = _start(theirs, self._settings)
+        process = _start(theirs, self._settings, self._rules)
         theirs.close()
         hand = _Hand(process, ours)
         self._hands.append(hand)
@@ -172,7 +175,7 @@ class Crew:
             self._waiting.extendleft(reversed(hand.given))
 
 
-def _start(sock: socket.socket, settings: Scan) -> ForkServerProcess:
+def _start(sock: socket.socket, settings: Scan, rules: Path) -> ForkServerProcess:
     """Imported here: where nothing is out of date, a scan takes less time than these take to load."""
     import multiprocessing  # noqa: PLC0415
 
@@ -180,7 +183,7 @@ def _start(sock: socket.socket, settings: Scan) -> ForkServerProcess:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["egressguard.scan.hand"])
-    process = context.Process(target=serve, args=(sock, settings), daemon=True)
+    process = context.Process(target=serve, args=(sock, settings, rules), daemon=True)
     process.start()
     return process
 

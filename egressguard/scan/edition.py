@@ -1,4 +1,9 @@
-"""With what a message was looked at: another text as soon as other code, settings or signatures may judge it."""
+"""With what a message was looked at: another text as soon as other code, settings or signatures may judge it.
+
+Contract
+    Told of are the engines that give a verdict: a spam filter that has learned makes no mail out of date.
+    One that does not say its version is "?": what was scanned then is out of date once it does.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,36 @@ import functools
 import hashlib
 from pathlib import Path
 
-from egressguard.policy.site import Clamd, Scan
-from egressguard.scan.clamd import clamd_version
-from egressguard.scan.examine import ScannerDown
+from egressguard.policy.site import Scan
+from egressguard.scan.clamd import ClamdEngine
+from egressguard.scan.engine import EngineDown
+
+ASK_SECONDS = 5.0
 
 
-def edition(settings: Scan) -> str:
-    """Blocks for as long as the engines are given to answer. One that does not say its version is "?"."""
+def edition(settings: Scan, rules: Path) -> str:
+    """ "reader 3f2a..., settings 81c0..., clamd ClamAV 1.0.9/27810/...". Blocks for ASK_SECONDS at most."""
     told = [f"reader {_reader()}", f"settings {_short(settings.model_dump_json().encode())}"]
     if settings.clamd is not None:
-        told.append(f"clamd {_version(settings.clamd)}")
+        told.append(f"clamd {_clamd(ClamdEngine(settings.clamd))}")
+    if settings.yara is not None:
+        told.append(f"yara {_yara(rules / settings.yara.folder)}")
     return ", ".join(told)
 
 
-def _version(clamd: Clamd) -> str:
+def _clamd(engine: ClamdEngine) -> str:
     try:
-        return clamd_version(clamd)
-    except ScannerDown:
+        return engine.version(ASK_SECONDS)
+    except EngineDown:
+        return "?"
+
+
+def _yara(folder: Path) -> str:
+    from egressguard.scan.yara import digest, read_rule_files  # noqa: PLC0415  not loaded where nobody has rules
+
+    try:
+        return digest(read_rule_files(folder))
+    except OSError:
         return "?"
 
 

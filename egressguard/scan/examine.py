@@ -10,8 +10,9 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from egressguard.policy.facts import Attachment, ScanReport, Verdict
 from egressguard.policy.patterns import name_matches
@@ -20,6 +21,7 @@ from egressguard.scan.active import active_in
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.kinds import ZIP, media_type
+from egressguard.scan.merged import NOBODY_ASKED, Merged
 from egressguard.scan.office import has_macro, is_encrypted
 from egressguard.scan.protocol import MAX_ATTACHMENTS
 from egressguard.scan.walk import Part, Walked, walk
@@ -31,15 +33,19 @@ MAX_ASKED = 20
 EICAR_NAME = "EICAR-Test-File"
 
 
-class ScannerDown(Exception):
-    """A scanner that is configured did not answer."""
+class Scanners(Protocol):
+    """The scanning engines, asked about one message. Neither method raises."""
+
+    def see(self, member: Member) -> None:
+        """A file in the message; it is not kept."""
+        ...
+
+    def said(self, content: bytes) -> Merged:
+        """Of the whole message, when all files in it were seen."""
+        ...
 
 
-AskScanner = Callable[[bytes], str | None]
-"""Octets of a whole message -> the name of what was found, or None. Raises ScannerDown."""
-
-
-def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> ScanReport:
+def examine(content: bytes, settings: Scan, scanners: Scanners | None = None) -> ScanReport:
     """The facts of one message for the rules."""
     walked = walk(content)
     opened = Opened(problems=list(walked.problems))
@@ -56,32 +62,24 @@ def examine(content: bytes, settings: Scan, ask: AskScanner | None = None) -> Sc
             acts = active_in(member.path[-1], member.content, member.media_type)
             active += [f"{words}: {_where(member.path)}" for words in acts]
             attachments.append(_attachment(member, active=bool(acts)))
+            if scanners is not None:
+                scanners.see(member)
     infected += [f"{EICAR_NAME} in the text" for p in walked.parts if p.is_text and contains_eicar(p.content)]
     infected += [f"{EICAR_NAME} in the message"] if contains_eicar(content) else []
     denied += opened.problems
     if len(attachments) > MAX_ATTACHMENTS:
         denied.append(f"more than {MAX_ATTACHMENTS} files")
-    try:
-        name = _ask_all(ask, content, walked) if ask is not None else None
-    except ScannerDown as wrong:
-        verdict = Verdict.INFECTED if infected else None
-        return ScanReport(verdict, _bounded([*infected, *denied, str(wrong), *active]), tuple(attachments))
-    if name is not None:
-        infected.append(name)
+    said = scanners.said(content) if scanners is not None else NOBODY_ASKED
+    infected += said.infected
+    denied += said.denied
     verdict = _worst(infected, denied, walked.differences)
-    return ScanReport(verdict, _bounded([*infected, *denied, *walked.differences, *active]), tuple(attachments))
+    if verdict is not Verdict.INFECTED and not said.verdict_is_known:
+        verdict = None
+    findings = _bounded([*infected, *denied, *walked.differences, *active, *said.notes])
+    return ScanReport(verdict, findings, tuple(attachments), said.score, said.engines)
 
 
-def _ask_all(ask: AskScanner, content: bytes, walked: Walked) -> str | None:
-    """The scanner reads the message in its own way; what only others see it gets by itself."""
-    hidden = [part.content for part in walked.parts if not part.plain and not part.is_text and part.content]
-    for octets in dict.fromkeys((content, *hidden[:MAX_ASKED])):
-        if (name := ask(octets)) is not None:
-            return name
-    return None
-
-
-def _worst(infected: list[str], denied: list[str], differences: list[str]) -> Verdict:
+def _worst(infected: list[str], denied: list[str], differences: list[str]) -> Verdict | None:
     if infected:
         return Verdict.INFECTED
     return Verdict.DENIED if denied else Verdict.AMBIGUOUS if differences else Verdict.CLEAN

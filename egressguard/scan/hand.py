@@ -31,10 +31,10 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _USERS = ("eg-scan", "nobody")
 
 
-def serve(sock: socket.socket, settings: Scan) -> None:
-    """Answer until the other side has closed."""
+def serve(sock: socket.socket, settings: Scan, rules: Path) -> None:
+    """Answer until the other side has closed. `rules` is read while that is still allowed."""
+    look = Look(settings, rules)
     confine(keeps_network=needs_network(settings))
-    look = Look(settings)
     with sock, contextlib.suppress(ConnectionError):
         while request := _receive(sock):
             fd, start, size = request
@@ -62,7 +62,10 @@ def _answer(fd: int, start: int, size: int, look: Look) -> bytes:
         content = os.pread(fd, size, start)
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
-    return _encode(look(content), hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest())
+    is_whole = start == 0 and size == os.fstat(fd).st_size
+    return _encode(
+        look(content, fd=fd if is_whole else None), hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest()
+    )
 
 
 def _encode(report: ScanReport, digest: bytes) -> bytes:

@@ -1,37 +1,45 @@
-"""One message looked at by all that the settings name: the one place that a rescan's workers ask.
+"""One message looked at by all that the settings name: the one place that workers ask, of the scan role and a rescan.
 
 Contract
     `Look` never raises for a message: what its parser stumbles over has the verdict None.
+    Engines have ENGINES_SHARE of a message's time: one that hangs is told of, and its `fail` holds, before the worker
+    is ended.
 """
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
-from egressguard.policy.facts import ScanReport
+from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.site import Scan
-from egressguard.scan.clamd import ask_clamd
-from egressguard.scan.examine import AskScanner, examine
+from egressguard.scan.engines import Engines
+from egressguard.scan.examine import examine
 
 log = logging.getLogger(__name__)
 
+ENGINES_SHARE = 0.9
+FOR_THE_VERDICT = ScanRequest(asks=frozenset({"verdict"}))
+"""Of mail that lies somewhere nobody knows who gave it, and no rule asks for its score."""
+
 
 class Look:
-    """Made once a worker."""
+    """Made once a worker. `rules` is where the folder of YARA rules lies, `places` what the workers count by."""
 
-    def __init__(self, settings: Scan) -> None:
+    def __init__(self, settings: Scan, rules: Path, places: Path | None = None) -> None:
         self._settings = settings
-        clamd = settings.clamd
-        self._ask: AskScanner | None = None if clamd is None else lambda content: ask_clamd(content, clamd)
+        self._engines = Engines(settings, rules, places)
 
-    def __call__(self, content: bytes) -> ScanReport:
+    def __call__(self, content: bytes, request: ScanRequest = FOR_THE_VERDICT, fd: int | None = None) -> ScanReport:
+        """`fd` where there is a file of `content` and nothing else."""
+        inquiry = self._engines.inquiry(request, self._settings.timeout_seconds * ENGINES_SHARE, fd)
         try:
-            return examine(content, self._settings, self._ask)
+            return examine(content, self._settings, inquiry)
         except Exception as wrong:  # one message's parser fault: its verdict is unknown, the next message is fine
             log.exception("a message could not be examined")
-            return ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",))
+            return ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",), score=None)
 
 
 def needs_network(settings: Scan) -> bool:
-    """Whether an engine is reached by an IP address."""
+    """Whether an engine that gives the verdict is reached by an IP address."""
     return settings.clamd is not None and not settings.clamd.address.startswith("unix:")

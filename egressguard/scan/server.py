@@ -30,20 +30,20 @@ _fork = multiprocessing.get_context("fork")
 
 
 class ScanServer:
-    """`max_message_octets` bounds what a worker reads; larger is refused."""
+    """`rules` is where YARA rules lie, `max_message_octets` bounds what a worker reads; larger is refused."""
 
     def __init__(
         self,
         path: Path,
         settings: Scan,
         *,
-        workers: int,
         registry: CollectorRegistry,
+        rules: Path = Path(),
         max_message_octets: int = 1 << 29,
     ) -> None:
         self._path = path
         self._settings = settings
-        self._wanted = workers
+        self._rules = rules
         self._max_message_octets = max_message_octets
         self._restarts = Counter(
             "egressguard_scan_worker_restarts_total", "Scan workers that ended and were replaced.", registry=registry
@@ -85,7 +85,7 @@ class ScanServer:
         self._path.unlink(missing_ok=True)
 
     def _fill(self) -> None:
-        while len(self._workers) < self._wanted:
+        while len(self._workers) < self._settings.workers:
             worker = _fork.Process(target=self._work, args=(self._settings, os.getpid()), daemon=True)
             worker.start()
             self._workers.append(worker)
@@ -94,7 +94,7 @@ class ScanServer:
         """In the child: follow the parent into death, and drop what it had open besides the listener."""
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
-            work(self._listener, settings, self._max_message_octets)
+            work(self._listener, settings, self._rules, self._max_message_octets)
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.05):

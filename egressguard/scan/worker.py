@@ -13,12 +13,11 @@ import os
 import resource
 import signal
 import socket
+from pathlib import Path
 
-from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
-from egressguard.scan.clamd import ask_clamd
-from egressguard.scan.examine import AskScanner, examine
-from egressguard.scan.protocol import encode_report, receive_message
+from egressguard.scan.look import Look
+from egressguard.scan.protocol import encode_report, received_message
 
 log = logging.getLogger(__name__)
 
@@ -27,31 +26,26 @@ MESSAGES_PER_WORKER = 2000
 """After so many messages a worker makes room for a fresh one: whatever leaked or was bent goes with it."""
 
 
-def work(listener: socket.socket, settings: Scan, max_message_octets: int) -> None:
-    """Serve clients of `listener` until told to end."""
+def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octets: int) -> None:
+    """Serve clients of `listener` until told to end. `rules` is the directory that a folder of YARA rules lies in."""
     _limit()
-    clamd = settings.clamd
-    ask: AskScanner | None = (lambda content: ask_clamd(content, clamd)) if clamd is not None else None
+    look = Look(settings, rules, Path(listener.getsockname()))
     for _ in range(MESSAGES_PER_WORKER):
         client, _ = listener.accept()
         with client:
             client.settimeout(settings.timeout_seconds)
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
-            _serve(client, settings, ask, max_message_octets)
+            _serve(client, look, max_message_octets)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _serve(client: socket.socket, settings: Scan, ask: AskScanner | None, max_message_octets: int) -> None:
+def _serve(client: socket.socket, look: Look, max_message_octets: int) -> None:
     try:
-        content = receive_message(client, max_message_octets)
+        with received_message(client, max_message_octets) as received:
+            report = look(received.content, received.request, received.fd)
     except (OSError, ValueError) as wrong:
         log.warning("not a scan request", extra={"fields": {"why": str(wrong)}})
         return
-    try:
-        report = examine(content, settings, ask)
-    except Exception as wrong:  # one message's parser fault: its verdict is unknown, the next message is fine
-        log.exception("a message could not be examined")
-        report = ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",))
     with contextlib.suppress(OSError):  # a client that went away asks again
         client.sendall(encode_report(report))
 

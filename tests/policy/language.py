@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import bounces, model, pipes, relaying, scheduling, signing, site, smart_host
+from egressguard.policy import bounces, model, pipes, relaying, scanning, scheduling, signing, site, smart_host
 from egressguard.policy.fields import Strict
 from egressguard.policy.holding import Digest, Holding, Links, Retention
 from egressguard.policy.model import Policy
@@ -57,7 +57,12 @@ WHOLE: Value = {
         "pipes": {"uucp": {"command": ["/usr/bin/uux", "-", "{nexthop}!rmail", "({recipient})"]}},
         "packet_plane": {},
         "apply": {"management": [{"from": "192.168.1.10", "to": "198.51.100.9"}]},
-        "scan": {"clamd": {"address": "unix:/c"}},
+        "scan": {
+            "clamd": {"address": "unix:/c"},
+            "rspamd": {"address": "unix:/r"},
+            "spamd": {"address": "unix:/s"},
+            "yara": {"folder": "yara"},
+        },
         "access": {},
         "metrics": {},
         "quarantine": {
@@ -111,7 +116,10 @@ PLACES: dict[type[Strict], Path] = {
     site.Apply: ("site", "apply"),
     site.ManagementFlow: ("site", "apply", "management", 0),
     site.Scan: ("site", "scan"),
-    site.Clamd: ("site", "scan", "clamd"),
+    scanning.Clamd: ("site", "scan", "clamd"),
+    scanning.Rspamd: ("site", "scan", "rspamd"),
+    scanning.Spamd: ("site", "scan", "spamd"),
+    scanning.Yara: ("site", "scan", "yara"),
     site.Access: ("site", "access"),
     site.Metrics: ("site", "metrics"),
     Holding: ("site", "quarantine"),
@@ -150,6 +158,7 @@ LISTED = {
     "lists/helpdesk.txt": b"helpdesk@example.org\n",
     "shared/lists.yaml": b"",
     "shared/devices.yaml": b"devices:\n",
+    "yara/own.yar": b"rule own { condition: false }\n",
 }
 """The files that examples name."""
 

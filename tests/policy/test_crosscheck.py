@@ -196,6 +196,9 @@ SITES = [
     ("resolvers: [192.0.2.53, dns.example]", "resolvers: [192.0.2.53, ", "is no resolver"),
     ("scan: {clamd: {address: clamd}}", "address: ", "expected unix:/path or host:port"),
     ("scan: {clamd: {address: 'clamd:'}}", "address: ", "expected unix:/path or host:port"),
+    ("scan: {rspamd: {address: '/run/s'}}", "address: ", "expected unix:/path or host:port"),
+    ("scan: {spamd: {address: ':783'}}", "address: ", "expected unix:/path or host:port"),
+    ("scan: {yara: {folder: yara}}", "folder: ", "expected *.yar or *.yara files there"),
     ("smart_hosts: {mx: {host: h.example}}", "smart_hosts: {mx: ", "cannot be named mx"),
     ("smart_hosts: {s: {host: 'h example'}}", "host: ", "is no host"),
     (

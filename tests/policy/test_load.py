@@ -62,6 +62,17 @@ def test_the_revision_follows_names_and_octets_of_what_is_read() -> None:
     assert len({one, *map(revision, changed)}) == 4
 
 
+def test_yara_rules_are_part_of_the_revision() -> None:
+    site = b"site:\n  zones: {}\n  scan: {yara: {folder: yara}}\n"
+    files = {"site.yaml": site, "yara/a.yar": b"rule a { condition: true }"}
+    first = parse_rules(files).policy
+    assert first is not None
+    for name, changes in (("yara/a.yar", True), ("yara/deeper/b.yar", False), ("yara/readme.txt", False)):
+        other = parse_rules({**files, name: b"rule b { condition: true }"}).policy
+        assert other is not None
+        assert (other.revision != first.revision) == changes, name
+
+
 def test_every_fault_is_told_at_once_and_in_order() -> None:
     loaded = parse_rules(
         {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import Attachment, MailFacts, ScanReport, Verdict
 from egressguard.policy.load import parse_rules
-from egressguard.policy.mail import decide_envelope, decide_mail, strictest
+from egressguard.policy.mail import asks_of_engines, decide_envelope, decide_mail, strictest
 from egressguard.policy.matchers import answers, device_of, matches
 from egressguard.policy.model import Policy
 
@@ -286,3 +286,20 @@ def test_of_equally_strict_decisions_the_first_speaks() -> None:
 
 def test_no_decision_at_all_is_a_refusal() -> None:
     assert strictest([]).action is MailAction.REJECT
+
+
+@pytest.mark.parametrize(
+    ("matches", "asked"),
+    [
+        ([{"authenticated": True}], set()),
+        ([{"attachment_macro": True}], set()),
+        ([{"verdict": "infected"}], {"verdict"}),
+        ([{"score_at_least": 5}], {"score"}),
+        ([{"verdict": "infected"}, {"score_at_least": 5}], {"verdict", "score"}),
+    ],
+)
+def test_engines_are_asked_for_what_rules_look_at(matches: list[dict[str, object]], asked: set[str]) -> None:
+    mail = [{"name": f"r{n}", "match": match, "action": "reject"} for n, match in enumerate(matches)]
+    policy = Policy.model_validate({"site": {"zones": {}}, "mail": mail})
+
+    assert asks_of_engines(policy) == asked

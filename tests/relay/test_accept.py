@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport, ScanRequest, Verdict
 from egressguard.policy.model import Policy
 from egressguard.policy.relaying import Listener
 from egressguard.quarantine.hold import Quarantine
@@ -67,7 +67,7 @@ class Scanner:
     report: ScanReport = CLEAN
     error: Exception | None = None
 
-    async def scan(self, content: Content) -> ScanReport:
+    async def scan(self, content: Content, request: ScanRequest) -> ScanReport:
         if self.error is not None:
             raise self.error
         return self.report
@@ -287,7 +287,7 @@ def test_a_loop_ends(desk: Desk) -> None:
 
 def test_one_policy_judges_a_message_though_another_comes_meanwhile(desk: Desk) -> None:
     class Reloading:
-        async def scan(self, content: Content) -> ScanReport:
+        async def scan(self, content: Content, request: ScanRequest) -> ScanReport:
             desk.acceptance.policy = policy_of([{"name": "no", "match": {}, "action": "reject"}])
             return CLEAN
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
-from egressguard.policy.facts import ScanReport
+from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
@@ -67,7 +67,7 @@ def policy_of(rules: list[dict[str, Any]] = RULES) -> Policy:
 
 
 class NoScanner:
-    async def scan(self, content: Content) -> ScanReport:
+    async def scan(self, content: Content, request: ScanRequest) -> ScanReport:
         raise AssertionError("no rule asks for it")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
-from egressguard.scan.examine import ScannerDown, examine
+from egressguard.scan.archive import Member
+from egressguard.scan.examine import examine
+from egressguard.scan.merged import Merged
 from tests.scan.samples import EICAR, PROGRAM, mail_with, text_mail, zip_of
 
 DATA = Path(__file__).parent.parent / "data" / "mail"
@@ -130,19 +133,50 @@ def test_ten_thousand_nested_parts_are_held_not_a_crash() -> None:
     assert examine(content, SETTINGS).verdict is Verdict.DENIED
 
 
+@dataclass
+class Engines:
+    """Scanners that say one thing of everything."""
+
+    merged: Merged
+    members: list[tuple[str, ...]] = field(default_factory=list)
+
+    def see(self, member: Member) -> None:
+        self.members.append(member.path)
+
+    def said(self, content: bytes) -> Merged:
+        return self.merged
+
+
 def test_a_scanner_that_is_down_is_unknown_but_what_we_found_stays() -> None:
-    def down(_content: bytes) -> str | None:
-        raise ScannerDown("clamd: refused")
+    down = Engines(Merged(notes=("clamd: refused",), verdict_is_known=False, score=None))
 
     assert examine(mail_with("a.txt", b"x"), SETTINGS, down).verdict is None
     assert examine(mail_with("a.exe", b"x"), SETTINGS, down).verdict is None
-    assert examine(mail_with("a.com", EICAR), SETTINGS, down).verdict is Verdict.INFECTED
+    report = examine(mail_with("a.com", EICAR), SETTINGS, down)
+    assert (report.verdict, report.score) == (Verdict.INFECTED, None)
+    assert "clamd: refused" in report.findings
 
 
-def test_a_scanners_finding_is_infected() -> None:
-    report = examine(mail_with("a.txt", b"x"), SETTINGS, lambda _content: "Win.Test")
+@pytest.mark.parametrize(
+    ("said", "verdict", "findings"),
+    [
+        (Merged(infected=("clamd: Worm",)), Verdict.INFECTED, ("clamd: Worm",)),
+        (Merged(infected=("clamd: Worm",), verdict_is_known=False), Verdict.INFECTED, ("clamd: Worm",)),
+        (Merged(denied=("clamd: too large",)), Verdict.DENIED, ("clamd: too large",)),
+        (Merged(notes=("rspamd: score 3.0",), score=3.0), Verdict.CLEAN, ("rspamd: score 3.0",)),
+    ],
+)
+def test_what_engines_say_is_part_of_the_report(said: Merged, verdict: Verdict, findings: tuple[str, ...]) -> None:
+    report = examine(mail_with("a.txt", b"x"), SETTINGS, Engines(said))
 
-    assert (report.verdict, report.findings) == (Verdict.INFECTED, ("Win.Test",))
+    assert (report.verdict, report.findings, report.score) == (verdict, findings, said.score)
+
+
+def test_engines_are_given_the_files_that_were_found() -> None:
+    engines = Engines(Merged())
+    examine(mail_with("a.zip", zip_of(("b.txt", b"x"))), SETTINGS, engines)
+
+    assert engines.members == [("a.zip",), ("a.zip", "b.txt")]
 
 
 @pytest.mark.parametrize("path", sorted(DATA.iterdir()), ids=lambda path: path.name)

@@ -66,11 +66,11 @@ def scan_command(
         raise click.UsageError("--all and --new exclude each other")
     choice = Choice(everything, only_new, _moment(since, time.time()) if since else None)
     chosen = [str(Path(path).absolute()) for path in paths] or _own_mail(places)
-    settings = _settings(places)
+    settings, rules = _settings(places)
     tally: dict[str, int] = {}
     with (
         _incidents(places) as told,
-        _rescan(memory or places.scan_memory, settings, jobs, told) as rescan,
+        _rescan(memory or places.scan_memory, settings, rules, jobs, told) as rescan,
         _progress(chosen) as tick,
     ):
         for row in rescan.run(chosen, choice):
@@ -97,8 +97,8 @@ def _moment(text: str, now: float) -> float:
         return now - span_seconds(text, "--since")
 
 
-def _settings(places: Places) -> Scan:
-    """What the rules say of scanning; where this machine has none, the shipped ones."""
+def _settings(places: Places) -> tuple[Scan, Path]:
+    """What the rules say of scanning, and where they are; where this machine has none, the shipped ones."""
     from egressguard.app.rules import read_rules
     from egressguard.policy.load import render_faults
 
@@ -107,11 +107,11 @@ def _settings(places: Places) -> Scan:
     loaded, files = read_rules(rules, places.site)
     if loaded.policy is None:
         fail(f"these rules have faults, so nothing was looked at:\n{render_faults(loaded.faults, files)}", Exit.USAGE)
-    return loaded.policy.site.scan
+    return loaded.policy.site.scan, rules
 
 
 @contextmanager
-def _rescan(memory_file: Path, settings: Scan, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
+def _rescan(memory_file: Path, settings: Scan, rules: Path, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
     """The parts of a run; they end with it, however it ends."""
     from egressguard.scan.crew import Crew
     from egressguard.scan.edition import edition
@@ -120,8 +120,8 @@ def _rescan(memory_file: Path, settings: Scan, jobs: int, told: Callable[[Row], 
     try:
         with (
             closing(Memory(memory_file)) as memory,
-            closing(Crew(settings, jobs)) as crew,
-            closing(Rescan(memory, crew, memory.edition(edition(settings)), time.time, told)) as rescan,
+            closing(Crew(settings, jobs, rules)) as crew,
+            closing(Rescan(memory, crew, memory.edition(edition(settings, rules)), time.time, told)) as rescan,
         ):
             yield rescan
     except PermissionError as wrong:

@@ -57,7 +57,7 @@ class Frame:
 
 def load_policy(places: Places) -> Policy:
     """The policy of the rules directory given. Raises BadRules."""
-    loaded, _ = read_rules(places.rules, places.site)
+    loaded, _ = read_rules(places.rules, places.site, compiles=False)
     if loaded.policy is None:
         raise BadRules(str(loaded.faults[0]))
     loaded.policy._origin = read_provenance(places.provenance, places.rules).short

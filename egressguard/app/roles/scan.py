@@ -1,4 +1,6 @@
-"""The scan role: workers that read hostile messages, with no network and no rights to any file."""
+"""The scan role: workers that read hostile messages, with no network and no rights to any file.
+
+Its status asks every engine for its version, so that an administrator sees which are there."""
 
 from __future__ import annotations
 
@@ -13,14 +15,16 @@ from egressguard.app.places import Places
 from egressguard.app.roles.frame import framed, serve_until_stopped
 from egressguard.policy.model import Policy
 from egressguard.scan import libarchive
+from egressguard.scan.engines import engine_versions
 from egressguard.scan.server import ScanServer
 
-WORKERS = 2
+STATUS_SECONDS = 2.0
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("scan", places, high_ports=high_ports) as frame:
-        server = ScanServer(places.scanner, frame.policy.site.scan, workers=WORKERS, registry=frame.registry)
+        rules = places.rules
+        server = ScanServer(places.scanner, frame.policy.site.scan, registry=frame.registry, rules=rules)
         await asyncio.to_thread(server.start)
 
         incidents = Counter(
@@ -41,9 +45,11 @@ async def run(places: Places, *, high_ports: bool) -> None:
             return kind
 
         async def status() -> dict[str, Any]:
-            clamd, archives = _clamd(frame.policy), _archives()
-            summary = f"{WORKERS} workers, clamd {clamd}, archives: {archives}"
-            return {"workers": WORKERS, "clamd": clamd, "archives": archives, "summary": summary}
+            scan, archives = frame.policy.site.scan, _archives()
+            engines = await asyncio.to_thread(engine_versions, scan, rules, STATUS_SECONDS)
+            told = [f"{name} {version or 'does not answer'}" for name, version in engines.items()] or ["no engine"]
+            summary = ", ".join([f"{scan.workers} workers", *told, f"archives: {archives}"])
+            return {"workers": scan.workers, "engines": engines, "archives": archives, "summary": summary}
 
         async def reload(policy: Policy) -> None:
             await asyncio.to_thread(server.reload, policy.site.scan)
@@ -56,8 +62,3 @@ async def run(places: Places, *, high_ports: bool) -> None:
 
 def _archives() -> str:
     return f"only ZIP, others are held: {libarchive.PACKAGE} is missing" if libarchive.is_missing() else "opened"
-
-
-def _clamd(policy: Policy) -> str:
-    clamd = policy.site.scan.clamd
-    return clamd.address if clamd else "not configured"
