@@ -9,7 +9,7 @@ Contract
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from egressguard.scan.archive import Member
 from egressguard.scan.clamd import ClamdEngine
 from egressguard.scan.engine import Answer, Engine, EngineDown, Seen, Subject
 from egressguard.scan.health import Health
-from egressguard.scan.merged import Merged, Said, merge
+from egressguard.scan.merged import Merged, Said, beside, merge
 from egressguard.scan.rspamd import RspamdEngine
 from egressguard.scan.spamd import SpamdEngine
 from egressguard.scan.turns import Turns
@@ -124,9 +124,17 @@ class Inquiry:
         if "verdict" in self.request.asks:
             self.engines.see(member, self.seen, self.engines.left(self.until))
 
-    def said(self, content: bytes) -> Merged:
+    def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
+        """`hidden` is asked about until something is found or cannot be known; it has no score of its own."""
         subject = Subject(content, self.request, self.fd, self.seen)
-        return self.engines.ask(subject, self.engines.left(self.until))
+        said = self.engines.ask(subject, self.engines.left(self.until))
+        asks = self.request.asks & {"verdict"}
+        for octets in hidden:
+            if not asks or said.infected or not said.verdict_is_known:
+                break
+            part = Subject(octets, ScanRequest(asks=asks))
+            said = beside(said, self.engines.ask(part, self.engines.left(self.until)))
+        return said
 
 
 def engine_versions(settings: Scan, rules: Path, seconds: float) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
@@ -40,8 +40,8 @@ class Scanners(Protocol):
         """A file in the message; it is not kept."""
         ...
 
-    def said(self, content: bytes) -> Merged:
-        """Of the whole message, when all files in it were seen."""
+    def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
+        """Of the whole message, when all files in it were seen, and of parts that an engine's reader may not see."""
         ...
 
 

@@ -10,7 +10,7 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from egressguard.policy.facts import EngineResult
 from egressguard.policy.scanning import Fail
@@ -61,6 +61,18 @@ def merge(every: Iterable[Said]) -> Merged:
         verdict_is_known="verdict" not in waiting,
         score=None if "score" in waiting else max(scores, default=0.0),
         engines=tuple(EngineResult(s.engine, result(s), s.seconds) for s in said),
+    )
+
+
+def beside(message: Merged, part: Merged) -> Merged:
+    """What was said of a message and of a part of it by itself; the score is the message's."""
+    return replace(
+        message,
+        infected=(*message.infected, *part.infected),
+        denied=(*message.denied, *part.denied),
+        notes=(*message.notes, *part.notes),
+        verdict_is_known=message.verdict_is_known and part.verdict_is_known,
+        engines=(*message.engines, *part.engines),
     )
 
 

@@ -69,6 +69,19 @@ def test_several_that_hang_are_waited_for_side_by_side() -> None:
     assert (merged.verdict_is_known, merged.score) == (False, None)
 
 
+@pytest.mark.peers
+def test_a_part_that_the_engines_reader_does_not_see_is_asked_about_by_itself() -> None:
+    with daemons.clamd() as clamd:
+        engines = Engines(Scan(clamd=Clamd(address=clamd), spamd=Spamd(address=NOWHERE)), Path())
+        asked = asking("verdict")
+        assert engines.inquiry(asked, 20).said(b"whole", [b"good"]).infected == ()
+        assert engines.inquiry(asked, 20).said(b"whole", [b"good", MARKER, b"x"]).infected == (
+            "clamd: Egress.Test.UNOFFICIAL",
+        )
+        assert engines.inquiry(asking(), 20).said(b"whole", [MARKER]).engines == ()
+    assert not engines.inquiry(asked, 20).said(b"whole", [MARKER]).verdict_is_known
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="eg-scan-") as name:  # short: a socket's path has 108 octets
