@@ -69,7 +69,7 @@ def examine(content: bytes, settings: Scan, scanners: Scanners | None = None) ->
     denied += opened.problems
     if len(attachments) > MAX_ATTACHMENTS:
         denied.append(f"more than {MAX_ATTACHMENTS} files")
-    said = scanners.said(content) if scanners is not None else NOBODY_ASKED
+    said = scanners.said(content, _hidden(walked)) if scanners is not None else NOBODY_ASKED
     infected += said.infected
     denied += said.denied
     verdict = _worst(infected, denied, walked.differences)
@@ -77,6 +77,12 @@ def examine(content: bytes, settings: Scan, scanners: Scanners | None = None) ->
         verdict = None
     findings = _bounded([*infected, *denied, *walked.differences, *active, *said.notes])
     return ScanReport(verdict, findings, tuple(attachments), said.score, said.engines)
+
+
+def _hidden(walked: Walked) -> Sequence[bytes]:
+    """An engine reads the message in its own way; what only others see it gets by itself."""
+    hidden = [part.content for part in walked.parts if not part.plain and not part.is_text and part.content]
+    return tuple(dict.fromkeys(hidden))[:MAX_ASKED]
 
 
 def _worst(infected: list[str], denied: list[str], differences: list[str]) -> Verdict | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.scan.archive import Member
 from egressguard.scan.examine import examine
+from egressguard.scan.merged import NOBODY_ASKED, Merged
 from egressguard.scan.walk import walk
 from tests.scan.samples import EICAR, zip_of
 from tests.scan.tricks import TOP, File, multipart, tricks
@@ -167,8 +169,16 @@ def test_a_mutated_message_never_raises_and_keeps_its_octets(seed: bytes, data: 
 
 def test_the_scanner_gets_what_only_some_programs_see() -> None:
     asked: list[bytes] = []
+
+    class Asked:
+        def see(self, member: Member) -> None: ...
+
+        def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
+            asked.extend([content, *hidden])
+            return NOBODY_ASKED
+
     content = multipart(FILE, epilogue=b"--bb\r\n" + FILE.part, part=b"Content-Type: text/plain\r\n\r\nx")
 
-    examine(content, SETTINGS, lambda octets: asked.append(octets))
+    examine(content, SETTINGS, Asked())
 
     assert asked == [content, FILE.content]
