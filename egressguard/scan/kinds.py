@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -123,6 +124,12 @@ def media_type(content: bytes) -> str:
     head = content[:_SNIFFED_OCTETS]
     if known := dangerous_type(content) or _markup(head):
         return known
+    return _by_puremagic(head)
+
+
+@functools.lru_cache(maxsize=4)
+def _by_puremagic(head: bytes) -> str:
+    """The slow way; each reader of a file asks for its kind, one after the other."""
     try:
         return puremagic.from_string(head, mime=True).lower() or UNKNOWN
     except (puremagic.PureError, ValueError):

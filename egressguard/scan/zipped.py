@@ -58,7 +58,7 @@ class Zip:
 
     def entries(self) -> Iterator[Entry]:
         for info in self.listed:
-            if not info.is_dir() or info.file_size:
+            if not info.filename.endswith("/") or info.file_size:  # is_dir() raises for a name that is empty
                 encrypted = bool(info.flag_bits & _ENCRYPTED)
                 yield Entry(tuple(_names(info)), iter(()) if encrypted else self._chunks(info), encrypted)
 

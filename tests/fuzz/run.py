@@ -23,6 +23,7 @@ CORPUS = Path(__file__).parent / "corpus"
 TARGETS = (
     *("command", "path", "address", "parameters", "data", "bdat", "stuffing", "seven_bit"),
     *("auth", "scram", "proxy", "session", "host", "message"),
+    *("archive", "document"),
 )
 MOST_OCTETS = 4096
 UNIT_SECONDS = 25

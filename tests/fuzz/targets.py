@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz.content import bdat, data, seven_bit, stuffing
+from tests.fuzz.files import archive, document
 from tests.fuzz.grammar import address, command, parameters, path, proxy
 from tests.fuzz.hosts import host
 from tests.fuzz.login import auth, scram
@@ -31,6 +32,8 @@ TARGETS: dict[str, Target] = {
         session,
         host,
         message,
+        archive,
+        document,
     )
 }
 

@@ -236,6 +236,14 @@ def test_a_zip_that_programs_read_differently_is_held(make: Callable[[], bytes])
     assert any("differently" in finding for finding in report.findings), report.findings
 
 
+def test_a_member_without_a_name_is_looked_at() -> None:
+    nameless = zip_of(("a", EICAR))
+    for at in (26, nameless.rindex(b"PK\x01\x02") + 28):  # the length of the name, in both headers
+        nameless = nameless[:at] + b"\0\0" + nameless[at + 2 :]
+
+    assert examine(mail_with("a.zip", nameless), Scan()).verdict in {Verdict.DENIED, Verdict.INFECTED}
+
+
 def test_a_name_that_leads_out_of_its_folder_is_held() -> None:
     assert examine(mail_with("a.zip", zip_of(("../../etc/cron.d/x", b"x"))), Scan()).verdict is Verdict.DENIED
 
