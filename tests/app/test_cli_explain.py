@@ -64,6 +64,8 @@ def test_a_message_for_each_recipient() -> None:
     assert [step["rule"] for step in rows[0]["steps"]] == [
         "malware",
         "denied-attachments",
+        "ambiguous",
+        "active-content",
         "users",
         "disowned",
         "doubtful",

@@ -1,9 +1,8 @@
-"""The index is a copy: lost, damaged or behind, it comes back from the Maildir; and it is fast."""
+"""The index is a copy: lost, damaged or behind, it comes back from the Maildir; and it spares the walk."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -117,20 +116,20 @@ def test_whoever_only_looks_sees_all_and_keeps_nobody_from_writing(tmp_path: Pat
     assert "FOURTH0001" in [held.message_id for held in every_message(tmp_path)]
 
 
-def test_a_hundred_thousand_are_found_and_listed_fast(tmp_path: Path) -> None:
+def test_a_hundred_thousand_are_found_and_listed_without_a_walk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walk(_maildir: HoldMaildir) -> None:
+        raise AssertionError("every file was looked at")
+
     index = Index(HoldMaildir(tmp_path))
+    monkeypatch.setattr(HoldMaildir, "names", walk)
     facts = json.loads(json.dumps(FACTS))
     with index._transaction():
         for n in range(100_000):
             path = tmp_path / ".Held" / "new" / f"{n}.QMANY{n:06d}.host,S=9"
             index._insert(f"MANY{n:06d}", path, {**facts, "reverse_path": f"s{n}@x.example"}, 9)
-    began = time.perf_counter()
     assert index.find("MANY077777") is not None
-    found = time.perf_counter()
     assert len(index.page(Wanted(), after=50_000, limit=1000)) == 1000
-    paged = time.perf_counter()
     assert [held.message_id for held in index.page(Wanted(sender="s99999@x.example"))] == ["MANY099999"]
     assert index.totals()["Held"][0] == 100_000
-    searched = time.perf_counter()
-    # Generous: a walk over as many files takes ten times as long.
-    assert (found - began < 0.05, paged - found < 0.5, searched - paged < 1.5) == (True, True, True)

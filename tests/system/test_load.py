@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -61,8 +62,14 @@ def _fill(folder: Path, leave_octets: int) -> Path:
     """A file that leaves so much room."""
     ballast = folder / "ballast"
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    with ballast.open("wb") as file:
-        file.write(b"\0" * max(free - leave_octets, 0))
+    with ballast.open("wb", buffering=0) as file:
+        left = max(free - leave_octets, 0)
+        try:
+            while left:
+                left -= file.write(b"\0" * min(left, 65536))
+        except OSError as full:  # the gateway wrote meanwhile
+            if full.errno != errno.ENOSPC:
+                raise
     return ballast
 
 
