@@ -50,7 +50,7 @@ def test_what_goes_to_others_does_not_wait_for_any_of_them(tmp_path: Path, known
             for number, host in enumerate(bad, 1):
                 await stack.enter_async_context(host.listening(f"127.0.1.{number}"))
             if known:
-                await here.put(f"b@{LIVE_DOMAIN}")
+                await here.put(f"b@{LIVE_DOMAIN}", number=99_999)
                 await here.until(lambda: len(live.messages) == 1)
                 live.messages.clear()
             await asyncio.gather(*(here.put(f"b@{domains[n % BAD]}", number=1 + n) for n in range(BAD * EACH)))

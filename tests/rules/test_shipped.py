@@ -20,6 +20,7 @@ from egressguard.policy.patterns import name_matches
 
 RULES = Path(__file__).parents[2] / "rules"
 FILES = {path.name: path.read_bytes() for path in sorted(RULES.glob("*.yaml"))}
+FILES |= {"yara/example.yar": b"rule nothing { condition: false }\n"}  # for the commented example; else nobody reads it
 ROUTER, ONE_ARMED = Surroundings(frozenset({"lan0"})), Surroundings()
 CLEAN = ScanReport(Verdict.CLEAN, (), ())
 
