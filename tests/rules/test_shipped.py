@@ -20,14 +20,14 @@ from egressguard.policy.patterns import name_matches
 
 RULES = Path(__file__).parents[2] / "rules"
 FILES = {path.name: path.read_bytes() for path in sorted(RULES.glob("*.yaml"))}
-FILES |= {"yara/example.yar": b"rule nothing { condition: false }\n"}  # for the commented example; else nobody reads it
+YARA = {"yara/example.yar": b"rule nothing { condition: false }\n"}  # for the commented example
 ROUTER, ONE_ARMED = Surroundings(frozenset({"lan0"})), Surroundings()
 CLEAN = ScanReport(Verdict.CLEAN, (), ())
 
 
 def load(**changed: str) -> Policy:
     """The shipped rules; `changed` replaces whole files."""
-    files = {**FILES, **{f"{name}.yaml": text.encode() for name, text in changed.items()}}
+    files = {**FILES, **YARA, **{f"{name}.yaml": text.encode() for name, text in changed.items()}}
     loaded = parse_rules(files)
     assert loaded.policy is not None, [str(fault) for fault in loaded.faults]
     return loaded.policy
