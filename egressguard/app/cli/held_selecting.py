@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from egressguard.app.cli.options import span_seconds
-from egressguard.app.cli.selecting import Selected
+from egressguard.app.cli.selecting import moment, selected
 
 
 def with_held_selection(*, everything: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -46,17 +45,11 @@ def with_held_selection(*, everything: bool) -> Callable[[Callable[..., Any]], C
                 "rule": rule,
                 "verdict": verdict,
                 "folder": folder,
-                "held_before": None if older_than is None else now - span_seconds(older_than, "--older-than"),
-                "held_after": None if newer_than is None else now - span_seconds(newer_than, "--newer-than"),
+                "held_before": moment(older_than, "--older-than", now),
+                "held_after": moment(newer_than, "--newer-than", now),
             }
-            arguments = {key: value for key, value in told.items() if value is not None}
-            is_bulk = not ids or len(ids) > 1 or bool(arguments)
-            says_nothing = not ids and not arguments and not take_all
-            if ids:
-                arguments["ids"] = list(dict.fromkeys(ids))
-            if take_all and arguments:
-                raise click.UsageError("--all takes no other selection")
-            return command(selected=Selected(arguments, is_bulk, says_nothing), **others)
+            chosen = selected(told, "ids", ids, take_all=take_all, several_are_bulk=True)
+            return command(selected=chosen, **others)
 
         if everything:
             return click.option("--all", "take_all", is_flag=True, help="Every message that is held.")(wrapped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -21,6 +21,25 @@ class Selected:
     arguments: dict[str, Any]
     is_bulk: bool
     says_nothing: bool
+
+
+def selected(
+    told: Mapping[str, Any], name: str, ids: Sequence[str], *, take_all: bool, several_are_bulk: bool = False
+) -> Selected:
+    """What the options say (None: not given), with `ids` under their name. Raises click.UsageError."""
+    arguments = {key: value for key, value in told.items() if value is not None}
+    is_bulk = not ids or (several_are_bulk and (len(ids) > 1 or bool(arguments)))
+    says_nothing = not ids and not arguments and not take_all
+    if ids:
+        arguments[name] = list(dict.fromkeys(ids))
+    if take_all and arguments:
+        raise click.UsageError("--all takes no other selection")
+    return Selected(arguments, is_bulk, says_nothing)
+
+
+def moment(age: str | None, option: str, now: float) -> float | None:
+    """When it was so long ago; None: the option was not given. Raises click.UsageError."""
+    return None if age is None else now - span_seconds(age, option)
 
 
 def with_selection(*, everything: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -55,17 +74,10 @@ def with_selection(*, everything: bool) -> Callable[[Callable[..., Any]], Callab
                 "recipient": recipient,
                 "destination": destination,
                 "state": queue,
-                "received_before": None if older_than is None else now - span_seconds(older_than, "--older-than"),
-                "received_after": None if newer_than is None else now - span_seconds(newer_than, "--newer-than"),
+                "received_before": moment(older_than, "--older-than", now),
+                "received_after": moment(newer_than, "--newer-than", now),
             }
-            arguments = {key: value for key, value in told.items() if value is not None}
-            is_bulk = not queue_ids
-            says_nothing = is_bulk and not arguments and not take_all
-            if queue_ids:
-                arguments["queue_ids"] = list(dict.fromkeys(queue_ids))
-            if take_all and arguments:
-                raise click.UsageError("--all takes no other selection")
-            return command(selected=Selected(arguments, is_bulk, says_nothing), **others)
+            return command(selected=selected(told, "queue_ids", queue_ids, take_all=take_all), **others)
 
         if everything:
             return click.option("--all", "take_all", is_flag=True, help="Every message in the queue.")(wrapped)
