@@ -157,7 +157,10 @@ class Scan(Strict):
         examples=[67108864],
     )
     timeout_seconds: Seconds = Field(
-        60, description="how long one message may take; then the verdict is unknown, and mail deferred", examples=[30]
+        60,
+        description="how long one message may take; then the verdict is unknown, and mail deferred; one that takes "
+        "half of it of the processor's time, or that its reader crashes on, twice, is denied",
+        examples=[30],
     )
     clamd: Clamd | None = Field(
         None,

@@ -2,6 +2,7 @@
 
 Contract
     `scan` never raises: whatever goes wrong is a report with verdict None and the reason among its findings.
+    A worker that ends without an answer may have died of the message: it is asked about once more (scan.alone).
     At most `concurrency` messages are under way; the others wait their turn, each at most `timeout_seconds`.
     Which engines were asked, and what became of it, is counted here: workers come and go.
 """
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.scan.client_metrics import EngineMetrics
-from egressguard.scan.protocol import REPORT_OCTETS, decode_report, send_message
+from egressguard.scan.protocol import REPORT_OCTETS, decode_report, second_tries, send_message
 from egressguard.store.content import Content
 
 _NOTHING_SAID = ScanRequest()
@@ -61,20 +62,37 @@ class ScanClient:
 
     def _scan(self, content: Content, request: ScanRequest) -> ScanReport:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(self.timeout_seconds)
-                sock.connect(str(self._path))
-                send_message(sock, content, request)
-                return decode_report(_read_line(sock))
+            try:
+                return self._ask(self._path, content, request)
+            except _Ended:
+                return self._ask(second_tries(self._path), content, request)
         except (OSError, ValueError) as wrong:
             return ScanReport(None, (f"the scanner did not answer: {wrong}",), score=None)
+
+    def _ask(self, path: Path, content: Content, request: ScanRequest) -> ScanReport:
+        """Raises OSError, ValueError."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(self.timeout_seconds)
+            sock.connect(str(path))
+            try:
+                send_message(sock, content, request)
+                line = _read_line(sock)
+            except ConnectionError as wrong:
+                raise _Ended(str(wrong)) from wrong
+            return decode_report(line)
+
+
+class _Ended(ValueError):
+    """Whoever had the message is gone and has said nothing, or not all."""
 
 
 def _read_line(sock: socket.socket) -> bytes:
     line = bytearray()
     while not line.endswith(b"\n"):
         chunk = sock.recv(65536)
-        if not chunk or len(line) > REPORT_OCTETS:
-            raise ValueError("the answer was cut off")
+        if not chunk:
+            raise _Ended("no answer, or not all of it")
+        if len(line) > REPORT_OCTETS:
+            raise ValueError("an answer without end")
         line += chunk
     return bytes(line)

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import pwd
 import resource
@@ -26,6 +27,8 @@ from egressguard.scan.crew import REQUEST
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
 from egressguard.scan.worker import MEMORY_OCTETS
+
+log = logging.getLogger(__name__)
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _USERS = ("eg-scan", "nobody")
@@ -63,9 +66,12 @@ def _answer(fd: int, start: int, size: int, look: Look) -> bytes:
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
     is_whole = start == 0 and size == os.fstat(fd).st_size
-    return _encode(
-        look(content, fd=fd if is_whole else None), hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest()
-    )
+    digest = hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest()
+    try:
+        return _encode(look(content, fd=fd if is_whole else None), digest)
+    except Exception as wrong:  # one message's parser fault: the next message is fine
+        log.exception("a message could not be examined")
+        return _encode(ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",)), digest)
 
 
 def _encode(report: ScanReport, digest: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """One message looked at by all that the settings name: the one place that workers ask, of the scan role and a rescan.
 
 Contract
-    `Look` never raises for a message: what its parser stumbles over has the verdict None.
+    What our own readers stumble over goes up: whoever asks says what it means. Trouble of the machine (OSError) is
+    the verdict None.
     Engines have ENGINES_SHARE of a message's time: one that hangs is told of, and its `fail` holds, before the worker
     is ended.
 """
@@ -31,13 +32,13 @@ class Look:
         self._engines = Engines(settings, rules, places)
 
     def __call__(self, content: bytes, request: ScanRequest = FOR_THE_VERDICT, fd: int | None = None) -> ScanReport:
-        """`fd` where there is a file of `content` and nothing else."""
+        """`fd` where there is a file of `content` and nothing else. Raises whatever `examine` stumbles over."""
         inquiry = self._engines.inquiry(request, self._settings.timeout_seconds * ENGINES_SHARE, fd)
         try:
             return examine(content, self._settings, inquiry)
-        except Exception as wrong:  # one message's parser fault: its verdict is unknown, the next message is fine
+        except OSError as wrong:
             log.exception("a message could not be examined")
-            return ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",), score=None)
+            return ScanReport(None, (f"cannot be examined now: {wrong.strerror or type(wrong).__name__}",), score=None)
 
 
 def needs_network(settings: Scan) -> bool:

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest, Verdict
@@ -27,6 +28,11 @@ RECIPIENTS_OCTETS = 8 * 1024
 REPORT_OCTETS = 4 * 1024 * 1024
 MAX_ATTACHMENTS = 2000
 _NOTHING_SAID = ScanRequest()
+
+
+def second_tries(scanner: Path) -> Path:
+    """Where second tries are asked for (scan.alone), beside the socket that all workers share."""
+    return scanner.with_name(f"{scanner.name}.alone")
 
 
 def send_message(sock: socket.socket, content: Content, request: ScanRequest = _NOTHING_SAID) -> None:

@@ -3,7 +3,8 @@
 Contract
     `start` returns with the socket listening; `stop` ends every worker; `reload` replaces them by workers with the
     new settings, each after the message it has in hand.
-    Workers that die at once are started again at most once a second.
+    Workers that die at once are started again at most once a second. A message that one died on gets a second try
+    (scan.alone).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
 
 from egressguard.policy.site import Scan
-from egressguard.scan.worker import work
+from egressguard.scan.alone import SecondTries
+from egressguard.scan.protocol import second_tries
+from egressguard.scan.worker import work, work_alone
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,10 @@ class ScanServer:
         )
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._workers: list[ForkProcess] = []
+        self._second_tries = SecondTries(second_tries(path), self._begin_alone, settings.timeout_seconds, registry)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._forking = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name="scan-keeper", daemon=True)
 
     def start(self) -> None:
@@ -62,10 +67,12 @@ class ScanServer:
         with self._lock:
             self._fill()
         self._keeper.start()
+        self._second_tries.start()
 
     def reload(self, settings: Scan) -> None:
         with self._lock:
             self._settings = settings
+            self._second_tries.seconds = settings.timeout_seconds
             old, self._workers = self._workers, []
             self._fill()
         for worker in old:
@@ -79,6 +86,7 @@ class ScanServer:
                 worker.kill()
                 worker.join()
             self._workers = []
+        self._second_tries.stop()
         if self._keeper.is_alive():
             self._keeper.join()
         self._listener.close()
@@ -87,7 +95,7 @@ class ScanServer:
     def _fill(self) -> None:
         while len(self._workers) < self._settings.workers:
             worker = _fork.Process(target=self._work, args=(self._settings, os.getpid()), daemon=True)
-            worker.start()
+            self._start(worker)
             self._workers.append(worker)
 
     def _work(self, settings: Scan, parent: int) -> None:
@@ -95,6 +103,20 @@ class ScanServer:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             work(self._listener, settings, self._rules, self._max_message_octets)
+
+    def _begin_alone(self, client: socket.socket) -> ForkProcess:
+        process = _fork.Process(target=self._work_alone, args=(client, self._settings, os.getpid()), daemon=True)
+        self._start(process)
+        return process
+
+    def _start(self, process: ForkProcess) -> None:
+        """One at a time: a process that another thread starts meanwhile would hold what tells of this one's end."""
+        with self._forking:
+            process.start()
+
+    def _work_alone(self, client: socket.socket, settings: Scan, parent: int) -> None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+        work_alone(client, settings, self._rules, self._path, self._max_message_octets)
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.05):

@@ -1,8 +1,9 @@
 """A scan worker: its own process, one message at a time, limits set by the kernel.
 
 Contract
-    A message that takes too long or too much memory ends the worker, not the gateway: the client sees the
-    connection close and the verdict is unknown. The server starts a new worker.
+    A message that takes too long, too much memory or too much of the processor ends the worker, not the gateway: the
+    client sees the connection close, and asks for a second try (scan.alone). The server starts a new worker.
+    A reader that stumbles over a message gives no answer, either; the worker goes on.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.policy.site import Scan
 from egressguard.scan.look import Look
 from egressguard.scan.protocol import encode_report, received_message
@@ -22,6 +25,8 @@ from egressguard.scan.protocol import encode_report, received_message
 log = logging.getLogger(__name__)
 
 MEMORY_OCTETS = 2 * 1024**3
+PROCESSOR_SHARE = 0.5
+"""Of a message's time so much may be the processor's: who is ended for that took it, and was not kept waiting."""
 MESSAGES_PER_WORKER = 2000
 """After so many messages a worker makes room for a fresh one: whatever leaked or was bent goes with it."""
 
@@ -32,29 +37,62 @@ def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octet
     look = Look(settings, rules, Path(listener.getsockname()))
     for _ in range(MESSAGES_PER_WORKER):
         client, _ = listener.accept()
-        with client:
-            client.settimeout(settings.timeout_seconds)
-            signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
+        with client, _in_time(client, settings.timeout_seconds):
+            try:
+                _serve(client, look, max_message_octets)
+            except MemoryError:  # what is left of it is not worth much
+                log.exception("a message took too much memory")
+                return
+            except Exception:  # the next message is fine
+                log.exception("a message could not be examined")
+
+
+def work_alone(client: socket.socket, settings: Scan, rules: Path, places: Path, max_message_octets: int) -> None:
+    """One message, the only one of this process: what its reader stumbles over now is the message's doing."""
+    _limit()
+    look = Look(settings, rules, places)
+    with _in_time(client, settings.timeout_seconds):
+        try:
             _serve(client, look, max_message_octets)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Exception as wrong:
+            log.exception("a message cannot be examined")
+            client.sendall(encode_report(deadly(f"its reader gave up: {type(wrong).__name__}")))
+
+
+def deadly(why: str) -> ScanReport:
+    """Of a message that nothing here can read: for a person to look at. What else rules ask is not known."""
+    return ScanReport(Verdict.DENIED, (f"cannot be examined: {why}",), score=None)
+
+
+@contextlib.contextmanager
+def _in_time(client: socket.socket, seconds: float) -> Iterator[None]:
+    """The default of each timer's signal ends the process."""
+    client.settimeout(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds * PROCESSOR_SHARE)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _serve(client: socket.socket, look: Look, max_message_octets: int) -> None:
-    try:
-        with received_message(client, max_message_octets) as received:
-            report = look(received.content, received.request, received.fd)
-    except (OSError, ValueError) as wrong:
-        log.warning("not a scan request", extra={"fields": {"why": str(wrong)}})
-        return
+    """Raises whatever the reader stumbles over."""
+    with contextlib.ExitStack() as stack:
+        try:
+            received = stack.enter_context(received_message(client, max_message_octets))
+        except (OSError, ValueError) as wrong:
+            log.warning("not a scan request", extra={"fields": {"why": str(wrong)}})
+            return
+        report = look(received.content, received.request, received.fd)
     with contextlib.suppress(OSError):  # a client that went away asks again
         client.sendall(encode_report(report))
 
 
 def _limit() -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
