@@ -147,10 +147,10 @@ PROTOCOL = Axis(1, "protocol", 256, _protocols, ((6, 7), (17, 18), (47, 48), (41
 TO_PORT = Axis(2, "to port", 65536, numbers_in_words, ((25, 26), (1, 65536)))
 INTERFACE = Axis(3, "arriving on", NAMES, numbers_in_words, ((1, NAMES),))
 OUT_INTERFACE = Axis(4, "leaving on", NAMES, numbers_in_words, ((NAMES - 1, NAMES), (1, NAMES)))
-TO_4 = Axis(5, "to", 1 << 32, _addresses(4), _THERE_4)
-TO_6 = Axis(6, "to", 1 << 128, _addresses(6), _THERE_6)
-FROM_4 = Axis(7, "from", 1 << 32, _addresses(4), _HERE_4)
-FROM_6 = Axis(8, "from", 1 << 128, _addresses(6), _HERE_6)
+FROM_4 = Axis(5, "from", 1 << 32, _addresses(4), _HERE_4)
+FROM_6 = Axis(6, "from", 1 << 128, _addresses(6), _HERE_6)
+TO_4 = Axis(7, "to", 1 << 32, _addresses(4), _THERE_4)
+TO_6 = Axis(8, "to", 1 << 128, _addresses(6), _THERE_6)
 CARD = Axis(9, "from the card", NO_MAC + 1, _macs, ((0x020000000001, NO_MAC), (1, NO_MAC)))
 MINUTE = Axis(10, "in the week", len(WEEKDAYS) * DAY_MINUTES, _minutes, ((12 * 60, 10080),))
 STATE = Axis(11, "conntrack state", len(STATES), _chosen(STATES), ((0, 1),))
@@ -168,7 +168,7 @@ FIRST_FACT = 64
 """The level of the first yes-or-no question that is no field."""
 
 AXES = (
-    *(FAMILY, PROTOCOL, TO_PORT, INTERFACE, OUT_INTERFACE, TO_4, TO_6, FROM_4, FROM_6, CARD, MINUTE, STATE, FLAGS),
+    *(FAMILY, PROTOCOL, TO_PORT, INTERFACE, OUT_INTERFACE, FROM_4, FROM_6, TO_4, TO_6, CARD, MINUTE, STATE, FLAGS),
     *(FROM_PORT, FRAGMENT_4, FRAGMENT_6, MARK, OWNER, PAYLOAD_LENGTH, *PAYLOAD),
 )
 BY_LEVEL = {axis.level: axis for axis in AXES}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, islice
+from itertools import chain, compress
 from operator import is_not
 
 LEAF = 1 << 30
@@ -125,9 +125,28 @@ class Diagrams:
             return self._with_each_child(one, lambda child: self.combine(operation, child, other))
         if other.level < one.level:
             return self._with_each_child(other, lambda child: self.combine(operation, one, child))
-        starts, pairs = _merged(one, other)
+        if len(one.starts) * 8 < len(other.starts):
+            return self._sliced(one, other, lambda few, many: self.combine(operation, few, many))
+        if len(other.starts) * 8 < len(one.starts):
+            return self._sliced(other, one, lambda few, many: self.combine(operation, many, few))
+        starts = sorted({*one.starts, *other.starts})
+        pairs = list(zip(_children_at(one, starts), _children_at(other, starts), strict=True))
         results = {pair: self.combine(operation, *pair) for pair in dict.fromkeys(pairs)}
         return self.node(one.level, starts, tuple(map(results.__getitem__, pairs)))
+
+    def _sliced(self, few: Node, many: Node, join: Callable[[Node, Node], Node]) -> Node:
+        """Each of a few pieces with all the pieces of the other that it meets, a set at a time."""
+        starts: list[int] = []
+        children: list[Node] = []
+        for number, (first, child) in enumerate(zip(few.starts, few.children, strict=True)):
+            begin = bisect_right(many.starts, first) - 1
+            end = bisect_left(many.starts, few.starts[number + 1]) if number + 1 < len(few.starts) else None
+            met = many.children[begin:end]
+            results = {each: join(child, each) for each in dict.fromkeys(met)}
+            starts.append(first)
+            starts += many.starts[begin + 1 : end]
+            children += map(results.__getitem__, met)
+        return self.node(few.level, starts, children)
 
     def _with_each_child(self, node: Node, change: Callable[[Node], Node]) -> Node:
         results = {child: change(child) for child in dict.fromkeys(node.children)}
@@ -180,29 +199,14 @@ class Diagrams:
         return of(node)
 
 
-def _merged(one: Node, other: Node) -> tuple[Sequence[int], Sequence[tuple[Node, Node]]]:
-    """The pieces of two nodes of one level cut by each other, with both children of each."""
-    if len(one.starts) * 8 < len(other.starts):
-        return _sliced(one, other)
-    if len(other.starts) * 8 < len(one.starts):
-        starts, pairs = _sliced(other, one)
-        return starts, [(left, right) for right, left in pairs]
-    starts = sorted({*one.starts, *other.starts})
-    lefts = (one.children[bisect_right(one.starts, start) - 1] for start in starts)
-    rights = (other.children[bisect_right(other.starts, start) - 1] for start in starts)
-    return starts, list(zip(lefts, rights, strict=True))
-
-
-def _sliced(few: Node, many: Node) -> tuple[Sequence[int], Sequence[tuple[Node, Node]]]:
-    starts: list[int] = []
-    pairs: list[tuple[Node, Node]] = []
-    for number, (first, child) in enumerate(zip(few.starts, few.children, strict=True)):
-        begin = bisect_right(many.starts, first) - 1
-        end = bisect_left(many.starts, few.starts[number + 1]) if number + 1 < len(few.starts) else len(many.starts)
-        starts.append(first)
-        starts += many.starts[begin + 1 : end]
-        pairs += [(child, each) for each in islice(many.children, begin, end)]
-    return starts, pairs
+def _children_at(node: Node, numbers: Sequence[int]) -> Iterator[Node]:
+    """What is asked next at each of these ascending numbers."""
+    upcoming = iter(zip((*node.starts[1:], numbers[-1] + 1), node.children, strict=True))
+    behind, child = next(upcoming)
+    for number in numbers:
+        if number >= behind:
+            behind, child = next(upcoming)
+        yield child
 
 
 def bounds_of(spans: Iterable[tuple[int, int]]) -> list[int]:

@@ -28,6 +28,7 @@ from egressguard.policy.space.diagram import (
     Operation,
     bounds_of,
     paths,
+    value_at,
     values_in,
 )
 from egressguard.policy.space.witness import Witness, box_in_words, witness_of
@@ -95,10 +96,12 @@ class Space:
 
     def fact(self, words: str) -> Region:
         """Packets of which something is true that is no field: each question once, by its words."""
+        return Region(self, self.diagrams.between(self.fact_level(words), (1,)))
+
+    def fact_level(self, words: str) -> int:
         if words not in self.facts:
             self.facts.append(words)
-        level = axes.FIRST_FACT + self.facts.index(words)
-        return Region(self, self.diagrams.between(level, (1,)))
+        return axes.FIRST_FACT + self.facts.index(words)
 
     def union(self, regions: Iterable[Region]) -> Region:
         """Of many at a time: neighbours first, so that no long list is gone through again and again."""
@@ -207,6 +210,11 @@ class Outcomes(Generic[Label]):
         nowhere = (~region).node
         label = self.space.diagrams.relabel(nowhere, lambda outside: _Told(None) if outside else UNDECIDED)
         return Outcomes(self.space, self.space.diagrams.combine(FIRST, label, self.node))
+
+    def at(self, numbers: Mapping[int, int]) -> Label:
+        """What one packet comes to, whose fields these are by level; a field left out is 0."""
+        label: Label = _label(value_at(self.node, lambda level: numbers.get(level, 0)))
+        return label
 
     def against(self, other: Outcomes[Label]) -> dict[tuple[Label, Label], Region]:
         """(label here, label there) -> the packets of which that is so, where the two differ; {} = all the same."""

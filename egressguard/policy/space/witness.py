@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from egressguard.net.flow import Flow, IPAddress, Protocol
-from egressguard.net.speech import speaks
+from egressguard.net.speech import SMTP, speaks
+from egressguard.policy.facts import Moment
+from egressguard.policy.fields import DAY_MINUTES
 from egressguard.policy.space import axes
 from egressguard.policy.space.axes import Axis
 from egressguard.policy.space.diagram import LEAF, Node, Span, spans_by_child
@@ -56,6 +58,10 @@ class Witness:
     def state(self) -> str:
         return axes.STATES[self.number(axes.STATE)]
 
+    def moment(self) -> Moment:
+        """The local time of it."""
+        return Moment(*divmod(self.number(axes.MINUTE), DAY_MINUTES))
+
     @property
     def payload(self) -> bytes:
         """What is asked of it, and filling behind."""
@@ -69,7 +75,7 @@ class Witness:
         if (protocol := _PROTOCOLS.get(self.protocol)) is None:
             return None
         has_ports = self.protocol in axes.PORT_PROTOCOLS
-        said = speaks(self.payload) if protocol is Protocol.TCP else ""
+        said = SMTP if self.facts.get(SPEAKS_SMTP) else speaks(self.payload)
         return Flow(
             self.source,
             self.destination,
