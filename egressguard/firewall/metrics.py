@@ -92,6 +92,11 @@ class GateMetrics:
             "How often the kernel had to drop observations since the gate started.",
             registry=registry,
         )
+        self.lost_classes = Gauge(
+            "egressguard_firewall_unrecorded_flows",
+            "Decisions on flows that were seen, but were too many to be journaled, since the gate started.",
+            registry=registry,
+        )
         self.mx_questions = Counter(
             "egressguard_mx_questions_total",
             "DNS questions of hosts for mail servers, sampled, by zone: who asks them and is no mail server is a bot.",

@@ -19,6 +19,7 @@ from egressguard.firewall.contain import CONTAINED, contains
 from egressguard.firewall.early import early_chains
 from egressguard.firewall.forward import forward_chains
 from egressguard.firewall.host import Host
+from egressguard.firewall.passed import passed_chains
 from egressguard.firewall.sets import sets
 from egressguard.firewall.table import (
     ANY_ZONE,
@@ -48,6 +49,7 @@ def render_ruleset(policy: Policy, host: Host) -> str:
         *early_chains(policy, host),
         *forward_chains(policy, host),
         *queue_answers(policy, host),
+        *passed_chains(policy, host),
         *_output(policy, host),
     ]
     return _transaction(_described(policy), lines)

@@ -66,9 +66,21 @@ def replay(
     tick: Tick = lambda _done, _all: None,
 ) -> Replayed:
     """Decide every flow of the capture, as if it arrived on `interface`. Raises NotACapture."""
-    seen: set[Flow] = set()
     result = Replayed()
     places = {rule.name: rule.at for rule in policy.flows}
+    for at, flow in opened_flows(path, result, interface=interface, tick=tick):
+        around = replace(surroundings, moment=partial(local_moment, at))
+        _note(result, flow, decide_flow(policy, flow, around), places)
+    return result
+
+
+def opened_flows(
+    path: Path, result: Replayed, *, interface: str = "", tick: Tick = lambda _done, _all: None
+) -> Iterator[tuple[float, Flow]]:
+    """(when, flow) of each that is opened, or begins to speak, in the capture; packets are counted in `result`.
+
+    Raises NotACapture."""
+    seen: set[Flow] = set()
     for packet in _packets(path, tick):
         result.packets += 1
         try:
@@ -80,9 +92,7 @@ def replay(
         if flow is None or replace(flow, source_mac="") in seen or _answered(flow) in seen:
             continue
         seen.add(replace(flow, source_mac=""))
-        around = replace(surroundings, moment=partial(local_moment, at))
-        _note(result, flow, decide_flow(policy, flow, around), places)
-    return result
+        yield at, flow
 
 
 def _answered(flow: Flow) -> Flow:

@@ -23,7 +23,7 @@ REJECT_MARK, ALLOW_MARK = 0x45470001, 0x45470002
 LOG_SNAPLEN = 128
 QUESTION_SNAPLEN = 384
 """Octets of a DNS question's packet that are looked at: headers, and a name of 255."""
-BLOCKED, REDIRECTED, WOULD, QUESTION = "block", "redir", "would", "ask"
+BLOCKED, REDIRECTED, WOULD, QUESTION, PASSED = "block", "redir", "would", "ask", "pass"
 SEEN = "blocked"
 """The sets that count what each source was stopped at, and how many sources they hold."""
 SEEN_SOURCES = 8192

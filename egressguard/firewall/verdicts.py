@@ -46,6 +46,13 @@ _CONFIG, _REQUEST = (3 << 8) | 2, 0x1  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
 _ATTRIBUTE_MASK, _ATTRIBUTE_FLAGS, _FAIL_OPEN = 4, 5, 1
 
 Observe = Callable[[Packet, str, FlowDecision], None]
+"""Told of every packet: where it arrived, and what was decided."""
+Note = Callable[[Packet, str, str, FlowDecision, int], None]
+"""Told of many at once: a packet, where it arrived, its link-layer source, what was decided, how many like it."""
+
+
+def _nobody_notes(*_: object) -> None:
+    pass
 
 
 def can_decide() -> bool:
@@ -70,8 +77,8 @@ def mac_of(card: bytes | None) -> str:
     return ":".join(f"{octet:02x}" for octet in card[:6]) if card and len(card) >= MAC_OCTETS else ""
 
 
-Judged = tuple[Packet | None, FlowDecision, str]
-"""(the packet, what was decided, where it arrived)."""
+Judged = tuple[Packet | None, FlowDecision, str, str]
+"""(the packet, what was decided, where it arrived, its link-layer source)."""
 Key = tuple[bytes, int, int, bytes | None]
 """(flow_key, mark, number of the interface, link-layer source)."""
 
@@ -79,22 +86,47 @@ Key = tuple[bytes, int, int, bytes | None]
 class Recent:
     """Decisions of the last second: of a flood only the first packet from here to there is thought about.
 
-    What could not be decided is not kept: the next packet may find the name resolved."""
+    `note` is told of them, counted, when the second is over. What could not be decided is not kept: the next packet
+    may find the name resolved."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, note: Note = _nobody_notes) -> None:
         self._clock = clock
+        self._note = note
         self._kept: dict[Key, Judged] = {}
+        self._found: dict[Key, int] = {}
         self._until = 0.0
 
     def find(self, key: Key) -> Judged | None:
-        if self._clock() >= self._until:
-            self._kept.clear()
-            self._until = self._clock() + RECENT_SECONDS
-        return self._kept.get(key)
+        self.settle()
+        judged = self._kept.get(key)
+        if judged is not None:
+            self._found[key] += 1
+        return judged
 
     def keep(self, key: Key, judged: Judged) -> None:
-        if key[0] and judged[1].action is not None and len(self._kept) < RECENT_DECISIONS:
+        packet, decision, interface, mac = judged
+        if decision.action is None:
+            return
+        if key[0] and len(self._kept) < RECENT_DECISIONS:
             self._kept[key] = judged
+            self._found[key] = 1
+        elif packet is not None:
+            self._note(packet, interface, mac, decision, 1)
+
+    def settle(self) -> None:
+        """Begin anew when the second is over."""
+        now = self._clock()
+        if now >= self._until:
+            self.forget()
+            self._until = now + RECENT_SECONDS
+
+    def forget(self) -> None:
+        """Tell what was found how often, and begin anew."""
+        for key, (packet, decision, interface, mac) in self._kept.items():
+            if packet is not None:
+                self._note(packet, interface, mac, decision, self._found[key])
+        self._kept.clear()
+        self._found.clear()
 
 
 def flow_key(octets: bytes) -> bytes:
@@ -118,10 +150,11 @@ class Verdicts:
         *,
         fail_open: bool = False,
         waiting_packets: int = WAITING_PACKETS,
+        note: Note = _nobody_notes,
     ) -> None:
         self._policy = policy
         self._surroundings = surroundings
-        self._recent = Recent()
+        self._recent = Recent(note=note)
         self._observe = observe
         self._queue = NetfilterQueue()
         self._queue.bind(queue_number, self._answer, max_len=waiting_packets, range=HEADER_OCTETS)
@@ -133,9 +166,15 @@ class Verdicts:
 
     def follow(self, surroundings: Surroundings) -> None:
         """Decide by these from now on."""
-        self._surroundings, self._recent = surroundings, Recent()
+        self._recent.forget()
+        self._surroundings = surroundings
+
+    def settle(self) -> None:
+        """Have what was decided noted, if no packet came since."""
+        self._recent.settle()
 
     def close(self) -> None:
+        self._recent.forget()
         asyncio.get_running_loop().remove_reader(self._queue.get_fd())
         self._queue.unbind()
 
@@ -156,15 +195,15 @@ class Verdicts:
             if judged is None:
                 judged = self._judge(octets, key)
                 self._recent.keep(key, judged)
-            packet, decision, interface = judged
+            packet, decision, interface, _mac = judged
         finally:  # whatever our own fault, which the loop reports: the packet gets its verdict
             _give(queued, decision)
         if packet is not None:
             self._observe(packet, interface, decision)
 
     def _judge(self, octets: bytes, key: Key) -> Judged:
-        interface = interface_name(key[2])
-        return (*decide_packet(self._policy, octets, key[1], interface, self._surroundings, mac_of(key[3])), interface)
+        interface, mac = interface_name(key[2]), mac_of(key[3])
+        return (*decide_packet(self._policy, octets, key[1], interface, self._surroundings, mac), interface, mac)
 
 
 def let_pass_when_full(fd: int, queue_number: int) -> None:

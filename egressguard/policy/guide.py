@@ -123,6 +123,8 @@ SECTIONS = (
     Section("### site.quarantine.retention", "Retention", "By the name of the folder."),
     Section("### site.quarantine.digest", "Digest"),
     Section("### site.quarantine.digest.links", "Links", "`docs/operate.md` has how they get to people."),
+    Section("### site.journal", "Journaling", "`docs/operate.md` has what is recorded."),
+    Section("### site.journal.passed_flows", "PassedFlows"),
     Section("### site.metrics", "Metrics"),
     Section("## Every rule", "FlowRule", "Items of `flows`, `mail`, `limits`, `routes` and `tls` have these.", COMMON),
     Section("## flows", "FlowRule"),

@@ -19,6 +19,7 @@ from egressguard.policy.index import Remembered, every_rule, numbers, rule_set
 from egressguard.policy.index_columns import COLUMNS, Ask
 from egressguard.policy.matchers import MATCHERS, is_asked
 from egressguard.policy.model import Limit, MailRule, Policy
+from egressguard.policy.source_routes import FIELD
 
 Item = TypeVar("Item")
 
@@ -26,7 +27,8 @@ Item = TypeVar("Item")
 class MailIndex:
     """The message rules of one policy. `effects` and `decisions` have what each rule does, by its number.
 
-    `keys` are the matchers that any rule has; "header" is among them where a field can name the way out."""
+    `keys` are the matchers that any rule has; "header" is among them where a field can name the way out.
+    `header_fields` are those (in lower case) that rules look at, or that the site wants in its journal."""
 
     def __init__(self, policy: Policy) -> None:
         self._made_from = (policy.site, policy.mail, policy.devices)
@@ -37,6 +39,8 @@ class MailIndex:
         self.in_force = rule_set(number for number, rule in enumerate(self.rules) if not rule.staged)
         self.accepting = rule_set(number for number, rule in enumerate(self.rules) if rule.action == "accept")
         self.keys: set[str] = {"header"} if any(rule.source_routes for rule in rules) else set()
+        named = [name for rule in rules for name in rule.match.header] + [FIELD] * ("header" in self.keys)
+        self.header_fields = frozenset(map(str.lower, (*named, *policy.site.journal.header_field)))
         self._columns: list[tuple[int, Ask]] = []
         self._rest: dict[int, list[tuple[str, Any]]] = {}
         for key, prepare in COLUMNS.items():

@@ -23,6 +23,9 @@ from egressguard.policy.source_routes import as_asked
 
 NO_RULE = MailDecision(MailAction.REJECT, "(none)", "no rule matched", text="relaying denied")
 
+CANNOT_TELL = "cannot be judged now, try again later"
+"""The text of a decision that a fact is missing for."""
+
 _STRICTNESS = (MailAction.DEFER, MailAction.REJECT, MailAction.QUARANTINE, MailAction.HOLD, MailAction.ACCEPT)
 
 
@@ -34,8 +37,7 @@ def decide_mail(policy: Policy, facts: MailFacts) -> MailDecision:
         if answer is None and not index.rules[number].staged:
             words = "; ".join(facts.scan.findings) if facts.scan else ""
             reason = words or "a matcher cannot answer now"
-            text = "cannot be judged now, try again later"
-            return trail.end(MailDecision(MailAction.DEFER, index.rules[number].name, reason, text=text))
+            return trail.end(MailDecision(MailAction.DEFER, index.rules[number].name, reason, text=CANNOT_TELL))
         if answer and (decision := trail.take(number)) is not None:
             return as_asked(policy, decision, facts) if decision.effects.source_routes else decision
     return trail.end(NO_RULE)
@@ -88,9 +90,9 @@ def asks_of_engines(policy: Policy) -> frozenset[str]:
     return frozenset(fact for key, fact in (("verdict", "verdict"), ("score_at_least", "score")) if key in keys)
 
 
-def asks_for_header(policy: Policy) -> bool:
-    """Whether any message rule looks at header fields."""
-    return "header" in prepared(policy, MailIndex).keys
+def header_fields(policy: Policy) -> frozenset[str]:
+    """The header fields (in lower case) that message rules look at, or that the site wants in its journal."""
+    return prepared(policy, MailIndex).header_fields
 
 
 def asks_for_authentication(policy: Policy) -> bool:

@@ -22,6 +22,7 @@ from egressguard.policy.fields import (
     Texts,
 )
 from egressguard.policy.holding import Holding
+from egressguard.policy.journaling import Journaling
 from egressguard.policy.pipes import Pipe
 from egressguard.policy.relaying import Relay
 from egressguard.policy.scanning import Clamd, Rspamd, Spamd, Yara
@@ -300,6 +301,11 @@ class Site(Strict):
     )
     access: Access = Field(
         Access(), description="IMAP and POP3; left out = its defaults", examples=[{"imaps_port": 993}]
+    )
+    journal: Journaling = Field(
+        Journaling(),
+        description="what is kept of past decisions, and how long; left out = its defaults",
+        examples=[{"keep_days": 14}],
     )
     metrics: Metrics = Field(
         Metrics(), description="metrics and health; left out = its defaults", examples=[{"port": 9126}]

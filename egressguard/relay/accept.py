@@ -24,7 +24,7 @@ from egressguard.mail.reply import Reply
 from egressguard.mail.trace import count_hops
 from egressguard.policy.decision import MailAction, MailDecision
 from egressguard.policy.facts import ScanReport, ScanRequest
-from egressguard.policy.mail import asks_for_block_lists, asks_for_header, asks_for_scan, asks_of_engines
+from egressguard.policy.mail import asks_for_block_lists, asks_for_scan, asks_of_engines, header_fields
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
 from egressguard.relay.accept_metrics import AcceptMetrics
@@ -180,7 +180,9 @@ class Acceptance:
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
         fields |= {"recipient_count": 1, "rule": rule, "reply": str(reply), "size_octets": size_octets}
-        self._record(kind, fields | {"stage": "rcpt"})
+        if sender is not OWN_SENDER and sender.listed is not None and asks_for_block_lists(policy):
+            fields["block_lists"] = sorted(sender.listed)
+        self._record(kind, fields | {"stage": "rcpt", "decided_at": now})
         return reply
 
     def _unknown_mailbox(self, forward_path: str) -> Reply | None:
@@ -231,7 +233,7 @@ class Acceptance:
                 checked = await checking
         elif asks_for_scan(policy):
             report = await self._scan(content, asked())
-        headers = header_facts(section) if asks_for_header(policy) else {}
+        headers = header_facts(section) if header_fields(policy) else {}
         known = ContentFacts(content.size_octets, headers, report, checked.facts if checked else OWN_SENDER)
         try:
             judgement = judge_message(policy, self._limits, session, envelope, known, now)
@@ -239,7 +241,7 @@ class Acceptance:
             log.error("limits cannot be counted", extra={"fields": {"why": str(wrong)}})
             trouble = MailDecision(MailAction.DEFER, "(limits)", str(wrong), text=CANNOT_COUNT.text)
             judgement = Judgement(trouble, {})
-        return judged(report=report, judgement=judgement, checked=checked)
+        return judged(report=report, judgement=judgement, checked=checked, headers=headers)
 
     async def _scan(self, content: Content, request: ScanRequest) -> ScanReport:
         try:
@@ -284,6 +286,8 @@ class Acceptance:
         via = {stored.renamed.get(path, path): names for path, names in judged.judgement.via.items()}
         if judged.decision.action is MailAction.QUARANTINE:
             facts = held_facts(session, envelope, judged.decision, judged.report, judged.received_at, via)
+            facts["told"] = judged.told
+            facts["added_octets"] = content.size_octets - judged.content.size_octets
             await self._holder.hold(judged.queue_id, judged.decision.folder or "Held", content, facts)
             return judged.queue_id
         message = NewMessage(
@@ -313,6 +317,8 @@ class Acceptance:
         fields = judged.told
         if not reply.is_positive:
             fields |= {"reply": str(reply), "stage": "data"}
+        if counted != _COUNTED[judged.decision.action]:
+            fields["decided"] = judged.decision.action.value
         self._record(f"mail.{counted}", fields)
 
     async def _notify(self, judged: Judged, reply: Reply) -> None:

@@ -76,7 +76,7 @@ class ContentFacts:
     """What is known of a message's octets: the same for all its recipients."""
 
     size_octets: int
-    headers: Mapping[str, tuple[str, ...]]
+    headers: Mapping[str, tuple[str, ...]] | None
     report: ScanReport
     sender: SenderFacts = OWN_SENDER
 

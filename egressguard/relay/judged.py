@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import MailDecision
 from egressguard.policy.facts import ScanReport
+from egressguard.policy.mail import asks_for_block_lists, asks_for_scan, asks_of_engines, header_fields
 from egressguard.policy.model import Policy
+from egressguard.policy.recorded import told_headers, told_recipients, told_scan
 from egressguard.relay.judge import Judgement
 from egressguard.relay.outside import Checked
 from egressguard.smtp.hooks import SessionFacts
@@ -31,6 +34,7 @@ class Judged:
     judgement: Judgement
     policy: Policy
     checked: Checked | None = None
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def decision(self) -> MailDecision:
@@ -38,8 +42,8 @@ class Judged:
 
     @property
     def told(self) -> dict[str, object]:
-        """For the journal."""
-        paths, decision = self.envelope.forward_paths, self.decision
+        """For the journal: what a message came to, and all that its rules looked at (policy.recorded reads it)."""
+        paths, decision, policy = self.envelope.forward_paths, self.decision, self.policy
         fields = session_fields(self.session) | {
             "queue_id": self.queue_id,
             "sender": self.envelope.reverse_path,
@@ -49,9 +53,18 @@ class Judged:
             "rule": decision.rule,
             "reason": decision.reason,
             "findings": list(self.report.findings),
-            "policy_revision": self.policy.revision,
+            "policy_revision": policy.revision,
+            "decided_at": self.received_at,
         }
-        fields |= self.checked.told if self.checked else {}
+        if len(paths) > JOURNALED_RECIPIENTS:
+            fields |= told_recipients(paths, JOURNALED_RECIPIENTS)
+        if self.checked:
+            fields |= self.checked.told
+            fields |= {"block_lists": sorted(self.checked.facts.listed or ())} if asks_for_block_lists(policy) else {}
+        if asks_for_scan(policy):
+            fields |= told_scan(self.report, asks_of_engines(policy))
+        if names := header_fields(policy):
+            fields |= told_headers(self.headers, names)
         fields |= {"message_id": found[1].decode()} if (found := _MESSAGE_ID.search(self.header_section)) else {}
         fields |= {"tags": list(decision.effects.tags)} if decision.effects.tags else {}
         fields |= {"limit": decision.limit} if decision.limit else {}

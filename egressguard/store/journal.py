@@ -3,8 +3,9 @@
 Contract
     `record` returns at once; when the writer cannot keep up, the newest rows are dropped and counted.
     A journal that cannot be written is logged once and does not stop the work it describes.
-    The oldest rows go when there are more than `max_rows`; what was said to other hosts (DIALOGUE) is kept apart, in
-    fewer rows.
+    The oldest rows go when there are more than `max_rows`, when they are older than `keep_seconds`, and when the file
+    would be larger than `max_octets`. What was said to other hosts (DIALOGUE) is kept apart, in fewer rows; so is what
+    became of flows (FLOW).
     What became of one message is found by an index, however long the journal is.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -34,13 +36,17 @@ FIELD_CHARACTERS = 8_192
 DIALOGUE = "delivery.dialogue"
 """An event that is kept in a table of its own: each is larger than a hundred others, and only `trace` looks at it."""
 DIALOGUE_ROWS = 100_000
+FLOW = "flow.decided"
+"""An event that is kept in a table of its own: flows of one class, counted; `backtest` and `suggest` look at it."""
+FLOW_ROWS = 1_000_000
+_TABLE_OF = {DIALOGUE: "dialogue", FLOW: "flow"}
+"""All else stands in "event"."""
 _Row = tuple[float, str, str, str | None]
 """(at, kind, fields, the queue id it is about)"""
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS event"
-    " (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT, queue_id TEXT)",
-    "CREATE TABLE IF NOT EXISTS dialogue"
-    " (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT, queue_id TEXT)",
+_TABLES = tuple(
+    f"CREATE TABLE IF NOT EXISTS {table}"
+    " (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT, queue_id TEXT)"
+    for table in ("event", *_TABLE_OF.values())
 )
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS event_at ON event (at)",
@@ -49,8 +55,10 @@ _INDEXES = (
     # What people did with the queue: such an event may be about many messages (`queue_ids`).
     "CREATE INDEX IF NOT EXISTS event_order ON event (at) WHERE kind >= 'queue.' AND kind < 'queue/'",
 )
-_INSERT_EVENT = "INSERT INTO event (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"
-_INSERT_DIALOGUE = "INSERT INTO dialogue (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"
+_INSERTS = {
+    table: f"INSERT INTO {table} (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"  # noqa: S608 -- our own words
+    for table in ("event", *_TABLE_OF.values())
+}
 _LIFE = (
     "SELECT at, kind, fields FROM event WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
     "SELECT at, kind, fields FROM dialogue WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
@@ -62,16 +70,35 @@ _FIND = (
     " AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?))"
     " ORDER BY at DESC LIMIT ?"
 )
+_TOO_MANY = "DELETE FROM {0} WHERE id <= (SELECT MAX(id) FROM {0}) - ?"
+_TOO_OLD = (
+    "DELETE FROM {0} WHERE id < COALESCE((SELECT id FROM {0} WHERE +at >= ? ORDER BY id LIMIT 1),"
+    " (SELECT MAX(id) + 1 FROM {0}))"  # "+": by id from the oldest on, and no index
+)
+_TOO_LARGE = "DELETE FROM {0} WHERE id < (SELECT MIN(id) + (MAX(id) - MIN(id) + 1) * ? FROM {0})"
+"""With the share that has to go."""
 _encode = json.JSONEncoder(default=str).encode
 
 
 class Journal:
-    """`dropped` counts rows that were lost because the writer could not keep up or storage failed."""
+    """`dropped` counts rows that were lost because the writer could not keep up or storage failed.
 
-    def __init__(self, path: Path, *, max_rows: int, max_dialogues: int = DIALOGUE_ROWS) -> None:
+    `keep_seconds` and `max_octets` may change at any time."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_rows: int,
+        max_dialogues: int = DIALOGUE_ROWS,
+        max_flows: int = FLOW_ROWS,
+        keep_seconds: float = math.inf,
+        max_octets: float = math.inf,
+    ) -> None:
         self._path = path
-        self._max_rows = max_rows
-        self._max_dialogues = max_dialogues
+        self._most = {"event": max_rows, "dialogue": max_dialogues, "flow": max_flows}
+        self.keep_seconds = keep_seconds
+        self.max_octets = max_octets
         self._waiting: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
         self.dropped = 0
         self._trim_every = min(TRIM_EVERY_ROWS, max_rows // 10 + 1)
@@ -125,22 +152,38 @@ class Journal:
 
     def _commit(self, db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
         with db:
-            for wanted, insert in ((False, _INSERT_EVENT), (True, _INSERT_DIALOGUE)):
-                db.executemany(insert, [row for row in rows if (row[1] == DIALOGUE) is wanted])
+            for table, insert in _INSERTS.items():
+                db.executemany(insert, [row for row in rows if _TABLE_OF.get(row[1], "event") == table])
             self._since_trim += len(rows)
             if self._since_trim >= self._trim_every:
                 self._since_trim = 0
-                db.execute("DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (self._max_rows,))
-                db.execute(
-                    "DELETE FROM dialogue WHERE id <= (SELECT MAX(id) FROM dialogue) - ?", (self._max_dialogues,)
-                )
+                self._trim(db, rows[-1][0])
         self._complained = False
+
+    def _trim(self, db: sqlite3.Connection, now: float) -> None:
+        """The statements look at the oldest rows only, however many there are."""
+        share = 1 - self.max_octets / max(_octets_used(db), 1)
+        for table, most in self._most.items():
+            db.execute(_TOO_MANY.format(table), (most,))
+            if self.keep_seconds < math.inf:
+                db.execute(_TOO_OLD.format(table), (now - self.keep_seconds,))
+            if share > 0:
+                db.execute(_TOO_LARGE.format(table), (share,))
 
     def _complain(self, wrong: Exception) -> None:
         if not self._complained:
             self._complained = True
             fields = {"path": str(self._path), "why": str(wrong)}
             log.error("the journal cannot be written; events are lost", extra={"fields": fields})
+
+
+def _octets_used(db: sqlite3.Connection) -> int:
+    """Of the file, less the pages that are free: they are written again before it grows."""
+    count, free, size = (db.execute(f"PRAGMA {word}").fetchone()[0] for word in _PAGES)
+    return int((count - free) * size)
+
+
+_PAGES = ("page_count", "freelist_count", "page_size")
 
 
 def _as_json(fields: Mapping[str, object]) -> str:

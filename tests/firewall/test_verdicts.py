@@ -96,7 +96,8 @@ def test_a_decision_serves_for_a_second_and_an_open_question_never() -> None:
     now = [0.0]
     recent = Recent(clock=lambda: now[0])
     key = (flow_key(PACKET + SEGMENT), 1, 2, None)
-    open_question, decided = (None, FlowDecision(None, "r", ""), ""), (None, FlowDecision(FlowAction.DROP, "r", ""), "")
+    open_question = (None, FlowDecision(None, "r", ""), "", "")
+    decided = (None, FlowDecision(FlowAction.DROP, "r", ""), "", "")
 
     recent.keep(key, open_question)
     assert recent.find(key) is None
@@ -107,3 +108,24 @@ def test_a_decision_serves_for_a_second_and_an_open_question_never() -> None:
     assert recent.find((b"", 1, 2, None)) is None
     now[0] = 1.0
     assert recent.find(key) is None
+
+
+def test_what_a_decision_served_for_is_noted_once_and_counted() -> None:
+    now, noted = [0.0], []
+    recent = Recent(clock=lambda: now[0], note=lambda *told: noted.append(told))
+    packet = parse_packet(PACKET + SEGMENT)
+    key, other = (flow_key(PACKET + SEGMENT), 1, 2, None), (b"", 1, 2, None)
+    decision = FlowDecision(FlowAction.DROP, "r", "")
+    judged = (packet, decision, "lan0", "00:53:00:00:00:01")
+
+    for _ in range(3):
+        if recent.find(key) is None:
+            recent.keep(key, judged)
+    recent.keep(other, judged)  # one that is parsed each time
+    assert noted == [(*judged[:1], "lan0", judged[3], decision, 1)]
+    recent.settle()
+    assert len(noted) == 1
+    now[0] = 1.5
+    recent.settle()
+    recent.settle()
+    assert noted[1:] == [(packet, "lan0", "00:53:00:00:00:01", decision, 3)]

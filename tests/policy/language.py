@@ -11,6 +11,7 @@ import yaml
 from egressguard.policy import bounces, model, pipes, relaying, scanning, scheduling, signing, site, smart_host
 from egressguard.policy.fields import Strict
 from egressguard.policy.holding import Digest, Holding, Links, Retention
+from egressguard.policy.journaling import Journaling, PassedFlows
 from egressguard.policy.model import Policy
 from egressguard.policy.session_limits import SessionLimits
 
@@ -65,6 +66,7 @@ WHOLE: Value = {
         },
         "access": {},
         "metrics": {},
+        "journal": {"passed_flows": {}},
         "quarantine": {
             "retention": {"Infected": {}},
             "digest": {
@@ -122,6 +124,8 @@ PLACES: dict[type[Strict], Path] = {
     scanning.Yara: ("site", "scan", "yara"),
     site.Access: ("site", "access"),
     site.Metrics: ("site", "metrics"),
+    Journaling: ("site", "journal"),
+    PassedFlows: ("site", "journal", "passed_flows"),
     Holding: ("site", "quarantine"),
     Retention: ("site", "quarantine", "retention", "Infected"),
     Digest: ("site", "quarantine", "digest"),

@@ -14,7 +14,7 @@ from egressguard.policy.decision import MailAction
 from egressguard.policy.document import Fault
 from egressguard.policy.facts import MailFacts, ScanReport, Verdict
 from egressguard.policy.load import parse_rules
-from egressguard.policy.mail import asks_for_header, decide_mail
+from egressguard.policy.mail import decide_mail, header_fields
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import RouteFacts, way_out
 
@@ -67,7 +67,7 @@ def test_who_may_asks_for_what_the_rule_lists(
     facts: MailFacts, expected: tuple[str, ...], policy_of: Callable[[str], Policy]
 ) -> None:
     policy = policy_of(RULES)
-    assert asks_for_header(policy)
+    assert header_fields(policy) == {"x-egressguard-route"}
     assert ways(policy, facts) == expected
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from egressguard.store import journal as module
-from egressguard.store.journal import DIALOGUE, FIELD_CHARACTERS, Journal, find_messages, read_journal, read_life
+from egressguard.store.decisions import find_span, read_decisions
+from egressguard.store.journal import (
+    DIALOGUE,
+    FIELD_CHARACTERS,
+    FLOW,
+    Journal,
+    find_messages,
+    read_journal,
+    read_life,
+)
 
 
 def written(path: Path, *events: tuple[float, str], max_rows: int = 1000) -> Path:
@@ -168,3 +177,29 @@ def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> N
     db.close()
     written(tmp_path / "old", (2.0, "x"))
     assert times(tmp_path / "old") == [1.0, 2.0]
+
+
+def test_what_is_too_old_goes_from_every_table(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    for now in (0.0, 50.0, 120.0):
+        journal = Journal(path, max_rows=1000, keep_seconds=100)
+        for kind in ("x", DIALOGUE, FLOW):
+            journal.record(now, kind, {"queue_id": "A1"})
+        journal.close()
+    assert times(path) == [50.0, 120.0]
+    assert [at for at, kind in life(path, "A1") if kind == DIALOGUE] == [50.0, 120.0]
+    span = find_span(path, "flow", 0.0)
+    assert span is not None and [at for at, _, _ in read_decisions(span)] == [50.0, 120.0]
+
+
+def test_the_file_is_bounded_in_octets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRIM_EVERY_ROWS", 100)
+    path = tmp_path / "journal"
+    journal = Journal(path, max_rows=100_000, max_octets=1_000_000)
+    for number in range(4000):
+        journal.record(float(number), "x" if number % 2 else FLOW, {"words": "y" * 1000})
+    journal.close()
+    assert path.stat().st_size < 2_000_000
+    kept = times(path, limit=10_000)
+    assert kept[-1] == 3999.0
+    assert kept == [3999.0 - 2 * n for n in reversed(range(len(kept)))]

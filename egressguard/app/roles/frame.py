@@ -65,9 +65,11 @@ def load_policy(places: Places) -> Policy:
 
 
 def _take(frame: Frame, policy: Policy) -> None:
-    """Tell the metrics which policy is in force."""
+    """Tell metrics and journal which policy is in force."""
     found = read_provenance(frame.places.provenance, frame.places.rules)
     frame.policy = policy
+    kept = policy.site.journal
+    frame.journal.keep_seconds, frame.journal.max_octets = kept.keep_days * 86400, kept.max_octets
     frame.loaded.loaded(
         frame.name, policy.revision, found.commit, found.signature, modified=found.modified, now=time.time()
     )

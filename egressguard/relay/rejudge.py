@@ -1,0 +1,223 @@
+"""Past messages judged again under other rules, by the very code that judges live ones. No I/O.
+
+Contract
+    Each recipient is asked for at RCPT, those that are left as one message: as the server does it.
+    Limits are counted again, from the first message on: what other rules would have let pass counts, too.
+    A fact that was not recorded and that the outcome hangs on makes it UNKNOWN.
+    Without limits, messages with equal facts are judged once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from egressguard.mail.envelope import Envelope
+from egressguard.observe.clock import local_moment
+from egressguard.policy.backtest import GOES_ON, UNKNOWN, Line, Outcome, Tally, change_of
+from egressguard.policy.decision import MailAction, MailDecision
+from egressguard.policy.facts import Attachment, ScanReport, Verdict
+from egressguard.policy.index import prepared
+from egressguard.policy.index_mail import MailIndex
+from egressguard.policy.mail import CANNOT_TELL, asks_for_block_lists, asks_for_scan, header_fields
+from egressguard.policy.model import Policy
+from egressguard.policy.patterns import name_matches
+from egressguard.policy.recorded import RecordedMail
+from egressguard.policy.recount import Recount
+from egressguard.policy.site import Scan
+from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts
+from egressguard.relay.judge import judge_message, judge_recipient
+from egressguard.relay.outside import is_of_the_world
+from egressguard.smtp.hooks import SessionFacts
+
+NOT_BY_RULES = frozenset({"", "(hops)", "(limits)"})
+"""Decisions on messages that rules have no part in: unknown mailboxes, loops, trouble of our own."""
+REMEMBERED = 100_000
+_ELSEWHERE = "192.0.2.1:25"
+"""Where a redirected connection was meant to go is no rule's business; that it was is."""
+_DENIED = ("denied name: ", "denied type ")
+
+Outcomes = Mapping[Outcome, int]
+"""What became of a message -> for how many of its recipients."""
+_RECIPIENTS_LOST: Outcomes = {Outcome(UNKNOWN, ""): 1}
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one message; `is_whole` False: something that rules look at is not."""
+
+    session: SessionFacts
+    at_rcpt: SenderFacts
+    content: ContentFacts
+    is_whole: bool
+
+
+class MailJudge:
+    """Takes recorded decisions on messages again, in the order of time."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._limits = Recount(policy)
+        self._remembered: dict[object, Outcomes] = {}
+        keys = prepared(policy, MailIndex).keys
+        self._asks_for_time = not keys.isdisjoint({"weekdays", "hours"})
+        levels = {rule.match.larger_than_octets for rule in policy.mail} - {None}
+        self._levels = sorted(level for level in levels if level is not None)
+
+    def outcomes(self, recorded: RecordedMail) -> Outcomes:
+        if self._policy.limits:
+            return self._judge(recorded)
+        key = self._key(recorded)
+        found = self._remembered.get(key)
+        if found is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[key] = self._judge(recorded)
+        return found
+
+    def _key(self, r: RecordedMail) -> object:
+        """All that rules can look at; of size and time only what they can tell apart."""
+        return (
+            (r.client, r.listener, r.helo, r.tls, r.user, r.is_redirected, r.reverse_path, r.forward_paths),
+            r.recipient_count,
+            r.is_whole,
+            local_moment(r.at) if self._asks_for_time else None,
+            None if r.size_octets is None else bisect_left(self._levels, r.size_octets),
+            tuple(r.headers.items()) if r.headers else (),
+            r.has_all_headers,
+            (r.report, r.has_score, r.asked_engines, r.authentication, r.lists),
+        )
+
+    def _judge(self, r: RecordedMail) -> Outcomes:
+        if r.recipient_count != len(r.forward_paths):
+            return _RECIPIENTS_LOST
+        policy, known, found = self._policy, self._known(r), Counter[Outcome]()
+        left: list[str] = []
+        for path in r.forward_paths:
+            size = r.size_octets or 0
+            refusal = judge_recipient(
+                policy, self._limits, known.session, r.reverse_path, path, size, r.at, known.at_rcpt
+            )
+            if refusal is not None:
+                found[Outcome(refusal.action.value, refusal.rule)] += 1
+            else:
+                left.append(path)
+        if left and r.is_whole:
+            envelope = Envelope(r.reverse_path, tuple(left))
+            judgement = judge_message(policy, self._limits, known.session, envelope, known.content, r.at)
+            found[_outcome(judgement.decision, is_whole=known.is_whole)] += len(left)
+        elif left:
+            found[Outcome(GOES_ON, "")] += len(left)
+        return found
+
+    def _known(self, r: RecordedMail) -> _Known:
+        policy = self._policy
+        listener = policy.site.relay.listeners.get(r.listener)
+        session = SessionFacts(
+            r.client,
+            0,
+            r.listener,
+            listener.kind if listener is not None else "smtp",
+            helo=r.helo,
+            tls=r.tls,
+            user=r.user,
+            original_destination=_ELSEWHERE if r.is_redirected else None,
+        )
+        at_rcpt = sender = OWN_SENDER
+        if is_of_the_world(policy, session):
+            lists = r.lists if asks_for_block_lists(policy) else frozenset()
+            at_rcpt, sender = SenderFacts(None, lists), SenderFacts(r.authentication, lists)
+        has_headers = r.has_all_headers or header_fields(policy) <= r.headers.keys()
+        report = scan_again(r, policy.site.scan) if asks_for_scan(policy) else _NOT_ASKED
+        content = ContentFacts(r.size_octets or 0, r.headers if has_headers else None, report, sender)
+        is_checked = sender.authentication is not None and sender.listed is not None
+        return _Known(session, at_rcpt, content, is_checked and has_headers and _is_known(r, report))
+
+
+_NOT_ASKED = ScanReport(Verdict.CLEAN, (), ())
+"""No rule looks at it."""
+
+
+def _outcome(decision: MailDecision, *, is_whole: bool) -> Outcome:
+    cannot_tell = decision.action is MailAction.DEFER and decision.text == CANNOT_TELL
+    return Outcome(UNKNOWN if cannot_tell and not is_whole else decision.action.value, decision.rule)
+
+
+def _is_known(r: RecordedMail, report: ScanReport) -> bool:
+    """Whether all that a scan tells is known; that no scanner answered is."""
+    if report is _NOT_ASKED or (r.report is not None and r.report.verdict is None):
+        return True
+    return report.verdict is not None and report.score is not None and report.attachments is not None
+
+
+def scan_again(r: RecordedMail, settings: Scan) -> ScanReport:
+    """What a scan would have found by other settings, as far as names and types of attachments tell."""
+    report = r.report
+    if report is None:
+        return ScanReport(None, (), None, score=None)
+    if report.verdict is None:
+        return report
+    score = report.score if r.has_score else None if settings.rspamd or settings.spamd else 0.0
+    verdict: Verdict | None = report.verdict
+    if report.attachments is not None:
+        verdict = _denied_again(report.verdict, report.findings, report.attachments, settings)
+    if verdict is not Verdict.INFECTED and not r.asked_engines and (settings.clamd or settings.yara):
+        verdict = None
+    return (
+        report if (verdict, score) == (report.verdict, report.score) else replace(report, verdict=verdict, score=score)
+    )
+
+
+def _denied_again(
+    verdict: Verdict, findings: tuple[str, ...], attachments: tuple[Attachment, ...], settings: Scan
+) -> Verdict | None:
+    """None: it was denied by name or type, and for another reason besides, perhaps."""
+    if verdict is Verdict.INFECTED:
+        return verdict
+    if any(_is_denied(each, settings) for each in attachments):
+        return Verdict.DENIED
+    by_name = [finding.startswith(_DENIED) for finding in findings]
+    if verdict is not Verdict.DENIED or not any(by_name):
+        return verdict
+    return Verdict.CLEAN if all(by_name) else None
+
+
+def _is_denied(each: Attachment, settings: Scan) -> bool:
+    by_type = any(fnmatchcase(each.media_type, pattern.lower()) for pattern in settings.denied_types)
+    return by_type or name_matches(settings.denied_names, each.name)
+
+
+def tally_mail(tally: Tally, recorded: RecordedMail, judge: MailJudge, old: MailJudge | None = None) -> None:
+    """Count one message; what it was is what was recorded, or what `old` rules make of it."""
+    tally.judge("message")
+    if recorded.rule in NOT_BY_RULES:
+        tally.beside += 1
+        return
+    befores = {Outcome(recorded.action, recorded.rule): 1} if old is None else old.outcomes(recorded)
+    afters = judge.outcomes(recorded)
+    if befores is afters or befores.keys() == afters.keys():
+        return
+    for before, after in _paired(befores, afters):
+        if change_of(before, after) is not None:
+            line = Line("message", str(recorded.client), recorded.user or "", before, after)
+            tally.meet(line, 1, recorded.at, recorded.at, lambda: mail_words(recorded))
+
+
+def _paired(befores: Outcomes, afters: Outcomes) -> list[tuple[Outcome, Outcome]]:
+    """What a message was, beside each other end that some of its recipients would meet."""
+    before = next(iter(befores))
+    if len(befores) == 1:
+        return [(before, after) for after in afters]
+    left = [after for after in afters if after not in befores] or list(afters)
+    gone = [each for each in befores if each not in afters] or [before]
+    return [(gone[0], after) for after in left]
+
+
+def mail_words(r: RecordedMail) -> str:
+    """The message for a person, as an example."""
+    first = r.forward_paths[0] if r.forward_paths else "?"
+    more = f" and {r.recipient_count - 1} more" if r.recipient_count > 1 else ""
+    return f"{r.reverse_path or '<>'} -> {first}{more}" + (f" ({r.queue_id})" if r.queue_id else "")
