@@ -114,6 +114,7 @@ SECTIONS = (
         "### site.scan.clamd", "Clamd", "Found by any engine is infected. An engine that fails is left alone a while."
     ),
     Section("### site.scan.rspamd", "Rspamd", "`score_at_least` compares with the highest score of those asked."),
+    Section("### site.scan.rspamd.controller", "RspamdController"),
     Section("### site.scan.spamd", "Spamd"),
     Section(
         "### site.scan.yara", "Yara", "Rule files are part of the rules: checked, applied and rolled back with them."

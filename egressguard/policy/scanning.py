@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egressguard.policy.fields import Strict
+from egressguard.policy.fields import FILE_PATTERN, Strict
 
 Seconds = Annotated[int, Field(ge=1, le=600)]
 Fail = Literal["defer", "hold", "pass"]
@@ -40,6 +40,21 @@ class Clamd(EngineSettings):
     )
 
 
+class RspamdController(Strict):
+    """Where rspamd is taught what a person says of a held message (`egressguard quarantine learn`)."""
+
+    address: EngineAddress = Field(
+        description='"unix:/path" or "host:port" of its controller worker',
+        examples=["unix:/run/rspamd/controller.sock", "127.0.0.1:11334"],
+    )
+    secret: Annotated[str, Field(pattern=FILE_PATTERN)] | None = Field(
+        None,
+        description='"file:PATH" of its password; relative = below secrets/ in the state directory; left out = none, '
+        "as on a Unix socket",
+        examples=["file:rspamd.password"],
+    )
+
+
 class Rspamd(EngineSettings):
     """An rspamd normal worker. Its score counts, its action does not."""
 
@@ -49,6 +64,11 @@ class Rspamd(EngineSettings):
     )
     max_octets: Octets = Field(
         20 * 1024 * 1024, description="larger messages are not given to it: score 0", examples=[52428800]
+    )
+    controller: RspamdController | None = Field(
+        None,
+        description="where it learns spam and ham; left out = it is not taught",
+        examples=[{"address": "127.0.0.1:11334", "secret": "file:rspamd.password"}],
     )
 
 
@@ -60,6 +80,11 @@ class Spamd(EngineSettings):
     )
     max_octets: Octets = Field(
         512 * 1024, description="larger messages are not given to it: score 0", examples=[1048576]
+    )
+    learns: bool = Field(
+        False,
+        description="true = it is taught spam and ham (`egressguard quarantine learn`); it must run with --allow-tell",
+        examples=[True],
     )
 
 

@@ -209,10 +209,16 @@ def _is_address(text: str) -> bool:
 
 def _engines(site: Site) -> Found:
     scan = site.scan
-    for name, engine in (("clamd", scan.clamd), ("rspamd", scan.rspamd), ("spamd", scan.spamd)):
-        if engine is not None and not _is_server(engine.address):
-            words = f"{quote(engine.address)} is no server; expected unix:/path or host:port"
-            yield ("site", "scan", name, "address"), words
+    engines = (("clamd", scan.clamd), ("rspamd", scan.rspamd), ("spamd", scan.spamd))
+    addresses: list[tuple[Path, str]] = [
+        ((name, "address"), engine.address) for name, engine in engines if engine is not None
+    ]
+    if scan.rspamd is not None and scan.rspamd.controller is not None:
+        addresses.append((("rspamd", "controller", "address"), scan.rspamd.controller.address))
+    for path, address in addresses:
+        if not _is_server(address):
+            words = f"{quote(address)} is no server; expected unix:/path or host:port"
+            yield ("site", "scan", *path), words
 
 
 def _is_server(address: str) -> bool:

@@ -33,6 +33,12 @@ def waiting_for(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(path for path in facts.get("forward_paths", ()) if path not in released)
 
 
+def learned_by(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What each spam filter has learned the message as: "spam" or "ham"."""
+    told = facts.get("learned")
+    return {str(name): str(kind) for name, kind in told.items()} if isinstance(told, Mapping) else {}
+
+
 def message_of(message_id: str, facts: Mapping[str, Any], content: Content, now: float) -> NewMessage:
     """The message to all that it still waits for."""
     paths = waiting_for(facts)

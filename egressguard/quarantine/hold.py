@@ -24,10 +24,19 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from egressguard.mail.header import split_header_section
-from egressguard.quarantine.envelope import content_of, message_of, narrowed, redirected, source_of, waiting_for
+from egressguard.quarantine.envelope import (
+    content_of,
+    learned_by,
+    message_of,
+    narrowed,
+    redirected,
+    source_of,
+    waiting_for,
+)
 from egressguard.quarantine.index import Held, Index, Wanted
 from egressguard.quarantine.maildir import HoldMaildir
 from egressguard.quarantine.order import DELETE, EXPIRE, REJECT, RELEASE, Order, OrderBook
+from egressguard.scan.learning import Result, Teachers
 from egressguard.store import durable
 from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage, Spool, SpoolAway, SpoolBroken, SpoolFull
@@ -43,8 +52,6 @@ FOLDERS = ("Infected", "Denied", "Ambiguous", "Held")
 Record = Callable[[str, Mapping[str, object]], None]
 Refusal = Callable[[NewMessage, str], Awaitable[NewMessage | None]]
 """(the message, why) -> the notice for its sender; None: nobody is to be told."""
-Learner = Callable[[str, Content], Awaitable[str]]
-"""("spam" or "ham", the message) -> the words of those who learned it. Raises OSError."""
 
 
 class NotFound(Exception):
@@ -52,7 +59,15 @@ class NotFound(Exception):
 
 
 class NothingLearns(Exception):
-    """No engine that learns is configured."""
+    """No spam filter that learns is configured."""
+
+
+class NotLearned(Exception):
+    """One who was to learn has not; the words say what became of it with each. `is_for_now`: it may be asked again."""
+
+    def __init__(self, words: str, *, is_for_now: bool) -> None:
+        super().__init__(words)
+        self.is_for_now = is_for_now
 
 
 async def _nobody_is_told(_message: NewMessage, _why: str) -> NewMessage | None:
@@ -73,7 +88,7 @@ class Quarantine:
         disk: type[durable.Disk] = durable.Disk,
         released: Callable[[], None] = lambda: None,
         refusal: Refusal = _nobody_is_told,
-        learner: Learner | None = None,
+        teachers: Teachers | None = None,
         max_octets: int | None = None,
     ) -> None:
         """Blocks, as long as it takes to look at all names of files. Raises OSError, sqlite3.Error."""
@@ -87,7 +102,7 @@ class Quarantine:
         self._clock = clock
         self._released = released
         self._refusal = refusal
-        self._learner = learner
+        self._teachers = teachers
         self._acting = asyncio.Lock()
         self._messages = Gauge(
             "egressguard_quarantine_messages", "Messages held, by folder.", ["folder"], registry=registry
@@ -265,15 +280,35 @@ class Quarantine:
             self._released()
 
     async def learn(self, message_id: str, kind: str, by: str, why: str = "") -> dict[str, Any]:
-        """Show a held message to the engines that learn, as "spam" or "ham"; it stays held.
+        """Show a held message to the spam filters that learn, as "spam" or "ham"; it stays held.
 
-        Raises NotFound, NothingLearns, OSError."""
-        if self._learner is None:
-            raise NothingLearns("no engine that learns is configured")
-        _, path = await self._find(message_id)
-        words = await self._learner(kind, await asyncio.to_thread(content_of, path))
-        self._note("learn", message_id, {"by": by, "why": why, "kind": kind, "answer": words})
-        return {"learned": message_id, "as": kind, "answer": words}
+        Those that have learned it so are not asked again. Raises NotFound, NothingLearns, NotLearned, OSError."""
+        engines = self._teachers.engines if self._teachers is not None else ()
+        if self._teachers is None or not engines:
+            raise NothingLearns("no spam filter learns: the rules name neither scan.rspamd.controller nor spamd.learns")
+        held, path = await self._find(message_id)
+        waiting = [name for name in engines if learned_by(held.facts).get(name) != kind]
+        lessons = await self._teachers.teach(kind, await asyncio.to_thread(content_of, path), waiting)
+        taught = {one.engine: kind for one in lessons if one.is_remembered}
+        if taught:
+            await self._remember(message_id, taught)
+        told = dict.fromkeys(engines, "known before") | {one.engine: one.words or one.result.value for one in lessons}
+        if lessons:
+            self._note("learn", message_id, {"by": by, "why": why, "kind": kind, "engines": told})
+        failed = [one for one in lessons if not one.is_remembered]
+        if failed:
+            words = "; ".join(f"{name}: {what}" for name, what in told.items())
+            raise NotLearned(words, is_for_now=all(one.result is Result.AWAY for one in failed))
+        return {"learned": message_id, "as": kind, "engines": told}
+
+    async def _remember(self, message_id: str, taught: Mapping[str, str]) -> None:
+        """Which filter knows the message as what. One that is gone meanwhile needs no memory."""
+        async with self._acting:
+            with contextlib.suppress(NotFound):
+                held, _ = await self._find(message_id)
+                facts = {**held.facts, "learned": {**learned_by(held.facts), **taught}}
+                await asyncio.to_thread(self._maildir.write_facts, message_id, facts)
+                await asyncio.to_thread(self._index.change_facts, message_id, facts)
 
     # Housekeeping.
 

@@ -85,6 +85,7 @@ class Held:
             "sender": facts.get("reverse_path", ""),
             "recipients": facts.get("forward_paths", []),
             "released": facts.get("released", []),
+            "learned": facts.get("learned", {}),
             "findings": facts.get("findings", []),
             "client": facts.get("client", ""),
             "user": facts.get("user"),

@@ -38,25 +38,33 @@ class RspamdEngine:
     def _exchange(
         self, method: str, path: str, content: bytes, fields: Iterable[tuple[str, str]], seconds: float
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection("localhost")
-        try:
-            connection.sock = connect(self._settings.address, seconds)
-            connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in fields:
-                connection.putheader(name, value.encode("utf-8", "replace"))
-            connection.putheader("Content-Length", str(len(content)))
-            connection.endheaders(content or None)
-            response = connection.getresponse()
-            body = response.read(ANSWER_OCTETS + 1)
-        except (OSError, http.client.HTTPException, ValueError) as wrong:
-            raise EngineDown(
-                printable(str(getattr(wrong, "strerror", None) or wrong or type(wrong).__name__))
-            ) from wrong
-        finally:
-            connection.close()
-        if response.status != 200 or len(body) > ANSWER_OCTETS or response.length:
+        response, body = exchange(self._settings.address, method, path, content, fields, seconds)
+        if response.status != 200:
             raise EngineDown(f"said {response.status} {printable(response.reason)}, {len(body)} octets")
         return response, body
+
+
+def exchange(
+    address: str, method: str, path: str, content: bytes, fields: Iterable[tuple[str, str]], seconds: float
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """One request and its whole answer. Raises EngineDown."""
+    connection = http.client.HTTPConnection("localhost")
+    try:
+        connection.sock = connect(address, seconds)
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in fields:
+            connection.putheader(name, value.encode("utf-8", "replace"))
+        connection.putheader("Content-Length", str(len(content)))
+        connection.endheaders(content or None)
+        response = connection.getresponse()
+        body = response.read(ANSWER_OCTETS + 1)
+    except (OSError, http.client.HTTPException, ValueError) as wrong:
+        raise EngineDown(printable(str(getattr(wrong, "strerror", None) or wrong or type(wrong).__name__))) from wrong
+    finally:
+        connection.close()
+    if len(body) > ANSWER_OCTETS or response.length:
+        raise EngineDown(f"said {response.status} {printable(response.reason)}, {len(body)} octets")
+    return response, body
 
 
 def _fields(request: ScanRequest) -> Iterable[tuple[str, str]]:

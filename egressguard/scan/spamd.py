@@ -31,27 +31,32 @@ class SpamdEngine:
 
     def version(self, seconds: float) -> str:
         """That of its protocol: spamd tells of no other."""
-        said = self._said(b"PING SPAMC/1.5\r\n\r\n", seconds)
-        if not said.startswith("SPAMD/"):
-            raise EngineDown(f"said {printable(said) or 'nothing'}")
-        return printable(said.split(" ")[0], 20)
+        answer = self._said(b"PING SPAMC/1.5\r\n\r\n", seconds)
+        if not answer.startswith("SPAMD/"):
+            raise EngineDown(f"said {printable(answer) or 'nothing'}")
+        return printable(answer.split(" ")[0], 20)
 
     def _said(self, request: bytes, seconds: float) -> str:
-        try:
-            with connect(self._settings.address, seconds) as link:
-                link.sendall(request)
-                link.shutdown(socket.SHUT_WR)
-                return read_all(link, _ANSWER_OCTETS).decode("utf-8", "replace")
-        except OSError as wrong:
-            raise EngineDown(str(wrong.strerror or wrong)) from wrong
+        return said(self._settings.address, request, seconds)
 
 
-def understood(said: str) -> Answer:
+def said(address: str, request: bytes, seconds: float) -> str:
+    """What it answers to one request. Raises EngineDown."""
+    try:
+        with connect(address, seconds) as link:
+            link.sendall(request)
+            link.shutdown(socket.SHUT_WR)
+            return read_all(link, _ANSWER_OCTETS).decode("utf-8", "replace")
+    except OSError as wrong:
+        raise EngineDown(str(wrong.strerror or wrong)) from wrong
+
+
+def understood(answer: str) -> Answer:
     """A status line, header lines, an empty line, names between commas. Raises EngineDown."""
-    head, _, body = said.partition("\r\n\r\n")
+    head, _, body = answer.partition("\r\n\r\n")
     status, spam = _STATUS.match(head + "\r\n"), _SPAM.search(head)
     if status is None or status[1] != "0" or spam is None:
-        raise EngineDown(f"said {printable(said.partition(chr(13))[0], 100) or 'nothing'}")
+        raise EngineDown(f"said {printable(answer.partition(chr(13))[0], 100) or 'nothing'}")
     try:
         score = float(spam[1])
     except ValueError as wrong:

@@ -60,7 +60,7 @@ WHOLE: Value = {
         "apply": {"management": [{"from": "192.168.1.10", "to": "198.51.100.9"}]},
         "scan": {
             "clamd": {"address": "unix:/c"},
-            "rspamd": {"address": "unix:/r"},
+            "rspamd": {"address": "unix:/r", "controller": {"address": "unix:/r"}},
             "spamd": {"address": "unix:/s"},
             "yara": {"folder": "yara"},
         },
@@ -120,6 +120,7 @@ PLACES: dict[type[Strict], Path] = {
     site.Scan: ("site", "scan"),
     scanning.Clamd: ("site", "scan", "clamd"),
     scanning.Rspamd: ("site", "scan", "rspamd"),
+    scanning.RspamdController: ("site", "scan", "rspamd", "controller"),
     scanning.Spamd: ("site", "scan", "spamd"),
     scanning.Yara: ("site", "scan", "yara"),
     site.Access: ("site", "access"),

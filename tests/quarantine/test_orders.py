@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from egressguard.quarantine.hold import NotFound, NothingLearns, Quarantine
+from egressguard.quarantine.hold import NotFound, Quarantine
 from egressguard.quarantine.index import Wanted
 from egressguard.quarantine.order import EXPIRE, Order
 from egressguard.store.content import Content
@@ -285,23 +285,6 @@ def test_a_full_quarantine_defers_and_gives_nothing_up(tmp_path: Path) -> None:
         assert [row["id"] for row in await where.rows()] == ["ROOM000002", "ROOM000004"]
 
     with_spool(tmp_path, work)
-
-
-def test_learning_shows_the_octets_and_keeps_the_message(tmp_path: Path) -> None:
-    seen: list[tuple[str, bytes]] = []
-
-    async def learner(kind: str, content: Content) -> str:
-        seen.append((kind, content.whole()))
-        return "learned"
-
-    async def work(where: Quarantine, spool: SqliteSpool) -> None:
-        with pytest.raises(NothingLearns):
-            await opened(tmp_path, spool).learn(ID, "ham", "x")
-        assert (await where.learn(ID, "ham", "x"))["answer"] == "learned"
-        assert seen == [("ham", CONTENT)]
-        assert len(await where.rows()) == 1
-
-    with_held(tmp_path, work, learner=learner)
 
 
 def test_everything_is_journaled_with_who_and_why(tmp_path: Path) -> None:

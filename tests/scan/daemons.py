@@ -31,6 +31,19 @@ metric {{ name = "default"; actions {{ reject = 15; }} }}
 lua = "{0}/rules.lua";
 worker "normal" {{ bind_socket = "{0}/s mode=0666"; count = 1; }}
 """
+_RSPAMD_LEARNS = """
+classifier "bayes" {{
+  tokenizer {{ name = "osb"; }}
+  backend = "sqlite3"; min_learns = 1; min_tokens = 5;
+  cache {{ type = "sqlite3"; path = "{0}/learned"; }}
+  statfile {{ symbol = "BAYES_HAM"; spam = false; path = "{0}/ham"; }}
+  statfile {{ symbol = "BAYES_SPAM"; spam = true; path = "{0}/spam"; }}
+}}
+worker "controller" {{
+  bind_socket = "{0}/c mode=0666"; bind_socket = "127.0.0.1:{1}"; count = 1; password = "{2}"; secure_ip = "192.0.2.1";
+}}
+"""
+PASSWORD = "of rspamd"
 _RSPAMD_RULES = """
 rspamd_config.OUR_MARKER = {
   callback = function(task) return tostring(task:get_content()):find('a marker of ours alone', 1, true) ~= nil end,
@@ -71,24 +84,50 @@ def clamd() -> Iterator[str]:
 
 @contextlib.contextmanager
 def rspamd() -> Iterator[str]:
-    with _folder("rspamd") as folder:
-        (folder / "conf").write_text(_RSPAMD.format(folder))
-        (folder / "rules.lua").write_text(_RSPAMD_RULES)
-        (folder / "tld").write_text("com\norg\nnet\n")
-        command = ["rspamd", "rspamd", "-f", "-u", "nobody", "-g", "nogroup", "-c", f"{folder}/conf"]
-        with _running(folder, command) as address:
-            yield address
+    with _folder("rspamd") as folder, _rspamd(folder, _RSPAMD.format(folder)) as address:
+        yield address
 
 
 @contextlib.contextmanager
-def spamd() -> Iterator[str]:
+def rspamd_that_learns() -> Iterator[tuple[str, str]]:
+    """Its controller's addresses: a Unix socket, where it asks for no password, and TCP, where it asks for PASSWORD."""
+    with _folder("rspamd") as folder:
+        port = free_port()
+        configuration = _RSPAMD.format(folder) + _RSPAMD_LEARNS.format(folder, port, PASSWORD)
+        with _rspamd(folder, configuration, "c"):
+            yield f"unix:{folder}/c", f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def _rspamd(folder: Path, configuration: str, waits_for: str = "s") -> Iterator[str]:
+    (folder / "conf").write_text(configuration)
+    (folder / "rules.lua").write_text(_RSPAMD_RULES)
+    (folder / "tld").write_text("com\norg\nnet\n")
+    command = ["rspamd", "rspamd", "-f", "-u", "nobody", "-g", "nogroup", "-c", f"{folder}/conf"]
+    with _running(folder, command, waits_for) as address:
+        yield address
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def spamd(*, learns: bool = False, allows: bool = True) -> Iterator[str]:
+    """`learns`: it has a memory of its own; `allows`: it was started so that it may be told."""
+    plugins = ["Check", "Bayes"] if learns else ["Check"]
     with _folder("spamassassin") as folder:
         (folder / "conf").mkdir()
-        (folder / "conf" / "local.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
-        (folder / "conf" / "local.cf").write_text(_SPAMD)
+        lines = [f"loadplugin Mail::SpamAssassin::Plugin::{name}\n" for name in plugins]
+        (folder / "conf" / "local.pre").write_text("".join(lines))
+        memory = f"use_bayes 1\nbayes_path {folder}/bayes\n" if learns else ""
+        (folder / "conf" / "local.cf").write_text(_SPAMD + memory)
         command = ["spamassassin", "spamd", "-L", "-x", "-s", "stderr", "-m", "2", "-u", "nobody"]
         command += [f"--socketpath={folder}/s", "--socketmode=666", "-r", f"{folder}/pid", "-H", str(folder)]
         command += ["-C", f"{folder}/conf", f"--siteconfigpath={folder}/conf"]
+        command += ["--allow-tell"] if learns and allows else []
         with _running(folder, command) as address:
             yield address
 
@@ -105,12 +144,12 @@ def _folder(peer: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, command: list[str]) -> Iterator[str]:
+def _running(folder: Path, command: list[str], waits_for: str = "s") -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([str(ROOT / "scripts" / "peer"), *command], stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60
-        while not _listens(folder / "s"):
+        while not _listens(folder / waits_for):
             assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.02)
         yield f"unix:{folder}/s"
@@ -153,3 +192,6 @@ def _play(listener: socket.socket, answer: bytes | None) -> None:
             with client, contextlib.suppress(OSError):
                 client.recv(65536)
                 client.sendall(answer)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):  # whoever is cut off while he speaks does not listen
+                    pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import aiosmtplib
 import pytest
@@ -14,6 +15,7 @@ from egressguard.app.cli.main import main
 from egressguard.app.control import CommandError, ask
 from egressguard.policy.load import parse_rules
 from egressguard.quarantine.links import Grant, make_token
+from tests.scan.daemons import rspamd_that_learns
 from tests.smtp.fake_mx import FakeMx
 from tests.system.relay_alone import RelayAlone
 
@@ -22,16 +24,19 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 SECRET = "0123456789abcdef0123456789abcdef"
 BOB, ADMIN = "bob@one.example", "admin@one.example"
 CONTENT = b"Subject: held\r\n\r\nhello \xff\r\n"
+WATCHES = (
+    b"Subject: watches\r\n\r\nbuy these golden watches now or never again, dear customer, the offer ends tonight\r\n"
+)
 HOLDING = {"name": "suspicious", "match": {"sender": "*@two.example"}, "action": "quarantine", "folder": "Held"}
 LINKS = {"url": "https://m.example", "secret": "file:quarantine.secret"}
 DIGEST = {"daily_at": "07:00", "owners": False, "admins": ADMIN, "links": LINKS}
 
 
-def started(folder: Path, port: int) -> RelayAlone:
+def started(folder: Path, port: int, **site: Any) -> RelayAlone:
     relay = RelayAlone(folder, port)
     path = relay.places.snapshot / "site.yaml"
     rules = json.loads(path.read_text())
-    rules["site"] |= {"quarantine": {"digest": DIGEST}, "domains": "two.example"}
+    rules["site"] |= {"quarantine": {"digest": DIGEST}, "domains": "two.example", **site}
     rules["mail"].insert(0, HOLDING)
     path.write_text(json.dumps(rules))
     (relay.places.secrets / "quarantine.secret").write_text(SECRET + "\n")
@@ -47,10 +52,10 @@ def run(relay: RelayAlone, *words: str, status: int = 0) -> list[dict[str, objec
     return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
 
-async def send(relay: RelayAlone, sender: str, count: int = 1) -> None:
+async def send(relay: RelayAlone, sender: str, count: int = 1, content: bytes = CONTENT) -> None:
     async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as client:
         for _ in range(count):
-            await client.sendmail(sender, [BOB], CONTENT, mail_options=["BODY=8BITMIME"])
+            await client.sendmail(sender, [BOB], content, mail_options=["BODY=8BITMIME"])
 
 
 async def told(relay: RelayAlone, *words: str, status: int = 0) -> list[dict[str, object]]:
@@ -122,6 +127,56 @@ def test_a_digest_reaches_the_admin_and_its_link_releases_once(tmp_path: Path) -
                 assert [paths for _, paths, _ in mx.messages] == [[ADMIN], [BOB]]
             finally:
                 await asyncio.to_thread(relay.close)
+
+    asyncio.run(walk())
+
+
+@pytest.mark.peers
+def test_what_is_held_teaches_the_real_rspamd_once(tmp_path: Path) -> None:
+    async def walk(controller: str) -> None:
+        rspamd = {"address": "unix:/nowhere", "controller": {"address": controller}}
+        relay = await asyncio.to_thread(started, tmp_path, 9, scan={"rspamd": rspamd})
+        try:
+            await send(relay, "anna@two.example", content=WATCHES)
+            await send(relay, "anna@two.example")
+            watches, short = await ids(relay)
+            (first,) = await told(relay, "learn", watches, "spam", "--json")
+            (again,) = await told(relay, "learn", watches, "spam", "--json")
+            assert [one["engines"] for one in (first, again)] == [{"rspamd": "learned"}, {"rspamd": "known before"}]
+            (other,) = await told(relay, "learn", watches, "ham", "--why", "they are real", "--json")
+            assert other["engines"] == {"rspamd": "learned"}
+            await told(relay, "learn", short, "spam", status=1)  # too little in it to learn
+            await told(relay, "learn", "--all", "ham", status=6)  # not confirmed
+            (both,) = await told(relay, "learn", "--all", "--yes", "ham", "--json", status=1)
+            assert (both["messages"], both["failed"]) == (1, 1)
+            learned = {str(row["id"]): row["learned"] for row in await told(relay, "list", "--json")}
+            assert learned == {watches: {"rspamd": "ham"}, short: {}}
+        finally:
+            await asyncio.to_thread(relay.close)
+
+    with rspamd_that_learns() as (controller, _):
+        asyncio.run(walk(controller))
+
+
+def test_a_filter_that_is_away_and_a_spool_that_is_full_stop_an_order_and_say_so(tmp_path: Path) -> None:
+    async def walk() -> None:
+        rspamd = {"address": "unix:/nowhere", "controller": {"address": "unix:/nowhere"}}
+        relay = await asyncio.to_thread(started, tmp_path, 9, scan={"rspamd": rspamd})
+        try:
+            await send(relay, "anna@two.example", 3)
+            held = await ids(relay)
+            (answer,) = await told(relay, "learn", "--all", "--yes", "spam", "--json", status=75)
+            assert (answer["messages"], str(answer["stopped"]).split(":")[0]) == (0, held[0])
+            await asyncio.to_thread(relay.kill)
+            path = relay.places.snapshot / "site.yaml"
+            rules = json.loads(path.read_text())
+            rules["site"]["relay"]["free_space_reserve_octets"] = 10**15
+            path.write_text(json.dumps(rules))
+            await asyncio.to_thread(relay.start)
+            (answer,) = await told(relay, "release", "--all", "--yes", "--json", status=75)
+            assert (answer["messages"], await ids(relay)) == (0, held)
+        finally:
+            await asyncio.to_thread(relay.close)
 
     asyncio.run(walk())
 

@@ -11,7 +11,7 @@ import click
 
 from egressguard.app.cli.held_selecting import with_held_selection
 from egressguard.app.cli.options import as_json, ask_role, who, with_places
-from egressguard.app.cli.output import Exit, emit_one, emit_rows, fail, timestamp
+from egressguard.app.cli.output import KINDS, Exit, emit_one, emit_rows, fail, timestamp
 from egressguard.app.cli.selecting import Selected
 from egressguard.app.places import Places
 
@@ -91,7 +91,7 @@ def release_command(
       egressguard quarantine release 1A2B3C4D5E6F
       egressguard quarantine release --rule attachments --from "*@partner.example" --why "their invoices" --dry-run
     Exit codes: 5 nothing like that is held (released or deleted already?), 6 not confirmed, 75 the spool cannot take it
-    now.
+    now: how many were released before is said, the others stay held.
     """
     _order(places, "release", selected, why=why, to=to, yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -136,20 +136,27 @@ def delete_command(places: Places, selected: Selected, why: str, yes: bool, dry_
 
 @quarantine_command.command("learn")
 @with_places
-@click.argument("message_id", metavar="ID")
+@with_held_selection(everything=True)
 @click.argument("kind", type=click.Choice(["spam", "ham"]))
 @_why
+@_before_it_is_done
 @as_json
-def learn_command(places: Places, message_id: str, kind: str, why: str, as_json: bool) -> None:
-    """Show a held message to the engines that learn. It stays held.
+def learn_command(
+    places: Places, selected: Selected, kind: str, why: str, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Show held messages to the spam filters that learn, as spam or as ham. They stay held.
+
+    Who is taught, the rules say: site.scan.rspamd.controller, site.scan.spamd.learns. A message that a filter has
+    learned is shown to it again only as the other kind.
 
     \b
     Example:
       egressguard quarantine learn 1A2B3C4D5E6F ham
-    Exit codes: 5 no such message, 6 no engine that learns is configured.
+      egressguard quarantine learn --rule spam --older-than 2d --yes spam
+    Exit codes: 1 a filter refuses, 5 no such message, 6 no filter learns, or not confirmed, 75 a filter does not
+    answer.
     """
-    arguments = {"message_id": message_id, "kind": kind, "why": why, "by": who()}
-    emit_one(ask_role(places, "relay", "quarantine.learn", ORDER_SECONDS, **arguments), as_json=as_json)
+    _order(places, f"learn-{kind}", selected, why=why, to=(), yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @quarantine_command.command("allow")
@@ -254,7 +261,7 @@ def _order(
             return emit_one({"order": verb, "dry_run": True, **counts}, as_json=True)
         return click.echo(words)
     if not counts["messages"]:
-        fail(f"nothing to {verb} like that is held", Exit.NOT_FOUND)
+        fail(f"nothing to {_words_of(verb)} like that is held", Exit.NOT_FOUND)
     if not yes:
         if not sys.stdin.isatty():
             fail(f"{words}; nothing was done: --yes does it", Exit.REFUSED)
@@ -264,18 +271,32 @@ def _order(
 
 def _carry_out(places: Places, order: Mapping[str, Any], *, as_json: bool) -> None:
     """Step by step; what is held later is not meant."""
-    done = skipped = 0
+    counts = dict.fromkeys(("messages", "skipped", "failed"), 0)
     after: int | None = 0
+    stopped: dict[str, str] = {}
     while after is not None:
         answer = ask_role(places, "relay", "quarantine.order", ORDER_SECONDS, after=after, **order)
-        done, skipped, after = done + answer["messages"], skipped + answer["skipped"], answer["after"]
+        counts = {key: count + answer[key] for key, count in counts.items()}
+        after = answer["after"]
+        stopped = {key: answer[key] for key in ("stopped", "kind") if key in answer}
         if after is not None and sys.stderr.isatty():
-            click.echo(f"\r{done} messages", err=True, nl=False)
-    if not done:
-        fail(f"nothing was left to {order['verb']}", Exit.NOT_FOUND)
-    emit_one({"order": order["verb"], "messages": done, **({"skipped": skipped} if skipped else {})}, as_json=as_json)
+            click.echo(f"\r{counts['messages']} messages", err=True, nl=False)
+    if not (counts["messages"] or counts["failed"] or stopped):
+        fail(f"nothing was left to {_words_of(order['verb'])}", Exit.NOT_FOUND)
+    told = {key: count for key, count in counts.items() if count or key == "messages"}
+    emit_one({"order": order["verb"], **told, **stopped}, as_json=as_json)
+    if stopped:
+        words = f"{stopped['stopped']}; {counts['messages']} messages were done before, the others stay held"
+        fail(words, KINDS.get(stopped["kind"], Exit.FAILED))
+    if counts["failed"]:
+        fail(f"{counts['failed']} messages were refused; each by itself says why", Exit.FAILED)
+
+
+def _words_of(verb: str) -> str:
+    """ "release"; "learn as spam"."""
+    return verb.replace("-", " as ")
 
 
 def _would_words(verb: str, counts: Mapping[str, Any]) -> str:
-    words = f"{verb} means {counts['messages']} messages ({counts['size_octets']} octets)"
+    words = f"{_words_of(verb)} means {counts['messages']} messages ({counts['size_octets']} octets)"
     return words + (f", such as {', '.join(counts['examples'])}" if counts["examples"] else "")

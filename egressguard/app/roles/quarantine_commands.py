@@ -3,13 +3,15 @@
 Contract
     A selection is a JSON object with the keys of quarantine.index.Wanted; what it has beside them, or of another
     kind, is refused. Nothing selected is said by counts, not by an error.
+    An order about many stops where the spool, a disk or a spam filter says that it cannot now: what was done until
+    then is told, and the rest stays held.
     The journal has who gave an order: as the kernel says, and as he says.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from egressguard.app.control import CommandError, Commands, Handler, who_asks
@@ -17,9 +19,10 @@ from egressguard.app.roles.relay_commands import WHY_CHARACTERS, told
 from egressguard.mail.address import AddressError, parse_address
 from egressguard.quarantine.digest import Digests
 from egressguard.quarantine.hold import Quarantine
-from egressguard.quarantine.index import Wanted
+from egressguard.quarantine.index import Held, Wanted
 from egressguard.quarantine.links import TOKEN_CHARACTERS
 from egressguard.quarantine.order import RELEASE, VERBS, Order
+from egressguard.scan.learning import KINDS
 
 MAX_IDS = 1000
 MAX_TO = 100
@@ -29,6 +32,9 @@ STEP_SECONDS = 5.0
 """An order about many is carried out in steps of this length; whoever gave it asks for the next."""
 STEP_MESSAGES = 100
 
+LESSONS = {f"learn-{kind}": kind for kind in KINDS}
+_OF_ONE = {"not-found": "skipped", "failed": "failed"}
+"""Trouble that is one message's, and how it is counted: somebody was faster; the next may have none."""
 _TEXTS = ("sender", "recipient", "rule", "verdict", "folder")
 _MOMENTS = ("held_before", "held_after")
 
@@ -67,8 +73,13 @@ def _looks(quarantine: Quarantine) -> dict[str, Handler]:
 
 
 def _orders(quarantine: Quarantine) -> dict[str, Handler]:
-    async def act(verb: str, message_id: str, by: str, why: str = "", to: tuple[str, ...] = ()) -> dict[str, Any]:
+    async def do(verb: str, message_id: str, by: str, why: str, to: tuple[str, ...]) -> dict[str, Any]:
+        if verb in LESSONS:
+            return await told(quarantine.learn(message_id, LESSONS[verb], who_asks(by), why[:WHY_CHARACTERS]))
         return await told(quarantine.act(_order(verb, message_id, by, why, to)))
+
+    async def act(verb: str, message_id: str, by: str, why: str = "", to: tuple[str, ...] = ()) -> dict[str, Any]:
+        return await do(verb, message_id, by, why, to)
 
     async def order(
         verb: str,
@@ -80,26 +91,9 @@ def _orders(quarantine: Quarantine) -> dict[str, Handler]:
         after: int = 0,
     ) -> dict[str, Any]:
         """To all that is wanted between the numbers `after` and `until`, as far as STEP_SECONDS get."""
-        wanted, deadline = wanted_of(selection), time.monotonic() + STEP_SECONDS
-        done = skipped = 0
-        page = [held for held in await quarantine.page(wanted, after, STEP_MESSAGES) if held.number <= until]
-        for held in page:
-            try:
-                await told(quarantine.act(_order(verb, held.message_id, by, why, to)))
-                done += 1
-            except CommandError as wrong:
-                if wrong.kind != "not-found":
-                    raise
-                skipped += 1  # somebody was faster
-            after = held.number
-            if time.monotonic() > deadline:
-                break
-        return {"messages": done, "skipped": skipped, "after": after if page else None}
-
-    async def learn(message_id: str, kind: str, by: str, why: str = "") -> dict[str, Any]:
-        if kind not in {"spam", "ham"}:
-            raise CommandError("expected spam or ham", "refused")
-        return await told(quarantine.learn(message_id, kind, who_asks(by), why[:WHY_CHARACTERS]))
+        page = await quarantine.page(wanted_of(selection), after, STEP_MESSAGES)
+        meant = [held for held in page if held.number <= until]
+        return await _step(meant, lambda held: do(verb, held.message_id, by, why, to), time.monotonic() + STEP_SECONDS)
 
     async def reindex() -> dict[str, Any]:
         return await told(quarantine.reindex())
@@ -107,9 +101,27 @@ def _orders(quarantine: Quarantine) -> dict[str, Handler]:
     return {
         "quarantine.act": act,
         "quarantine.order": order,
-        "quarantine.learn": learn,
         "quarantine.reindex": reindex,
     }
+
+
+async def _step(page: Sequence[Held], do: Callable[[Held], Awaitable[object]], deadline: float) -> dict[str, Any]:
+    """What became of them, and the number to go on `after`; None: there is no more, or it stopped."""
+    counts = dict.fromkeys(("messages", "skipped", "failed"), 0)
+    after: int | None = None
+    for held in page:
+        try:
+            await do(held)
+            counts["messages"] += 1
+        except (CommandError, OSError) as wrong:
+            kind = wrong.kind if isinstance(wrong, CommandError) else "temporary"
+            if kind not in _OF_ONE:
+                return {**counts, "after": None, "stopped": f"{held.message_id}: {wrong}", "kind": kind}
+            counts[_OF_ONE[kind]] += 1
+        after = held.number
+        if time.monotonic() > deadline:
+            break
+    return {**counts, "after": after}
 
 
 def _token(given: object) -> str:
@@ -139,7 +151,7 @@ def wanted_of(given: Mapping[str, Any]) -> Wanted:
 def _order(verb: str, message_id: str, by: str, why: str, to: object) -> Order:
     """Raises CommandError."""
     if verb not in VERBS:
-        raise CommandError(f"{verb!r:.60} is no order; expected {', '.join(VERBS)}", "refused")
+        raise CommandError(f"{verb!r:.60} is no order; expected {', '.join((*VERBS, *LESSONS))}", "refused")
     if not isinstance(to, list | tuple) or len(to) > MAX_TO or (to and verb != RELEASE):
         raise CommandError(f"expected at most {MAX_TO} addresses to release to", "refused")
     try:

@@ -40,6 +40,7 @@ from egressguard.relay.rates import Rates
 from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.relay.tls_report import TlsReport
+from egressguard.scan.learning import Teachers
 from egressguard.smtp.client import SmtpClient
 from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore, LimitTrouble
@@ -211,6 +212,7 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
             registry,
             released=queue.wake,
             refusal=Refusals(queue),
+            teachers=Teachers(lambda: queue.policy.site.scan, places.secrets),
             max_octets=policy.site.quarantine.max_octets,
         )
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from egressguard.app.control import CommandError, Commands
 from egressguard.mail.address import AddressError, parse_address, parse_domain
 from egressguard.policy.model import Policy
-from egressguard.quarantine.hold import NotFound, NothingLearns, Quarantine
+from egressguard.quarantine.hold import NotFound, NothingLearns, NotLearned, Quarantine
 from egressguard.quarantine.index import Wanted
 from egressguard.relay.attempt import LOCAL, MX
 from egressguard.relay.queue import Queue
@@ -126,5 +126,7 @@ async def told(work: Awaitable[T]) -> T:
         raise CommandError(f"the spool cannot take it now: {wrong}", "temporary") from wrong
     except NothingLearns as wrong:
         raise CommandError(str(wrong), "refused") from wrong
+    except NotLearned as wrong:
+        raise CommandError(str(wrong), "temporary" if wrong.is_for_now else "failed") from wrong
     except LimitTrouble as wrong:
         raise CommandError(str(wrong), "temporary") from wrong
