@@ -111,6 +111,21 @@ class Places:
         return self.state / "accounts" / "passwd"
 
     @property
+    def mailbox_rules(self) -> Path:
+        """Accounts' own rules, a file each (mailbox.rule_files)."""
+        return self.accounts.parent / "rules"
+
+    @property
+    def mbox_notes(self) -> Path:
+        """What is about to be written into files of mail elsewhere (mailbox.mbox_delivery)."""
+        return self.spool / "mbox"
+
+    @property
+    def lmtp(self) -> Path:
+        """Where our Dovecot takes mail."""
+        return self.dovecot_base / "lmtp"
+
+    @property
     def dovecot_state(self) -> Path:
         return self.state / "dovecot"
 

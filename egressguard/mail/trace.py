@@ -49,6 +49,12 @@ def received_field(
     return ("\r\n\t".join(lines) + ";\r\n\t" + date_time(at) + "\r\n").encode("utf-8", "replace")
 
 
+def forwarded_field(*, host: str, queue_id: str, at: float) -> bytes:
+    """A Received: field with its CRLF for what we send on ourselves: nobody handed it to us (RFC 5321 s4.4)."""
+    by = f"Received: by {_safe(host) or 'unknown'} (forwarded) id {_safe(queue_id) or 'unknown'};"
+    return f"{by}\r\n\t{date_time(at)}\r\n".encode("ascii")
+
+
 def received_from(value: bytes) -> tuple[str, IPAddress] | None:
     """(the name it gave, the address) of who sent, from a Received field's value (RFC 5321 s4.4); None: not said.
 

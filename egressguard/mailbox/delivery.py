@@ -1,154 +1,145 @@
-"""Local delivery: one message into one account's Maildir.
+"""Delivery into a Maildir++: one message into one folder of one account.
 
 Contract
     DELIVERED means on stable storage: write, fsync, rename into new/, fsync(new/).
-    Once per (queue_id, account): the file name carries the queue id, and a second delivery finds it in new/ or
-    cur/. Only a copy that its owner has already moved away or deleted is delivered again.
+    Once per (queue_id, account): the file name carries the queue id, and what may be a second delivery looks for it in
+    all folders. Only a copy that its owner has already deleted, or moved by IMAP, is delivered again.
     The content's octets stay as they came, CRLF included; Return-Path and Delivered-To are put before them.
-    Trouble of our own (disk, accounts file) is transient, never permanent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-from egressguard.mail.outcome import Outcome, delivered, permanent, transient
-from egressguard.mailbox.account_name import account_of, local_part_of
-from egressguard.mailbox.maildir import FILE_MODE, make_maildir, share
-from egressguard.store.content import Content
+from egressguard.mail.outcome import Outcome, delivered
+from egressguard.mailbox.deposit import Deposit
+from egressguard.mailbox.folder_name import directory_of
+from egressguard.mailbox.maildir import FILE_MODE, make_folder, make_maildir, message_directories, share
+from egressguard.policy.model import Policy
 from egressguard.store.durable import Disk, sync_directory, write_new
 
-POSTMASTER = "postmaster"
-
+REMEMBERED_DELIVERIES = 10_000
 _QUEUE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LOCKS = 64  # enough that two accounts seldom share one
-
-
-class AccountNames(Protocol):
-    """What delivery asks of the accounts. Raises OSError when it cannot tell."""
-
-    def exists(self, name: str) -> bool: ...
+ALREADY = delivered("already in the mailbox")
 
 
 class MaildirDelivery:
     """Delivers into `root`/ACCOUNT. `group_id`: the group that Dovecot shares; None = leave it alone.
 
-    `postmaster`: the account that gets postmaster's mail when none has that name (RFC 5321 s4.5.1).
-    """
+    `added` hears of each delivery: account, octets with CRLF line ends."""
 
     def __init__(
         self,
         root: Path,
-        accounts: AccountNames,
         group_id: int | None = None,
         *,
-        postmaster: str | None = None,
+        added: Callable[[str, int], None] = lambda _account, _octets: None,
         clock: Callable[[], float] = time.time,
         disk: type[Disk] = Disk,
     ) -> None:
         self._root = root
-        self._accounts = accounts
         self._group_id = group_id
-        self._postmaster = postmaster
+        self._added = added
         self._clock = clock
         self._disk = disk
         self._host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])[:12] or "localhost"
-        self._synced: set[str] = set()  # accounts whose directories are known to be durable
+        self._synced: set[Path] = set()  # Maildirs and folders that are known to be durable
+        self._done: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
 
-    def exists(self, local_part: str) -> bool:
-        """Whether mail for this local part would be taken. Raises OSError when the accounts cannot be read."""
-        return self.account_for(local_part) is not None
+    async def store(self, _policy: Policy, deposit: Deposit) -> Outcome:
+        """Raises OSError; ValueError for what is no queue id."""
+        if not _QUEUE_ID.fullmatch(deposit.queue_id):
+            raise ValueError(f"not a queue id: {deposit.queue_id!r}")
+        async with self._locks[hash(deposit.account) % _LOCKS]:
+            key = (deposit.queue_id, deposit.account)
+            if key in self._done:
+                return ALREADY
+            outcome = await asyncio.to_thread(self._attempt, deposit)
+            self._done[key] = None
+            while len(self._done) > REMEMBERED_DELIVERIES:
+                self._done.popitem(last=False)
+            return outcome
 
-    def account_for(self, local_part: str) -> str | None:
-        """The account that gets this local part's mail, or None. Raises OSError."""
-        name = account_of(local_part)
-        if name is None or self._accounts.exists(name):
-            return name
-        if name == POSTMASTER and self._postmaster and self._accounts.exists(self._postmaster):
-            return self._postmaster
-        return None
-
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome:
-        """Deliver `content` (header section and body, CRLF). Paths come without angle brackets."""
-        if not _QUEUE_ID.fullmatch(queue_id):
-            raise ValueError(f"not a queue id: {queue_id!r}")
-        if _CONTROL.search(forward_path + reverse_path):
-            return permanent("5.1.3", "the path has control characters")
+    def _attempt(self, deposit: Deposit) -> Outcome:
         try:
-            account = await asyncio.to_thread(self.account_for, local_part_of(forward_path))
-            if account is None:
-                return permanent("5.1.1", "no such mailbox")
-            content = content.in_front(_trace(forward_path, reverse_path))
-            async with self._locks[hash(account) % _LOCKS]:
-                return await asyncio.to_thread(self._attempt, account, queue_id, content)
-        except OSError as wrong:
-            return _outcome_of(wrong)
-
-    def _attempt(self, account: str, queue_id: str, content: Content) -> Outcome:
-        try:
-            return self._store(account, queue_id, content)
+            return self._store(deposit)
         except OSError:
-            self._synced.discard(account)  # somebody may have removed the directory: look again next time
+            self._synced.clear()  # somebody may have removed the directory: look again next time
             raise
 
-    def _store(self, account: str, queue_id: str, content: Content) -> Outcome:
-        maildir = self._maildir(account)
-        if _holds(maildir, queue_id):
+    def _store(self, deposit: Deposit) -> Outcome:
+        folder = self._folder(deposit.account, deposit.folder)
+        if deposit.is_again and (held_in := self._holding(deposit)) is not None:
             # The process died between rename and settle: the directory may not have been synced yet.
-            sync_directory(maildir / "new", self._disk)
-            return delivered("already in the mailbox")
-        # S= is the size on disk: Dovecot then need not ask the file system.
-        name = f"{int(self._clock())}.Q{queue_id}.{self._host},S={content.size_octets}"
-        temporary = maildir / "tmp" / f"{queue_id}.{secrets.token_hex(8)}"
-        write_new(temporary, content.pieces(), mode=FILE_MODE, disk=self._disk)
+            sync_directory(held_in, self._disk)
+            return ALREADY
+        content = _Measured(deposit.traced.pieces())
+        temporary = folder / "tmp" / f"{deposit.queue_id}.{secrets.token_hex(8)}"
+        write_new(temporary, content, mode=FILE_MODE, disk=self._disk)
         try:
             share(temporary, FILE_MODE, group=self._group_id)
-            self._disk.rename(temporary, maildir / "new" / name)
+            self._disk.rename(temporary, folder / "new" / self._name(deposit.queue_id, content))
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        sync_directory(maildir / "new", self._disk)
+        sync_directory(folder / "new", self._disk)
+        self._added(deposit.account, content.virtual_octets)
         return delivered("in the mailbox")
 
-    def _maildir(self, account: str) -> Path:
-        """The account's Maildir, made where missing; durable before this process puts a first message there."""
+    def _name(self, queue_id: str, content: _Measured) -> str:
+        """S= and W= are its size, on disk and with CRLF line ends: Dovecot then need not look at the file for them."""
+        sizes = f"S={content.octets},W={content.virtual_octets}"
+        return f"{int(self._clock())}.Q{queue_id}.{self._host},{sizes}"
+
+    def _folder(self, account: str, name: str) -> Path:
+        """The folder, made where missing; durable before this process puts a first message there."""
         maildir = self._root / account
-        if account not in self._synced:
+        if maildir not in self._synced:
             make_maildir(maildir, group=self._group_id)
             sync_directory(maildir, self._disk)
             sync_directory(self._root, self._disk)
-            self._synced.add(account)
-        return maildir
+            self._synced.add(maildir)
+        folder = maildir / directory_of(name)
+        if folder not in self._synced:
+            make_folder(folder, group=self._group_id)
+            sync_directory(folder, self._disk)
+            sync_directory(maildir, self._disk)
+            self._synced.add(folder)
+        return folder
+
+    def _holding(self, deposit: Deposit) -> Path | None:
+        """The directory that has it already."""
+        mark = f".Q{deposit.queue_id}."
+        for directory in message_directories(str(self._root / deposit.account)):
+            with os.scandir(directory) as entries:
+                if any(mark in entry.name for entry in entries):
+                    return Path(directory)
+        return None
 
 
-def _holds(maildir: Path, queue_id: str) -> bool:
-    mark = f".Q{queue_id}."
-    for part in ("new", "cur"):
-        with os.scandir(maildir / part) as entries:
-            if any(mark in entry.name for entry in entries):
-                return True
-    return False
+class _Measured:
+    """Pieces that are counted while they go by."""
 
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self.octets = 0
+        self.virtual_octets = 0
 
-def _trace(forward_path: str, reverse_path: str) -> bytes:
-    """RFC 5321 s4.4: final delivery puts the reverse-path at the very top."""
-    return f"Return-Path: <{reverse_path}>\r\nDelivered-To: {forward_path}\r\n".encode("utf-8", "replace")
-
-
-def _outcome_of(wrong: OSError) -> Outcome:
-    if wrong.errno == errno.EDQUOT:
-        return transient("4.2.2", "the mailbox is over its quota")
-    if wrong.errno == errno.ENOSPC:
-        return transient("4.3.1", "no space for mailboxes")
-    return transient("4.3.0", f"the mailbox cannot be written: {wrong.strerror or type(wrong).__name__}")
+    def __iter__(self) -> Iterator[bytes]:
+        last = b""
+        for piece in self._pieces:
+            bare = piece.count(b"\n") - piece.count(b"\r\n") - (last == b"\r" and piece[:1] == b"\n")
+            self.octets += len(piece)
+            self.virtual_octets += len(piece) + bare
+            last = piece[-1:] or last
+            yield piece

@@ -13,6 +13,7 @@ from egressguard.policy.endpoint import parse_endpoint
 from egressguard.policy.fields import parse_mac, parse_prefixes
 from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
 from egressguard.policy.limits import quotas
+from egressguard.policy.mailboxcheck import check_mailboxes
 from egressguard.policy.matchers import ANY_DEVICE
 from egressguard.policy.model import Device, FlowRule, Limit, MailRule, Policy, Route, TlsRule
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
@@ -54,6 +55,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
         chain.from_iterable(_route(policy, names, i, route) for i, route in enumerate(policy.routes)),
         chain.from_iterable(_tls(policy, i, rule) for i, rule in enumerate(policy.tls)),
         check_site(policy.site),
+        check_mailboxes(policy.site),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
     )
     return (fault(path, message) for path, message in found)

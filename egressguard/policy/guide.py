@@ -119,6 +119,10 @@ SECTIONS = (
     Section(
         "### site.scan.yara", "Yara", "Rule files are part of the rules: checked, applied and rolled back with them."
     ),
+    Section("### site.mailboxes", "Mailboxes", "[Below](#mailboxes) is how an address finds its account."),
+    Section("### site.mailboxes.accounts", "MailboxAccount", "By the account's name."),
+    Section("### site.mailboxes quota", "Quota", "Of all, or of one account, which then has no other."),
+    Section("### site.mailboxes.mbox", "Mbox", "`docs/operate.md` has what the relay's user must be allowed to do."),
     Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),
     Section("### site.quarantine", "Holding"),
     Section("### site.quarantine.retention", "Retention", "By the name of the folder."),
@@ -241,6 +245,22 @@ the host gets 451 for everything during `contain_seconds`. A refused message cou
 Time is cut into twelfths of the span, and thirteen of them are looked at: no span ever holds more than the number;
 what was counted frees up at most a twelfth late. `over_limit` in a match asks whether a limit would be exceeded,
 without charging it.
+
+## Mailboxes
+
+An address of `site.domains` is looked for in this order; case never counts.
+
+1. An alias of the whole address, then of the local part. Its addresses get the message as one of its own, each with
+   retries of its own; what they name may be an alias again. An account in its own alias gets the mail itself.
+2. The account of that name; then with what stands behind the last `separator` taken away, and so on: `anna+lists` is
+   for `anna`, and `lists` is the detail that its rules can ask for. The part in front may be an alias, too.
+3. `postmaster`: the first of `access.quarantine_admins`, where no account has that name.
+4. `catch_all` of the domain. Else there is no such mailbox: 550 at RCPT.
+
+An account over its quota is put off at RCPT, 452 4.2.2; a message larger than the whole quota is refused, 552 5.2.3.
+What is counted are the messages in all folders, Trash too, with CRLF line ends, as Dovecot's quota plugin counts them.
+What was taken before stays in the queue while the account is full. A forwarded message carries Delivered-To, and one
+that has been there already is not sent on again: an account keeps it, an alias refuses it (5.4.6).
 
 ## Signatures
 

@@ -25,6 +25,7 @@ from egressguard.policy.fields import (
     TEXT_PATTERN,
 )
 from egressguard.policy.guide import AFTER, BEFORE, COMMON, EXPECTATIONS, SECTIONS, Section
+from egressguard.policy.mailboxes import ACCOUNT_PATTERN, MAILBOX_PATTERN, PLACE_PATTERN, SEPARATOR_PATTERN
 
 _LEFT_OUT = "; left out = "
 _BARE = re.compile(r"[A-Za-z0-9./_~-][A-Za-z0-9./_~@ +-]*(:[A-Za-z0-9./_-]+)*")
@@ -36,6 +37,10 @@ _FORMS = {
     FOLDER_PATTERN: "folder",
     HEADER_PATTERN: "field name",
     TEXT_PATTERN: "text on one line",
+    ACCOUNT_PATTERN: "account",
+    MAILBOX_PATTERN: "account or mail address",
+    PLACE_PATTERN: "path",
+    SEPARATOR_PATTERN: "one of + = # ~ _ -",
     f"^({ADDRESS_FORM})$": "address",
     f"^({PREFIX_FORM})$": "prefix",
     f"^({LISTING_FORM})$": "prefix",

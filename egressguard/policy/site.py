@@ -23,6 +23,7 @@ from egressguard.policy.fields import (
 )
 from egressguard.policy.holding import Holding
 from egressguard.policy.journaling import Journaling
+from egressguard.policy.mailboxes import Mailboxes
 from egressguard.policy.pipes import Pipe
 from egressguard.policy.relaying import Relay
 from egressguard.policy.scanning import Clamd, Rspamd, Spamd, Yara
@@ -298,6 +299,11 @@ class Site(Strict):
         Holding(),
         description="how what rules hold is kept, and who hears of it; left out = its defaults",
         examples=[{"retention": {"Infected": {"days": 30}}}],
+    )
+    mailboxes: Mailboxes = Field(
+        Mailboxes(),
+        description="mail for our own domains: aliases, quotas, where it goes; left out = its defaults",
+        examples=[{"aliases": {"info": ["anna", "bert"]}}],
     )
     access: Access = Field(
         Access(), description="IMAP and POP3; left out = its defaults", examples=[{"imaps_port": 993}]

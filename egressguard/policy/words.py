@@ -18,6 +18,7 @@ from egressguard.policy.fields import (
     NAME_PATTERN,
     TEXT_PATTERN,
 )
+from egressguard.policy.mailboxes import ACCOUNT_PATTERN, MAILBOX_PATTERN, PLACE_PATTERN, SEPARATOR_PATTERN
 from egressguard.policy.model import Policy
 
 _SHOWN = 60  # characters of a value that a message quotes
@@ -41,6 +42,10 @@ _FORMS = {
     FOLDER_PATTERN: "a folder name: a capital letter, then letters, digits and '-', at most 32",
     HEADER_PATTERN: "the name of a header field such as X-Site",
     TEXT_PATTERN: "printable ASCII on one line",
+    ACCOUNT_PATTERN: "an account: lower-case letters, digits, '.', '_' and '-', at most 64",
+    MAILBOX_PATTERN: "a local part such as info, or an address such as info@example.org",
+    PLACE_PATTERN: "an absolute path such as /var/mail/{account}",
+    SEPARATOR_PATTERN: "one of + = # ~ _ - or nothing",
 }
 
 

@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 UNKNOWN_SENDER = SenderFacts(authentication=None)
 """At RCPT, where no rule asks for block lists."""
 TAKEN = Reply(250, "2.1.5", "OK")
-NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 CANNOT_LOOK_UP = Reply(451, "4.3.0", "The mailbox cannot be looked up now, try again later")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: the message goes round in a loop")
 NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")
@@ -89,10 +88,21 @@ class Holder(Protocol):
         ...
 
 
+class Mailboxes(Protocol):
+    """mailbox.recipients.Recipients, as far as taking mail needs it."""
+
+    def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
+        """Of an address of the site's domains, or a bare postmaster, that is nobody's. Raises OSError."""
+        ...
+
+    def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
+        """Of one whose mailbox is full. May take its time. Raises OSError."""
+        ...
+
+
 class Acceptance:
     """smtp.hooks.SessionHooks. `policy` is replaced as a whole on reload; each message is judged by one policy.
 
-    `local_exists` gets a local part (of an address of the site's domains, or a bare postmaster): None = cannot tell.
     `record` is the journal's; `hostname` names us in Received and Message-ID when the rules do not.
     """
 
@@ -108,7 +118,7 @@ class Acceptance:
         outside: Outside,
         outgoing: Outgoing,
         return_paths: ReturnPaths,
-        local_exists: Callable[[str], bool | None],
+        mailboxes: Mailboxes,
         record: Callable[[str, Mapping[str, object]], None],
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.time,
@@ -124,7 +134,7 @@ class Acceptance:
         self._outgoing = outgoing
         self._return_paths = return_paths
         self._notices = Notices()
-        self._local_exists = local_exists
+        self._mailboxes = mailboxes
         self._record = record
         self._clock = clock
         self._new_queue_id = new_queue_id
@@ -140,17 +150,38 @@ class Acceptance:
     ) -> Reply | Awaitable[Reply]:
         """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""
         policy = self.policy
-        if not is_of_the_world(policy, session):
-            return self._recipient(policy, session, reverse_path, forward_path, size_octets, OWN_SENDER)
-        if not asks_for_block_lists(policy):
-            return self._recipient(policy, session, reverse_path, forward_path, size_octets, UNKNOWN_SENDER)
-        return self._recipient_of_the_world(policy, session, reverse_path, forward_path, size_octets)
-
-    async def _recipient_of_the_world(
-        self, policy: Policy, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
-    ) -> Reply:
-        sender = await self._outside.at_rcpt(policy, session)
+        outside = is_of_the_world(policy, session)
+        if (outside and asks_for_block_lists(policy)) or policy.site.mailboxes.has_quotas:
+            return self._looked_up(policy, session, reverse_path, forward_path, size_octets, outside=outside)
+        sender = UNKNOWN_SENDER if outside else OWN_SENDER
         return self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
+
+    async def _looked_up(
+        self,
+        policy: Policy,
+        session: SessionFacts,
+        reverse_path: str,
+        forward_path: str,
+        size_octets: int | None,
+        *,
+        outside: bool,
+    ) -> Reply:
+        """As `_recipient`, with what has to be waited for: block lists, the mailbox's quota."""
+        sender = UNKNOWN_SENDER if outside else OWN_SENDER
+        if outside and asks_for_block_lists(policy):
+            sender = await self._outside.at_rcpt(policy, session)
+        reply = self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
+        if reply is not TAKEN or not is_local(policy, forward_path):
+            return reply
+        try:
+            full = await asyncio.to_thread(self._mailboxes.no_room, policy, forward_path, size_octets or 0)
+        except OSError as wrong:
+            full = _cannot_look_up(wrong)
+        if full is None:
+            return TAKEN
+        more = {"rule": "", "decided_at": self._clock()}
+        self._refused_at_rcpt(session, reverse_path, forward_path, size_octets, full, more)
+        return full
 
     def _recipient(
         self,
@@ -174,26 +205,34 @@ class Acceptance:
         elif reply is None and self._return_paths.is_ours(policy, forward_path):
             reply = self._return_paths.refusal(policy, reverse_path, forward_path, now)
         elif reply is None and is_local(policy, forward_path):
-            reply = self._unknown_mailbox(forward_path)
+            reply = self._no_mailbox(policy, forward_path)
         if reply is None:
             return TAKEN
-        kind = "mail.deferred" if reply.is_transient else "mail.refused"
-        fields = session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
-        fields |= {"recipient_count": 1, "rule": rule, "reply": str(reply), "size_octets": size_octets}
+        more: dict[str, object] = {"rule": rule, "decided_at": now}
         if sender is not OWN_SENDER and sender.listed is not None and asks_for_block_lists(policy):
-            fields["block_lists"] = sorted(sender.listed)
-        self._record(kind, fields | {"stage": "rcpt", "decided_at": now})
+            more["block_lists"] = sorted(sender.listed)
+        self._refused_at_rcpt(session, reverse_path, forward_path, size_octets, reply, more)
         return reply
 
-    def _unknown_mailbox(self, forward_path: str) -> Reply | None:
+    def _refused_at_rcpt(
+        self,
+        session: SessionFacts,
+        reverse_path: str,
+        forward_path: str,
+        size_octets: int | None,
+        reply: Reply,
+        more: Mapping[str, object],
+    ) -> None:
+        kind = "mail.deferred" if reply.is_transient else "mail.refused"
+        fields = session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
+        fields |= {"recipient_count": 1, "reply": str(reply), "size_octets": size_octets}
+        self._record(kind, fields | {"stage": "rcpt"} | more)
+
+    def _no_mailbox(self, policy: Policy, forward_path: str) -> Reply | None:
         try:
-            exists = self._local_exists(_local_part(forward_path))
+            return self._mailboxes.refusal(policy, forward_path)
         except OSError as wrong:
-            log.error("mailboxes cannot be looked up", extra={"fields": {"why": str(wrong)}})
-            exists = None
-        if exists is None:
-            return CANNOT_LOOK_UP
-        return None if exists else NO_SUCH_MAILBOX
+            return _cannot_look_up(wrong)
 
     # The message.
 
@@ -361,6 +400,11 @@ def _scan_request(policy: Policy, session: SessionFacts, envelope: Envelope, que
     )
 
 
+def _cannot_look_up(wrong: OSError) -> Reply:
+    log.error("mailboxes cannot be looked up", extra={"fields": {"why": str(wrong)}})
+    return CANNOT_LOOK_UP
+
+
 async def _header_section(content: Content) -> bytes:
     if content.file is None:
         return content.header_section()
@@ -372,8 +416,3 @@ def _refusal(decision: MailDecision) -> Reply:
     if decision.action is MailAction.DEFER:
         return Reply(451, "4.7.1", decision.text or f"Deferred by rule {decision.rule}, try again later")
     return Reply(550, "5.7.1", decision.text or f"Refused by rule {decision.rule}")
-
-
-def _local_part(forward_path: str) -> str:
-    local_part, at, _ = forward_path.rpartition("@")
-    return local_part if at else forward_path

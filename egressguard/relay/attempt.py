@@ -39,9 +39,9 @@ __all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "facts_of"
 
 
 class LocalDelivery(Protocol):
-    """The mailbox room: durable when it returns, idempotent per (queue_id, forward_path)."""
+    """The mailbox room: durable when it returns, idempotent per message and recipient. Never raises."""
 
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome: ...
+    async def deliver(self, policy: Policy, claim: Claim, due: Due, content: Content) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def facts_of(claim: Claim, due: Due) -> RouteFacts:
 async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, means: Means) -> Sent:
     """Try one way once."""
     if way.via == (LOCAL,):
-        return Sent(await _deliver_locally(way, claim, content, means), begun=True)
+        return Sent(await _deliver_locally(way, claim, content, policy, means), begun=True)
     if way.transport == "pipe":
         return Sent(await means.pipes.deliver(way.via[0], way.forward_paths, claim, content, policy), begun=True)
     found = await _find_peers(way, policy, means, requiretls=claim.requiretls)
@@ -157,11 +157,14 @@ async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: 
     return summed_up(tried[1:] or tried, requiretls=transaction.requiretls)
 
 
-async def _deliver_locally(way: Way, claim: Claim, content: Content, means: Means) -> Mapping[str, Outcome]:
+async def _deliver_locally(
+    way: Way, claim: Claim, content: Content, policy: Policy, means: Means
+) -> Mapping[str, Outcome]:
     local = means.local
     if local is None:
         return dict.fromkeys(way.forward_paths, transient("4.3.5", "there are no local mailboxes here"))
-    return {path: await local.deliver(claim.queue_id, path, claim.reverse_path, content) for path in way.forward_paths}
+    tried = [due for due in claim.recipients if due.forward_path in way.forward_paths]
+    return {due.forward_path: await local.deliver(policy, claim, due, content) for due in tried}
 
 
 async def _find_peers(way: Way, policy: Policy, means: Means, *, requiretls: bool) -> Sequence[Peer] | Outcome:

@@ -34,6 +34,8 @@ from egressguard.access.ports import choose_ports
 from egressguard.access.programs import Programs, ask_version, find_programs
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.mailbox.deposit import Deposit
+from egressguard.policy.model import Policy
 from egressguard.store.content import Content
 
 STARTS = ("2.3 by root", "2.3 by nobody", "2.4 by nobody", "as installed")
@@ -202,8 +204,10 @@ class House:
             shutil.chown(self.directory / "accounts" / "passwd", self.user, self.group)
 
     def deliver(self, queue_id, account, content):
-        delivery = MaildirDelivery(self.directory / "mailboxes", self.accounts, grp.getgrnam(self.group).gr_gid)
-        return asyncio.run(delivery.deliver(queue_id, f"{account}@example.org", "x@example.net", Content.of(content)))
+        delivery = MaildirDelivery(self.directory / "mailboxes", grp.getgrnam(self.group).gr_gid)
+        paths = ("x@example.net", f"{account}@example.org")
+        deposit = Deposit(account, "INBOX", queue_id, *paths, Content.of(content), is_again=True)
+        return asyncio.run(delivery.store(Policy.model_validate({"site": {"zones": {}}}), deposit))
 
     def hold(self, queue_id, content, folder=".Held"):
         path = self.directory / "quarantine" / folder / "new" / f"1700000000.Q{queue_id}.gw"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressguard.mailbox.account_name import account_of, is_account_name, local_part_of
+from egressguard.mailbox.account_name import is_account_name, local_part_of, names_in
 
 TRICKS = [
     "",
@@ -47,24 +47,25 @@ def test_an_account_name_never_leaves_its_directory(name):
 
 
 @pytest.mark.parametrize(
-    ("local_part", "account"),
+    ("local_part", "separator", "names"),
     [
-        ("anna", "anna"),
-        ("Anna", "anna"),
-        ("anna+lists", "anna"),
-        ("anna+a+b", "anna"),
-        ('"anna"', "anna"),
-        ('"an\\na"', "anna"),
-        ('"anna+x y"', "anna"),
-        ('"../anna"', None),
-        ('"anna/"', None),
-        ("+lists", None),
-        ('""', None),
-        ('"', None),
+        ("anna", "+", [("anna", "")]),
+        ("Anna", "+", [("anna", "")]),
+        ("anna+Lists", "+", [("anna+lists", ""), ("anna", "Lists")]),
+        ("anna+a+b", "+", [("anna+a+b", ""), ("anna+a", "b"), ("anna", "a+b")]),
+        ("anna-berg-x", "-", [("anna-berg-x", ""), ("anna-berg", "x"), ("anna", "berg-x")]),
+        ("anna+lists", "", [("anna+lists", "")]),
+        ("anna+", "+", [("anna+", ""), ("anna", "")]),
+        ('"anna"', "+", [("anna", "")]),
+        ('"an\\na"', "+", [("anna", "")]),
+        ('"anna+x y"', "+", [("anna+x y", ""), ("anna", "x y")]),
+        ("+lists", "+", [("+lists", ""), ("", "lists")]),
+        ('""', "+", [("", "")]),
+        ('"', "+", [('"', "")]),
     ],
 )
-def test_case_and_detail_do_not_matter_all_else_does(local_part, account):
-    assert account_of(local_part) == account
+def test_what_a_local_part_may_be_the_whole_of_it_first(local_part, separator, names):
+    assert list(names_in(local_part, separator)) == names
 
 
 @pytest.mark.parametrize(

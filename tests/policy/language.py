@@ -8,7 +8,18 @@ from typing import Any
 
 import yaml
 
-from egressguard.policy import bounces, model, pipes, relaying, scanning, scheduling, signing, site, smart_host
+from egressguard.policy import (
+    bounces,
+    mailboxes,
+    model,
+    pipes,
+    relaying,
+    scanning,
+    scheduling,
+    signing,
+    site,
+    smart_host,
+)
 from egressguard.policy.fields import Strict
 from egressguard.policy.holding import Digest, Holding, Links, Retention
 from egressguard.policy.journaling import Journaling, PassedFlows
@@ -64,6 +75,7 @@ WHOLE: Value = {
             "spamd": {"address": "unix:/s"},
             "yara": {"folder": "yara"},
         },
+        "mailboxes": {"quota": {}, "accounts": {"anna": {}}, "mbox": {}},
         "access": {},
         "metrics": {},
         "journal": {"passed_flows": {}},
@@ -123,6 +135,10 @@ PLACES: dict[type[Strict], Path] = {
     scanning.RspamdController: ("site", "scan", "rspamd", "controller"),
     scanning.Spamd: ("site", "scan", "spamd"),
     scanning.Yara: ("site", "scan", "yara"),
+    mailboxes.Mailboxes: ("site", "mailboxes"),
+    mailboxes.Quota: ("site", "mailboxes", "quota"),
+    mailboxes.MailboxAccount: ("site", "mailboxes", "accounts", "anna"),
+    mailboxes.Mbox: ("site", "mailboxes", "mbox"),
     site.Access: ("site", "access"),
     site.Metrics: ("site", "metrics"),
     Journaling: ("site", "journal"),

@@ -52,12 +52,15 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def policy_of(mail: Sequence[Mapping[str, Any]] = RULES, **relay: Any) -> Policy:
+def policy_of(
+    mail: Sequence[Mapping[str, Any]] = RULES, *, mailboxes: Mapping[str, Any] | None = None, **relay: Any
+) -> Policy:
     listeners = {"lan": {"kind": "smtp", "port": 0}, "submission": {"kind": "submission", "port": 0}}
     site = {
         "zones": {"lan": {"networks": ["192.0.2.0/24"]}},
         "domains": ["example.org"],
         "relay": {"hostname": "gateway.example.org", "listeners": listeners} | relay,
+        "mailboxes": mailboxes or {},
     }
     return Policy.model_validate({"site": site, "mail": list(mail)})
 
@@ -87,6 +90,23 @@ class Failing:
 
     async def hold(self, *_: object) -> None:
         raise self.error
+
+
+class Boxes:
+    """Who has a mailbox; the one of "full" takes a hundred octets, of the one on "slowdisk" it cannot be told."""
+
+    def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
+        name = forward_path.partition("@")[0]
+        if name == "disk":
+            raise OSError("the disk")
+        known = {"anna", "postmaster", "full", "slowdisk"}
+        return None if name in known else Reply(550, "5.1.1", "No such mailbox here")
+
+    def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
+        name = forward_path.partition("@")[0]
+        if name == "slowdisk":
+            raise OSError("the disk")
+        return Reply(452, "4.2.2", "The mailbox is full") if name == "full" and size_octets > 100 else None
 
 
 @dataclass
@@ -131,7 +151,7 @@ def desk(tmp_path: Path) -> Any:
         outside=outside,
         outgoing=Outgoing(Signatures(tmp_path, registry, "smtpd"), return_paths),
         return_paths=return_paths,
-        local_exists=lambda name: {"anna": True, "postmaster": True, "disk": None}.get(name, False),
+        mailboxes=Boxes(),
         record=record,
         registry=registry,
         clock=lambda: NOW,
@@ -329,3 +349,24 @@ def test_over_the_wire_what_the_rules_take_is_stored_and_the_rest_is_not(desk: D
     assert stored.startswith(b"Received: from printer ([127.0.0.1])\r\n\tby gateway.example.org with ESMTP id ")
     assert b"\r\n\tfor <anna@example.org>;" in stored
     assert stored.endswith(b"\r\nline\r\n" + CONTENT)
+
+
+def test_a_full_mailbox_is_put_off_at_rcpt_where_there_are_quotas(desk: Desk) -> None:
+    async def ask(path: str, size: int | None) -> str:
+        answer = desk.acceptance.on_recipient(STRANGER, "a@example.net", path, size)
+        return str(answer if isinstance(answer, Reply) else await answer)[:9]
+
+    async def walk() -> None:
+        assert await ask("full@example.org", 101) == "250 2.1.5"  # nobody asks where there are none
+        desk.acceptance.policy = policy_of(mailboxes={"quota": {"octets": 1000}})
+        assert await ask("full@example.org", 101) == "452 4.2.2"
+        assert await ask("full@example.org", None) == "250 2.1.5"
+        assert await ask("anna@example.org", 101) == "250 2.1.5"
+        assert await ask("nobody@example.org", 101) == "550 5.1.1"
+        assert await ask("slowdisk@example.org", 101) == "451 4.3.0"
+        assert await ask("x@example.net", 101) == "550 5.7.1"
+
+    asyncio.run(walk())
+    told = [(kind, fields["reply"][:9], fields["stage"]) for kind, fields in desk.journal]  # type: ignore[index]
+    assert told[0] == ("mail.deferred", "452 4.2.2", "rcpt")
+    assert [kind for kind, _, _ in told] == ["mail.deferred", "mail.refused", "mail.deferred", "mail.refused"]

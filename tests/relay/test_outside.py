@@ -71,6 +71,16 @@ class NoScanner:
         raise AssertionError("no rule asks for it")
 
 
+class Boxes:
+    """anna has a mailbox, with room."""
+
+    def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
+        return None if forward_path.startswith("anna@") else Reply(550, "5.1.1", "No such mailbox here")
+
+    def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
+        return None
+
+
 @dataclass
 class Desk:
     acceptance: Acceptance
@@ -123,7 +133,7 @@ def play(
                 outside=outside,
                 outgoing=Outgoing(Signatures(folder / "secrets", registry, "smtpd"), return_paths),
                 return_paths=return_paths,
-                local_exists=lambda name: name == "anna",
+                mailboxes=Boxes(),
                 record=lambda kind, fields: journal.append((kind, fields)),
                 registry=registry,
             )

@@ -24,7 +24,7 @@ from egressguard.relay.rates import Rates
 from egressguard.relay.route import AddressAnswer, Answer, MxAnswer
 from egressguard.smtp.client import Patience, Peer, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
-from egressguard.store.interface import SpoolBroken, SpoolFull
+from egressguard.store.interface import Claim, Due, SpoolBroken, SpoolFull
 from egressguard.store.journal import DIALOGUE
 from egressguard.store.spool import SqliteSpool
 from tests.relay.setting import Table, message_to, policy_of
@@ -44,8 +44,8 @@ class Mailboxes:
         self.given: list[tuple[str, str, bytes]] = []
         self._outcomes = list(outcomes)
 
-    async def deliver(self, queue_id: str, forward_path: str, reverse_path: str, content: Content) -> Outcome:
-        self.given.append((forward_path, reverse_path, content.whole()))
+    async def deliver(self, policy: Policy, claim: Claim, due: Due, content: Content) -> Outcome:
+        self.given.append((due.forward_path, claim.reverse_path, content.whole()))
         return self._outcomes.pop(0) if self._outcomes else delivered("stored")
 
 

@@ -22,7 +22,17 @@ from egressguard.app.roles.queue_commands import queue_commands, test_commands
 from egressguard.app.roles.relay_commands import commands, limit_commands, suppression_commands, suspension_commands
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.mailbox.deposit import Store
+from egressguard.mailbox.forwarding import Forwarder
+from egressguard.mailbox.lmtp_delivery import LmtpDelivery
+from egressguard.mailbox.local import LocalMail
+from egressguard.mailbox.mbox_delivery import MboxDelivery
+from egressguard.mailbox.metrics import MailboxMetrics
+from egressguard.mailbox.quota import Usages
+from egressguard.mailbox.recipients import Recipients
+from egressguard.mailbox.rule_files import RuleFiles
 from egressguard.observe.metrics import exposition, merge
+from egressguard.policy.mailboxes import Target
 from egressguard.policy.model import Policy
 from egressguard.quarantine.digest import Digests
 from egressguard.quarantine.hold import Quarantine
@@ -41,9 +51,10 @@ from egressguard.relay.return_paths import ReturnPaths
 from egressguard.relay.signatures import Signatures
 from egressguard.relay.tls_report import TlsReport
 from egressguard.scan.learning import Teachers
-from egressguard.smtp.client import SmtpClient
-from egressguard.store.interface import Spool, SpoolBroken, SpoolFull
+from egressguard.smtp.client import Send, SmtpClient
+from egressguard.store.interface import NewMessage, Spool, SpoolBroken, SpoolFull
 from egressguard.store.limits import LimitStore, LimitTrouble
+from egressguard.store.queue_id import random_queue_id
 from egressguard.store.secret import read_secret
 from egressguard.store.spool import SqliteSpool
 from egressguard.store.state_file import StateFile
@@ -177,10 +188,6 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
 async def _assemble(frame: Frame, spool: Spool) -> Relay:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
-    admins = policy.site.access.quarantine_admins
-    delivery = MaildirDelivery(
-        places.mailboxes, Accounts(places.accounts), os.getegid(), postmaster=admins[0] if admins else None
-    )
     return_paths = ReturnPaths(places.secrets, registry, "relay")
     outgoing = Outgoing(Signatures(places.secrets, registry, "relay"), return_paths)
     await outgoing.reload(policy)
@@ -190,12 +197,18 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     report = TlsReport(resolver, lambda: frame.policy.site.relay.tlsrpt_socket, registry)
     sts = MtaSts(resolver, places.mta_sts)
     await asyncio.to_thread(sts.load)
+    send = SmtpClient(report.observe).send
+
+    async def put(message: NewMessage) -> str:
+        return await queue.put(message)
+
+    forwarder = Forwarder(put, return_paths, hostname, clock=time.time, new_queue_id=random_queue_id)
     means = Means(
         resolver,
         hostname,
         places.secrets,
-        delivery,
-        send=SmtpClient(report.observe).send,
+        _local_mail(frame, forwarder, send),
+        send=send,
         notice=outgoing.notice,
         sts=sts,
         told=report.refused,
@@ -229,6 +242,19 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
         sent=queue.wake,
     )
     return Relay(spool, queue, quarantine, digests, limits, outgoing, _smtpd(frame), kept)
+
+
+def _local_mail(frame: Frame, forwarder: Forwarder, send: Send) -> LocalMail:
+    places, metrics = frame.places, MailboxMetrics(frame.registry)
+    usages = Usages(places.mailboxes)
+    stores: dict[Target, Store] = {
+        "maildir": MaildirDelivery(places.mailboxes, os.getegid(), added=usages.added),
+        "mbox": MboxDelivery(places.mbox_notes),
+        "lmtp": LmtpDelivery(places.lmtp, send, hostname_of(frame.policy)),
+    }
+    recipients = Recipients(Accounts(places.accounts), usages)
+    rules = RuleFiles(places.mailbox_rules, metrics.broken_rules)
+    return LocalMail(recipients, rules, stores, forwarder, usages, metrics, frame.record)
 
 
 def _telling(frame: Frame, relay: Relay) -> TellingQuarantine:

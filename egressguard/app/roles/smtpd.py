@@ -21,7 +21,9 @@ from egressguard.app.listeners import TARPIT
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.mailbox.accounts import Accounts
-from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.mailbox.metrics import over_quota_counter
+from egressguard.mailbox.quota import Usages
+from egressguard.mailbox.recipients import Recipients
 from egressguard.policy.model import Policy
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.handover_ends import Handover
@@ -124,8 +126,8 @@ def _scans_at_once(policy: Policy) -> int:
 async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
-    admins = policy.site.access.quarantine_admins
-    mailboxes = MaildirDelivery(places.mailboxes, Accounts(places.accounts), postmaster=admins[0] if admins else None)
+    over_quota = over_quota_counter(registry).labels("rcpt").inc
+    mailboxes = Recipients(Accounts(places.accounts), Usages(places.mailboxes), over_quota)
     limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
     outside = Outside(Resolver(policy.site.resolvers), registry)
@@ -142,7 +144,7 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
         outside=outside,
         outgoing=outgoing,
         return_paths=return_paths,
-        local_exists=mailboxes.exists,
+        mailboxes=mailboxes,
         record=frame.record,
         registry=registry,
         hostname=hostname,
