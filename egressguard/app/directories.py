@@ -24,10 +24,10 @@ def prepare_directories(places: Places, *, as_root: bool) -> None:
 
 
 def _share_secrets(places: Places) -> None:
-    """Passwords that the administrator wrote are root's, and readable for the roles' group; signing keys are not."""
+    """What the administrator wrote is root's, and readable for the roles' group; signing keys are not."""
     group_id = grp.getgrnam(GROUP).gr_gid
     files = (places.accounts, scram_file(places.accounts))
-    for path in (*files, *_files_in(places.secrets)):
+    for path in (*files, *_files_in(places.secrets), *_files_in(places.mailbox_rules)):
         if path.exists():
             os.chown(path, 0, group_id)
             path.chmod(0o640)

@@ -20,7 +20,7 @@ from egressguard.store.journal import DIALOGUE, find_messages, read_life
 SHOWN_MESSAGES = 10
 LOOK_SECONDS = 0.2
 NOTICES = 50
-"""DSNs about one message that are followed."""
+"""DSNs about one message that are followed, and messages that it became (aliases, forwards)."""
 
 
 @click.command("trace")
@@ -119,9 +119,14 @@ def _life(places: Places, journals: Sequence[Path], queue_id: str) -> dict[str, 
     queued = _queued(places, queue_id)
     if not events and not isinstance(queued, dict):
         return None
-    notices = list(dict.fromkeys(str(event["dsn"]) for event in events if event.get("dsn")))[:NOTICES]
-    about = {notice: [_event(event) for event in read_life(journals, notice)] for notice in notices}
-    return {"queue_id": queue_id, "events": events, "notices": about, "queued": queued}
+    about, onward = (_lives(journals, events, key) for key in ("dsn", "as"))
+    return {"queue_id": queue_id, "events": events, "notices": about, "sent_on": onward, "queued": queued}
+
+
+def _lives(journals: Sequence[Path], events: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    """Those of the messages that `key` of the events names."""
+    ids = list(dict.fromkeys(str(event[key]) for event in events if event.get(key)))[:NOTICES]
+    return {one: [_event(event) for event in read_life(journals, one)] for one in ids}
 
 
 def _event(event: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +156,9 @@ def _words(life: Mapping[str, Any]) -> Iterator[str]:
     yield from _events(life["events"])
     for notice, events in life["notices"].items():
         yield f"  notice {notice} to the sender"
+        yield from (f"  {line}" for line in _events(events))
+    for one, events in life["sent_on"].items():
+        yield f"  sent on as {one}"
         yield from (f"  {line}" for line in _events(events))
     queued = life["queued"]
     if isinstance(queued, str):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from egressguard.app.cli.mailbox_rules import rules_command
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, emit_rows, fail
 from egressguard.app.places import Places
@@ -28,6 +29,9 @@ def user_command() -> None:
     Example:
       egressguard user add anna
     """
+
+
+user_command.add_command(rules_command)
 
 
 @user_command.command("add")
