@@ -226,7 +226,7 @@ class Acceptance:
         kind = "mail.deferred" if reply.is_transient else "mail.refused"
         fields = session_fields(session) | {"sender": reverse_path, "recipients": [forward_path]}
         fields |= {"recipient_count": 1, "reply": str(reply), "size_octets": size_octets}
-        self._record(kind, fields | {"stage": "rcpt"} | more)
+        self._record(kind, {**fields, "stage": "rcpt", **more})
 
     def _no_mailbox(self, policy: Policy, forward_path: str) -> Reply | None:
         try:

@@ -51,7 +51,7 @@ def test_a_broken_file_counts_as_none_and_is_told_once_for_each_state(tmp_path, 
 @pytest.mark.parametrize("make", [lambda p: p.symlink_to("/etc/passwd"), lambda p: p.mkdir()])
 def test_what_is_no_file_cannot_be_read(tmp_path, make):
     make(tmp_path / "anna.yaml")
-    with pytest.raises(OSError, match="anna|directory"):
+    with pytest.raises(OSError, match=r"anna|directory"):
         RuleFiles(tmp_path).of("anna")
 
 
