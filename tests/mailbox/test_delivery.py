@@ -222,7 +222,7 @@ def test_a_maildir_removed_under_way_is_made_again(root):
     assert deliver(delivery, deposit("q2", again=True)).result is Result.DELIVERED
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(content=st.binary(max_size=2000))
 def test_any_octets_come_back_as_they_went_in(tmp_path_factory, content):
     root = tmp_path_factory.mktemp("m")

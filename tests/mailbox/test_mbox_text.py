@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.mailbox import mbox_text
@@ -33,7 +33,6 @@ def test_lines_that_look_like_a_beginning_are_quoted(content, text):
 LINES = st.lists(st.sampled_from([b"From ", b">", b"From", b"\r", b"\n", b"\r\n", b"x", b"\xff", b" "]), max_size=30)
 
 
-@settings(deadline=None)
 @given(LINES, st.integers(1, 9))
 def test_pieces_do_not_matter_and_the_message_comes_back(parts, size):
     content = b"".join(parts)
