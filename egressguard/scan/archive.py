@@ -42,10 +42,13 @@ _READINGS = {ISO: (b"", b"!rockridge", b"!rockridge,!joliet"), TAR: (b"read_conc
 end of the file, some to the end of the archive."""
 
 
-def members(path: tuple[str, ...], content: bytes, budget: Budget, levels: int, opened: Opened) -> Iterator[Member]:
-    """Every file inside `content`, archives inside it opened in turn down to `levels`; none if it is no archive."""
+def members(
+    path: tuple[str, ...], content: bytes, kind: str, budget: Budget, levels: int, opened: Opened
+) -> Iterator[Member]:
+    """Every file inside `content` of the media type `kind`, archives inside it opened in turn down to `levels`; none
+    if it is no archive."""
     name = path[-1]
-    for reading in _readings(content, name, budget, opened):
+    for reading in _readings(content, kind, name, budget, opened):
         if levels <= 0:
             opened.problem(f"archive nested too deep: {name}")
             return
@@ -55,7 +58,7 @@ def members(path: tuple[str, ...], content: bytes, budget: Budget, levels: int, 
             yield from _member(entry, path, budget, levels, opened)
 
 
-def _readings(content: bytes, name: str, budget: Budget, opened: Opened) -> Iterator[Iterator[Entry]]:
+def _readings(content: bytes, kind: str, name: str, budget: Budget, opened: Opened) -> Iterator[Iterator[Entry]]:
     """Each way to read `content` as an archive."""
     try:
         archive = zipped.find(content)
@@ -66,17 +69,17 @@ def _readings(content: bytes, name: str, budget: Budget, opened: Opened) -> Iter
         for doubt in dict.fromkeys(archive.doubts()):
             opened.problem(f"programs read this archive differently: {name} ({doubt})")
         yield archive.entries()
-    kinds = archive_kinds(content)
-    for kind in sorted(kinds):
-        if kind in CLOSED:
-            opened.problem(f"{CLOSED[kind]} cannot be looked into: {name}")
+    kinds = archive_kinds(content, kind)
+    for each in sorted(kinds):
+        if each in CLOSED:
+            opened.problem(f"{CLOSED[each]} cannot be looked into: {name}")
             continue
-        if kind in PACKED:
+        if each in PACKED:
             yield _packed(content, budget)
             continue
-        for options in _READINGS.get(kind, (b"",)):
-            yield unpacker.entries(content, _FORMATS[kind], options, seconds=budget.seconds_left())
-    if files := carried(name, content, media_type(content)):
+        for options in _READINGS.get(each, (b"",)):
+            yield unpacker.entries(content, _FORMATS[each], options, seconds=budget.seconds_left())
+    if files := carried(name, content, kind):
         yield iter([Entry((inner,), iter([octets])) for inner, octets in files])
     if not kinds and archive is None:
         yield from _behind(content, budget)
@@ -89,7 +92,7 @@ def _packed(content: bytes, budget: Budget) -> Iterator[Entry]:
         for entry in unpacker.entries(content, ("raw",), packed=True, seconds=budget.seconds_left()):
             head = next(entry.chunks, b"")
             break
-    formats = ("tar", "cpio") if archive_kinds(head) & {TAR, CPIO} else ("raw",)
+    formats = ("tar", "cpio") if archive_kinds(head, media_type(head)) & {TAR, CPIO} else ("raw",)
     options = _READINGS[TAR][0] if "tar" in formats else b""
     yield from unpacker.entries(content, formats, options, packed=True, seconds=budget.seconds_left())
 
@@ -143,11 +146,11 @@ def _content(
     kind = media_type(taken.content)
     for path in paths:
         yield Member(path, taken.content, kind, encrypted=locked, size_octets=taken.size)
-    if not taken.whole and (kind == ZIP or archive_kinds(taken.content)):
+    if not taken.whole and (kind == ZIP or archive_kinds(taken.content, kind)):
         opened.problem(f"too large to be looked into: {name}")
         return
     budget.kept -= len(taken.content)
-    yield from members(paths[0], taken.content, budget, levels - 1, opened)
+    yield from members(paths[0], taken.content, kind, budget, levels - 1, opened)
     budget.kept += len(taken.content)
 
 

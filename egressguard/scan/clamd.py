@@ -4,6 +4,7 @@ Contract
     Not OK and not FOUND is EngineDown, but for a message that clamd says is above its limits: that is `unseen`, for
     the next try would end the same.
     A clamd that may not read descriptors (AppArmor) is given the octets instead, from then on.
+    A message given ahead (`scan.clamd_session`) that the session does not answer is asked about in the plain way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from array import array
 from collections.abc import Callable
 
 from egressguard.policy.scanning import Clamd
+from egressguard.scan.clamd_session import Session
 from egressguard.scan.engine import Answer, EngineDown, Subject, printable
 from egressguard.scan.link import Link, connect
 
@@ -31,10 +33,21 @@ class ClamdEngine:
     def __init__(self, settings: Clamd) -> None:
         self._settings = settings
         self._takes_descriptors = settings.address.startswith("unix:")
+        self._session = Session(settings.address.removeprefix("unix:"))
+
+    def give_ahead(self, fd: int, size: int) -> int | None:
+        """The number of the message that `fd` is the file of; None: it is asked about when its turn comes."""
+        if not self._takes_descriptors or size > self._settings.max_octets:
+            return None
+        return self._session.send(fd)
 
     def ask(self, subject: Subject, seconds: float) -> Answer:
         if len(subject.content) > self._settings.max_octets:
             return Answer(unseen=f"a message of more than {self._settings.max_octets} octets")
+        if subject.number is not None:
+            ahead = self._said_ahead(subject.number, seconds)
+            if ahead is not None and _is_answer(ahead):
+                return _understood(ahead)
         if self._takes_descriptors and subject.fd is not None:
             said = self._said(lambda link: _send_descriptor(link, subject.fd or 0), seconds)
             if _is_answer(said):
@@ -48,6 +61,12 @@ class ClamdEngine:
         if not said.startswith("ClamAV"):
             raise EngineDown(f"said {printable(said) or 'nothing'}")
         return printable(said)
+
+    def _said_ahead(self, number: int, seconds: float) -> str | None:
+        try:
+            return self._session.answer(number, seconds)
+        except TimeoutError as wrong:
+            raise EngineDown(str(wrong)) from wrong
 
     def _said(self, speak: Speak, seconds: float) -> str:
         try:

@@ -31,12 +31,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One message: whole, as a file descriptor where there is one, and what was found in its files before."""
+    """One message: whole, as a file descriptor where there is one, and what was found in its files before.
+
+    `number`: clamd has been given it ahead, under this number of its session."""
 
     content: bytes
     request: ScanRequest = NOTHING_SAID
     fd: int | None = None
     seen: Seen | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

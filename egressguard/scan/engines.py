@@ -84,9 +84,18 @@ class Engines:
     def _are_many(self) -> bool:
         return sum(asked.name != "yara" for asked in self._engines) > 1
 
-    def inquiry(self, request: ScanRequest, seconds: float, fd: int | None = None) -> Inquiry:
+    def give_ahead(self, fd: int, size: int) -> int | None:
+        """Let clamd look at a message that is asked about later; the number to ask by, None: nobody got it."""
+        for asked in self._engines:
+            if isinstance(asked.engine, ClamdEngine) and asked.turns is None and not asked.health.failures:
+                return asked.engine.give_ahead(fd, size)
+        return None
+
+    def inquiry(
+        self, request: ScanRequest, seconds: float, fd: int | None = None, number: int | None = None
+    ) -> Inquiry:
         """About one message, which `fd` is the file of, where there is one. All answers are there in `seconds`."""
-        return Inquiry(self, request, self._clock() + seconds, fd)
+        return Inquiry(self, request, self._clock() + seconds, fd, number)
 
     def see(self, member: Member, seen: Seen, seconds: float) -> None:
         for asked in self._engines:
@@ -118,6 +127,7 @@ class Inquiry:
     request: ScanRequest
     until: float
     fd: int | None = None
+    number: int | None = None
     seen: Seen = field(default_factory=Seen)
 
     def see(self, member: Member) -> None:
@@ -126,7 +136,7 @@ class Inquiry:
 
     def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
         """`hidden` is asked about until something is found or cannot be known; it has no score of its own."""
-        subject = Subject(content, self.request, self.fd, self.seen)
+        subject = Subject(content, self.request, self.fd, self.seen, self.number)
         said = self.engines.ask(subject, self.engines.left(self.until))
         asks = self.request.asks & {"verdict"}
         for octets in hidden:

@@ -105,7 +105,7 @@ def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Itera
     if not part.is_text or kind == ZIP or active_in(names[0], part.content, kind):
         for name in names:
             yield Member((name,), part.content, kind)
-    yield from members((names[0],), part.content, budget, settings.max_nesting, opened)
+    yield from members((names[0],), part.content, kind, budget, settings.max_nesting, opened)
 
 
 def _denied(member: Member, settings: Scan) -> Iterable[str]:

@@ -3,7 +3,8 @@
 Contract
     It has no network (where no engine needs one and the kernel lets us), as root another user's rights, and the
     limits of the scan role's workers: a message that takes too long or too much memory ends the worker, no more.
-    Requests: one octet with a descriptor, then start and size. Answers: one JSON line a message, in the same order.
+    Requests: a descriptor with start and size. Answers: one JSON line a message, in the same order.
+    Engines that can do so begin with the messages that wait behind the one in hand.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import pwd
 import resource
 import signal
 import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import egressguard
@@ -31,6 +36,7 @@ from egressguard.scan.worker import MEMORY_OCTETS
 log = logging.getLogger(__name__)
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_FD = struct.Struct("i")
 _USERS = ("eg-scan", "nobody")
 
 
@@ -39,36 +45,65 @@ def serve(sock: socket.socket, settings: Scan, rules: Path) -> None:
     look = Look(settings, rules)
     confine(keeps_network=needs_network(settings))
     with sock, contextlib.suppress(ConnectionError):
-        while request := _receive(sock):
-            fd, start, size = request
+        for asked in _requests(sock, look):
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
             try:
-                answer = _answer(fd, start, size, look)
+                answer = _answer(asked, look)
             finally:
-                os.close(fd)
+                os.close(asked.fd)
             signal.setitimer(signal.ITIMER_REAL, 0)
             sock.sendall(answer)
 
 
-def _receive(sock: socket.socket) -> tuple[int, int, int] | None:
-    data, fds, _, _ = socket.recv_fds(sock, REQUEST.size, 1)
-    if len(fds) != 1:
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Octets `start` to `start` + `size` of `fd`; `number` if an engine was given it ahead."""
+
+    fd: int
+    start: int
+    size: int
+    number: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.start == 0 and self.size == os.fstat(self.fd).st_size
+
+
+def _requests(sock: socket.socket, look: Look) -> Iterator[_Request]:
+    """One after the other; all that have come are taken in before the next is given."""
+    waiting: deque[_Request] = deque()
+    while True:
+        try:
+            while (taken := _receive(sock, look, 0 if not waiting else socket.MSG_DONTWAIT)) is not None:
+                waiting.append(taken)
+        except BlockingIOError:
+            pass
+        if not waiting:
+            return
+        yield waiting.popleft()
+
+
+def _receive(sock: socket.socket, look: Look, flags: int) -> _Request | None:
+    """None when the other side has closed. Raises BlockingIOError."""
+    data, beside, _, _ = sock.recvmsg(REQUEST.size, socket.CMSG_LEN(_FD.size), flags)  # recv_fds drops its flags
+    if len(beside) != 1:
         return None
+    (fd,) = _FD.unpack(beside[0][2])
     while len(data) < REQUEST.size and (more := sock.recv(REQUEST.size - len(data))):
         data += more
     start, size = REQUEST.unpack(data)
-    return fds[0], start, size
+    asked = _Request(fd, start, size)
+    return replace(asked, number=look.ahead(asked.fd, asked.size)) if asked.is_file else asked
 
 
-def _answer(fd: int, start: int, size: int, look: Look) -> bytes:
+def _answer(asked: _Request, look: Look) -> bytes:
     try:
-        content = os.pread(fd, size, start)
+        content = os.pread(asked.fd, asked.size, asked.start)
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
-    is_whole = start == 0 and size == os.fstat(fd).st_size
     digest = hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest()
     try:
-        return _encode(look(content, fd=fd if is_whole else None), digest)
+        return _encode(look(content, fd=asked.fd if asked.is_file else None, number=asked.number), digest)
     except Exception as wrong:  # one message's parser fault: the next message is fine
         log.exception("a message could not be examined")
         return _encode(ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",)), digest)

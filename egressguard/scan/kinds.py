@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 
-import puremagic
+from egressguard.scan.signatures import media_type_of
 
 UNKNOWN = "application/octet-stream"
 ZIP = "application/zip"
@@ -61,6 +60,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"ZOO ", "application/x-zoo"),
     (b"ITSF", "application/vnd.ms-htmlhelp"),
 )
+_BY_FIRST_OCTET = {magic[:1]: tuple(pair for pair in _MAGIC if pair[0][:1] == magic[:1]) for magic, _ in _MAGIC}
 
 PACKED = frozenset(
     {
@@ -104,6 +104,8 @@ CLOSED = {
 }
 """Kinds that hold files which nothing here can read, in words."""
 
+_HOLDING = frozenset({*PACKED, *ARCHIVES, *CLOSED})
+
 _LHA = re.compile(rb"..-l[hz][0-9ds]-", re.DOTALL)
 _BZIP2 = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*<(?:!doctype html|!--|html|head|body|script|svg|\?xml)", re.IGNORECASE)
@@ -113,7 +115,7 @@ _VOLUMES = 16 * _SECTOR  # ECMA-119 s6.2.1: the first volume descriptor
 
 def dangerous_type(content: bytes) -> str | None:
     """The media type of what programs, archives and documents start with; None for all else. Fast."""
-    for magic, kind in _MAGIC:
+    for magic, kind in _BY_FIRST_OCTET.get(content[:1], ()):
         if content.startswith(magic):
             return kind
     return next(_elsewhere(content), None)
@@ -124,21 +126,13 @@ def media_type(content: bytes) -> str:
     head = content[:_SNIFFED_OCTETS]
     if known := dangerous_type(content) or _markup(head):
         return known
-    return _by_puremagic(head)
+    return media_type_of(head) or UNKNOWN
 
 
-@functools.lru_cache(maxsize=4)
-def _by_puremagic(head: bytes) -> str:
-    """The slow way; each reader of a file asks for its kind, one after the other."""
-    try:
-        return puremagic.from_string(head, mime=True).lower() or UNKNOWN
-    except (puremagic.PureError, ValueError):
-        return UNKNOWN
-
-
-def archive_kinds(content: bytes) -> frozenset[str]:
-    """All the kinds of archive that `content` is: an ISO image may begin with anything, a tar archive with a name."""
-    return frozenset({media_type(content), *_elsewhere(content)}) & (PACKED | ARCHIVES | CLOSED.keys())
+def archive_kinds(content: bytes, kind: str) -> frozenset[str]:
+    """All the kinds of archive that `content`, whose media type is `kind`, is as well: an ISO image may begin with
+    anything, a tar archive with a name."""
+    return _HOLDING.intersection((kind, *_elsewhere(content)))
 
 
 def _elsewhere(content: bytes) -> Iterator[str]:

@@ -31,9 +31,21 @@ class Look:
         self._settings = settings
         self._engines = Engines(settings, rules, places)
 
-    def __call__(self, content: bytes, request: ScanRequest = FOR_THE_VERDICT, fd: int | None = None) -> ScanReport:
-        """`fd` where there is a file of `content` and nothing else. Raises whatever `examine` stumbles over."""
-        inquiry = self._engines.inquiry(request, self._settings.timeout_seconds * ENGINES_SHARE, fd)
+    def ahead(self, fd: int, size: int) -> int | None:
+        """Let the engines that can do so begin with a message that is to be looked at soon; the `number` to name it."""
+        return self._engines.give_ahead(fd, size)
+
+    def __call__(
+        self,
+        content: bytes,
+        request: ScanRequest = FOR_THE_VERDICT,
+        fd: int | None = None,
+        number: int | None = None,
+    ) -> ScanReport:
+        """`fd` where there is a file of `content` and nothing else, `number` if it was given ahead.
+
+        Raises whatever `examine` stumbles over."""
+        inquiry = self._engines.inquiry(request, self._settings.timeout_seconds * ENGINES_SHARE, fd, number)
         try:
             return examine(content, self._settings, inquiry)
         except OSError as wrong:

@@ -45,7 +45,7 @@ def carried_files(content: bytes) -> Iterator[bytes]:
         if number >= MAX_BLOBS:
             return
         kind = media_type(octets)
-        if octets not in seen and (kind == ZIP or kind in _PROGRAMS or archive_kinds(octets)):
+        if octets not in seen and (kind == ZIP or kind in _PROGRAMS or archive_kinds(octets, kind)):
             seen.add(octets)
             yield octets
 

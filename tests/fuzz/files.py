@@ -46,7 +46,7 @@ def document(octets: bytes) -> None:
     name = _NAMES[octets[0] % len(_NAMES)] if octets else ""
     content = octets[1:MOST_OCTETS]
     kind = media_type(content)
-    archive_kinds(content)
+    archive_kinds(content, kind)
     words = active_in(name, content, kind)
     files = carried(name, content, kind)
     if len(words) > 20 or len(files) > MAX_CARRIED:

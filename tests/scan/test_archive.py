@@ -26,6 +26,7 @@ from egressguard.scan import libarchive
 from egressguard.scan.archive import members
 from egressguard.scan.budget import MAX_MEMBERS, Budget, Member, Opened
 from egressguard.scan.examine import examine
+from egressguard.scan.kinds import media_type
 from tests.scan.samples import EICAR, PROGRAM, mail_with, zip_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +37,7 @@ MIB = 1 << 20
 
 def opened(content: bytes, *, octets: int = 256 * MIB, levels: int = 5) -> tuple[list[Member], list[str]]:
     problems = Opened()
-    return list(members(("a",), content, Budget(octets), levels, problems)), problems.problems
+    return list(members(("a",), content, media_type(content), Budget(octets), levels, problems)), problems.problems
 
 
 def tar_of(name: str, content: bytes, kind: int = tarfile.PAX_FORMAT) -> bytes:
@@ -399,6 +400,7 @@ import os, resource, sys
 from pathlib import Path
 from egressguard.policy.site import Scan
 from egressguard.scan.examine import examine
+from egressguard.scan.kinds import media_type
 time_spent = lambda: os.times()[:4]
 content = Path(sys.argv[1]).read_bytes()
 resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
@@ -441,7 +443,8 @@ def test_time_is_counted() -> None:
     problems = Opened()
     budget = Budget(MIB, clock=lambda: float(next(ticks)))
 
-    list(members(("a.zip",), zip_of(*[(str(n), b"x") for n in range(100)]), budget, 5, problems))
+    many = zip_of(*[(str(n), b"x") for n in range(100)])
+    list(members(("a.zip",), many, media_type(many), budget, 5, problems))
 
     assert len(problems.problems) == 1 and "takes too long to unpack" in problems.problems[0]
 
