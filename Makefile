@@ -32,11 +32,13 @@ reference: ## write what the rule language says of itself: rules/*schema.json, d
 	.venv/bin/egressguard schema --expectations >rules/schema.json.new && mv rules/schema.json.new rules/expect.schema.json
 	.venv/bin/egressguard schema --markdown >docs/rules.md.new && mv docs/rules.md.new docs/rules.md
 
-system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kills of the relay (root)
+system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kills of the relay, every change tried on a past day (root)
 	EGRESSGUARD_PACKETS=20000 EGRESSGUARD_RELOADS=200 .venv/bin/python -m pytest -q --timeout=0 \
 		tests/firewall/test_differential.py tests/firewall/test_flood.py
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q -s --timeout=0 tests/system/test_kill_walk.py
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q --timeout=0 tests/quarantine/test_orders.py -k killed
+	EGRESSGUARD_CHANGES=all .venv/bin/python -m pytest -q --timeout=0 \
+		tests/relay/test_rejudge.py tests/firewall/test_recording.py
 	EGRESSGUARD_QUEUED=1000000 .venv/bin/python -m pytest -q -s --timeout=0 tests/relay/test_long_queue.py
 
 FUZZ ?= 20000

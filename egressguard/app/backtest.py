@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -34,7 +35,7 @@ from egressguard.quarantine.maildir import HoldMaildir, held_at
 from egressguard.relay.facts import header_facts
 from egressguard.relay.rejudge import MailJudge, tally_mail
 from egressguard.scan.examine import examine
-from egressguard.store.decisions import Row, Span, find_span, halved, read_decisions
+from egressguard.store.decisions import Row, Span, find_span, halved, read_decisions, whole_since
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,16 @@ class Asked:
     old: Policy | None
     since: float
     held: Mapping[str, RecordedMail] = field(default_factory=dict)
+    whole_since: float = 0.0
+    """Since when the journal has all messages."""
+
+    def judges(self) -> tuple[MailJudge, MailJudge | None]:
+        """By the new rules, and by the old ones."""
+        return self._judge(self.new), None if self.old is None else self._judge(self.old)
+
+    def _judge(self, policy: Policy) -> MailJudge:
+        lacks = self.whole_since > 0
+        return MailJudge(policy, self.whole_since + _counted_seconds(policy) if lacks else 0.0)
 
 
 @dataclass(slots=True)
@@ -74,7 +85,8 @@ def backtest(
 ) -> Tally:
     """Take again what was decided on flows and messages since then, as the journal of `places` has it."""
     held = {each.queue_id: each for each in _held(places.quarantine, since)}
-    asked = Asked(new, old, since, _looked_into(held, places.quarantine, new.site.scan, jobs))
+    begins = whole_since(places.journal(SMTPD.name), "event")
+    asked = Asked(new, old, since, _looked_into(held, places.quarantine, new.site.scan, jobs), begins)
     units = [*_flow_units(places, since), *_mail_units(places, asked)]
     done = _Done()
     for part in _worked_off(asked, units, jobs, tick):
@@ -168,8 +180,7 @@ def _judge_flows(asked: Asked, span: Span, tally: Tally) -> None:
 
 
 def _judge_mail(asked: Asked, span: Span, done: _Done) -> None:
-    judge = MailJudge(asked.new)
-    old = MailJudge(asked.old) if asked.old is not None else None
+    judge, old = asked.judges()
     for recorded in _messages(read_decisions(span), done.tally):
         whole = asked.held.get(recorded.queue_id) if recorded.is_whole else None
         if whole is not None:
@@ -208,8 +219,7 @@ def _fields(text: str) -> Mapping[str, object]:
 def _judge_left(asked: Asked, done: _Done) -> None:
     """Held messages that the journal does not know any more."""
     left = [each for queue_id, each in asked.held.items() if queue_id not in done.whole and each.at >= asked.since]
-    judge = MailJudge(asked.new)
-    old = MailJudge(asked.old) if asked.old is not None else None
+    judge, old = replace(asked, whole_since=math.inf).judges()
     for each in sorted(left, key=lambda message: message.at):
         tally_mail(done.tally, each, judge, old)
 

@@ -139,7 +139,8 @@ class RecordedMail:
 
     `headers` has the fields that are known, all of them where `has_all_headers`; `report` None: it was not scanned;
     `authentication` None: nobody checked; `lists` None: no list was asked. `action` and `rule` are what it came to;
-    `recipient_count` is of the whole message, however many recipients are known."""
+    `recipient_count` is of the whole message, however many recipients are known; `limit` took the decision ("" = a rule
+    did)."""
 
     at: float
     client: IPAddress
@@ -163,6 +164,7 @@ class RecordedMail:
     asked_engines: bool = True
     authentication: Authentication | None = None
     lists: frozenset[str] | None = None
+    limit: str = ""
 
 
 ACTION_OF = {
@@ -203,6 +205,7 @@ def recorded_mail(at: float, kind: str, fields: Fields) -> RecordedMail | None:
             asked_engines=asked_engines,
             authentication=Authentication(**fields["authentication"]) if "authentication" in fields else None,
             lists=frozenset(map(str, fields["block_lists"])) if "block_lists" in fields else None,
+            limit=str(fields.get("limit", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

@@ -56,10 +56,13 @@ class _Known:
 
 
 class MailJudge:
-    """Takes recorded decisions on messages again, in the order of time."""
+    """Takes recorded decisions on messages again, in the order of time.
 
-    def __init__(self, policy: Policy) -> None:
+    `counted_from`: before then limits do not know all that was sent."""
+
+    def __init__(self, policy: Policy, counted_from: float = 0.0) -> None:
         self._policy = policy
+        self._counted_from = counted_from
         self._limits = Recount(policy)
         self._remembered: dict[object, Outcomes] = {}
         keys = prepared(policy, MailIndex).keys
@@ -108,10 +111,17 @@ class MailJudge:
         if left and r.is_whole:
             envelope = Envelope(r.reverse_path, tuple(left))
             judgement = judge_message(policy, self._limits, known.session, envelope, known.content, r.at)
-            found[_outcome(judgement.decision, is_whole=known.is_whole)] += len(left)
+            if self._misses_count(r, judgement.decision):
+                found[Outcome(UNKNOWN, judgement.decision.rule)] += len(left)
+            else:
+                found[_outcome(judgement.decision, is_known=known.is_whole)] += len(left)
         elif left:
             found[Outcome(GOES_ON, "")] += len(left)
         return found
+
+    def _misses_count(self, r: RecordedMail, decision: MailDecision) -> bool:
+        """It was above a limit, and is not so here; what was sent before is not known."""
+        return bool(r.limit) and not decision.limit and r.at < self._counted_from
 
     def _known(self, r: RecordedMail) -> _Known:
         policy = self._policy
@@ -141,9 +151,9 @@ _NOT_ASKED = ScanReport(Verdict.CLEAN, (), ())
 """No rule looks at it."""
 
 
-def _outcome(decision: MailDecision, *, is_whole: bool) -> Outcome:
+def _outcome(decision: MailDecision, *, is_known: bool) -> Outcome:
     cannot_tell = decision.action is MailAction.DEFER and decision.text == CANNOT_TELL
-    return Outcome(UNKNOWN if cannot_tell and not is_whole else decision.action.value, decision.rule)
+    return Outcome(UNKNOWN if cannot_tell and not is_known else decision.action.value, decision.rule)
 
 
 def _is_known(r: RecordedMail, report: ScanReport) -> bool:

@@ -8,6 +8,7 @@ Contract
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -62,13 +63,15 @@ def halved(span: Span) -> tuple[Span, Span]:
     )
 
 
-def oldest(path: Path, table: Table) -> float | None:
-    """When the oldest row was written that is kept; None: there is none."""
+def whole_since(path: Path, table: Table) -> float:
+    """Since when nothing is missing; 0.0: the first row ever written stands there still; infinity: there is none."""
     if not path.exists():
-        return None
+        return math.inf
     with closing(_open(path)) as db:
-        row = db.execute(f"SELECT at FROM {table} ORDER BY id LIMIT 1").fetchone()  # noqa: S608
-    return None if row is None else float(row[0])
+        row = db.execute(f"SELECT id, at FROM {table} ORDER BY id LIMIT 1").fetchone()  # noqa: S608 -- our own words
+    if row is None:
+        return math.inf
+    return 0.0 if row[0] == 1 else float(row[1])
 
 
 def read_decisions(span: Span) -> Iterator[Row]:

@@ -47,7 +47,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_it_counts_as_the_gateway_does(steps: list[tuple[float, int, str | None, Amounts, bool]]) -> None:
     now = 1_800_000_000.0

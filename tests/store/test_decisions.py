@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import pytest
 
 from egressguard.store import decisions as reading
-from egressguard.store.decisions import Row, find_span, halved, oldest, read_decisions
+from egressguard.store.decisions import Row, find_span, halved, read_decisions, whole_since
 from egressguard.store.journal import FLOW, Journal
 
 
@@ -33,7 +34,6 @@ def test_decisions_are_read_in_their_order_and_in_halves(tmp_path: Path, monkeyp
     assert span is not None
     halves = [list(read_decisions(half)) for half in halved(span)]
     assert halves[0] and halves[1] and [*halves[0], *halves[1]] == list(read_decisions(span))
-    assert oldest(tmp_path / "smtpd", "flow") == 0.0
 
 
 def test_a_file_of_an_earlier_program_has_no_flows(tmp_path: Path) -> None:
@@ -42,3 +42,14 @@ def test_a_file_of_an_earlier_program_has_no_flows(tmp_path: Path) -> None:
     db.commit()
     db.close()
     assert decisions(tmp_path / "old", "flow") == []
+
+
+def test_what_was_trimmed_is_known_to_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "smtpd"
+    assert whole_since(path, "event") == math.inf
+    for begin in (0.0, 100.0):
+        journal = Journal(path, max_rows=10)
+        for number in range(10):
+            journal.record(begin + number, "mail.accepted", {})
+        journal.close()
+        assert whole_since(path, "event") == (0.0 if not begin else 100.0)

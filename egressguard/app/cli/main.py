@@ -28,6 +28,7 @@ _WHERE = {
     "quarantine": "quarantine",
     "user": "user",
     "replay": "replay",
+    "backtest": "backtest",
     "scan": "scan",
     "schema": "schema",
     "limits": "limits",
