@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.firewall.flow_classes import SLOT_SECONDS, FlowClasses, Seen
@@ -36,6 +36,7 @@ class Rows(list[Mapping[str, Any]]):
 STEPS = st.lists(st.tuples(st.sampled_from(["see", "wait", "flush"]), st.integers(0, 400)), max_size=100)
 
 
+@settings(deadline=None)
 @given(STEPS, st.integers(1, 5), st.integers(1, 5))
 def test_every_decision_is_in_one_row_or_counted_as_lost(
     steps: list[tuple[str, int]], max_classes: int, rows_per_second: int

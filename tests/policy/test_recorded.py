@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.policy.facts import Attachment, Authentication, ScanReport, Verdict
@@ -98,11 +98,13 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*MAIL, "scan", "authentication", "headers", "block_lists", "more_recipients", "stage"]), JSON)
 def test_no_row_of_a_message_is_too_odd(key: str, value: object) -> None:
     recorded_mail(6.0, "mail.accepted", MAIL | {key: value})
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*FLOW, "hosts", "inside", "speaks", "mac"]), JSON)
 def test_no_row_of_a_flow_is_too_odd(key: str, value: object) -> None:
     found = recorded_flow(FLOW | {key: value})
