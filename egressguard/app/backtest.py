@@ -179,6 +179,15 @@ def _judge_flows(asked: Asked, span: Span, tally: Tally) -> None:
             tally_flow(tally, recorded, judge, old)
 
 
+def read_flows(places: Places, since: float) -> Iterator[RecordedFlow]:
+    """The classes of flows that were seen since then; what makes no sense is left out."""
+    span = find_span(places.journal("gate"), "flow", since)
+    for _, _, text in read_decisions(span) if span is not None else ():
+        recorded = recorded_flow(_fields(text))
+        if recorded is not None and recorded.last >= since:
+            yield recorded
+
+
 def _judge_mail(asked: Asked, span: Span, done: _Done) -> None:
     judge, old = asked.judges()
     for recorded in _messages(read_decisions(span), done.tally):

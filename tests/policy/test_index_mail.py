@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from egressguard.net.flow import IPAddress
@@ -345,7 +345,7 @@ def test_a_message_is_decided_as_a_walk_over_all_rules_decides_it(
 
 
 @pytest.mark.parametrize("key", sorted(MATCHES))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SITES, st.data(), DEVICES, st.lists(FACTS, min_size=8, max_size=12))
 def test_each_matcher_says_in_the_index_what_it_says_by_itself(
     key: str, site: dict[str, Any], data: st.DataObject, devices: dict[str, Any], messages: list[MailFacts]

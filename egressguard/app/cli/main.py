@@ -29,6 +29,7 @@ _WHERE = {
     "user": "user",
     "replay": "replay",
     "backtest": "backtest",
+    "suggest": "suggest",
     "scan": "scan",
     "schema": "schema",
     "limits": "limits",
