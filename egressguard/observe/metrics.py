@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Gauge,
     ProcessCollector,
     disable_created_metrics,
@@ -37,6 +38,22 @@ def new_registry(role: str, version: str) -> CollectorRegistry:
     up = Gauge("egressguard_up", "1 while this component answers.", ["component"], registry=registry)
     up.labels(role).set(1)
     return registry
+
+
+class Children:
+    """The children of `metric` by the values of its labels, which must be bounded.
+
+    Kept, for finding one by its labels takes longer than counting does."""
+
+    def __init__(self, metric: Counter) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], Counter] = {}
+
+    def of(self, *values: str) -> Counter:
+        child = self._known.get(values)
+        if child is None:
+            child = self._known[values] = self._metric.labels(*values)
+        return child
 
 
 class LoadedPolicy:

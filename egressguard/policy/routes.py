@@ -7,7 +7,7 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -92,7 +92,32 @@ _INTO_MAILBOXES = WayOut((LOCAL,), written=(LOCAL,))
 
 def choose_route(policy: Policy, facts: RouteFacts) -> Route | None:
     """The route of one recipient, or None for delivery by MX look-up."""
-    return next((r for r in policy.routes if not r.staged and mismatch(policy, r.match, facts) is None), None)
+    for route, asked in prepared(policy, _Asked).of_routes:
+        if all(holds(policy, wanted, facts) for holds, wanted in asked):
+            return route
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Of each route that is in force what it asks, for most ask little of what they could."""
+
+    routes: tuple[Route, ...]
+    of_routes: tuple[tuple[Route, tuple[tuple[Matcher, Any], ...]], ...]
+
+    def is_of(self, policy: Policy) -> bool:
+        return self.routes is policy.routes
+
+    @classmethod
+    def prepare(cls, policy: Policy) -> Self:
+        in_force = [route for route in policy.routes if not route.staged]
+        return cls(policy.routes, tuple((route, tuple(_asked(route.match))) for route in in_force))
+
+
+def _asked(match: RouteMatch) -> Iterator[tuple[Matcher, Any]]:
+    for key, holds in MATCHERS.items():
+        if is_asked(wanted := getattr(match, key)):
+            yield holds, wanted
 
 
 def mismatch(policy: Policy, match: RouteMatch, facts: RouteFacts) -> str | None:
@@ -112,7 +137,9 @@ def _is_client(policy: Policy, wanted: tuple[str, ...], client: IPAddress | None
     return bool(others) and within(policy, client, others)
 
 
-MATCHERS: dict[str, Callable[[Policy, Any, RouteFacts], bool]] = {
+Matcher = Callable[[Policy, Any, RouteFacts], bool]
+
+MATCHERS: dict[str, Matcher] = {
     "client": lambda policy, wanted, facts: _is_client(policy, wanted, facts.client),
     "listener": lambda _policy, wanted, facts: facts.listener in wanted,
     "user": lambda _policy, wanted, facts: facts.user is not None and facts.user in wanted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter
 
+from egressguard.observe.metrics import Children
 from egressguard.policy.decision import MailDecision
 from egressguard.policy.model import Policy
 
@@ -12,11 +13,13 @@ DECISIONS = ("accepted", "held", "quarantined", "refused", "deferred")
 
 class AcceptMetrics:
     def __init__(self, registry: CollectorRegistry, policy: Policy) -> None:
-        self._messages = Counter(
-            "egressguard_smtpd_messages_total",
-            "Messages answered after DATA, by listener and decision (accepted, held, quarantined, refused, deferred).",
-            ["listener", "decision"],
-            registry=registry,
+        self._messages = Children(
+            Counter(
+                "egressguard_smtpd_messages_total",
+                "Messages answered after DATA, by decision: accepted, held, quarantined, refused, deferred.",
+                ["listener", "decision"],
+                registry=registry,
+            )
         )
         self._staged = Counter(
             "egressguard_policy_staged_matches_total",
@@ -32,12 +35,12 @@ class AcceptMetrics:
         )
         for listener in policy.site.relay.listeners:
             for decision in DECISIONS:
-                self._messages.labels(listener, decision)
+                self._messages.of(listener, decision)
         for limit in policy.limits:
             self._limits.labels(limit.name, limit.above)
 
     def answered(self, listener: str, counted: str, decision: MailDecision) -> None:
-        self._messages.labels(listener, counted).inc()
+        self._messages.of(listener, counted).inc()
         for staged in decision.would:
             self._staged.labels(staged.rule, staged.action).inc()
         self.limited(decision)

@@ -10,7 +10,6 @@ Contract
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from egressguard.mail.outcome import Outcome, transient
+from egressguard.net.flow import plain_address
 from egressguard.policy.facts import Verdict
 from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
@@ -54,11 +54,12 @@ class Way:
     via: tuple[str, ...]
     domain: str
     forward_paths: tuple[str, ...]
+    key: str = field(init=False, repr=False, compare=False)
+    """What destinations are told apart by."""
 
-    @property
-    def key(self) -> str:
-        """What destinations are told apart by."""
-        return f"{MX}:{self.domain}" if self.via == (MX,) else ",".join(self.via)
+    def __post_init__(self) -> None:
+        key = f"{MX}:{self.domain}" if self.via == (MX,) else ",".join(self.via)
+        object.__setattr__(self, "key", key)  # asked for a dozen times on the way of one message
 
     @property
     def transport(self) -> str:
@@ -99,9 +100,10 @@ def ways_of(policy: Policy, claim: Claim) -> list[Way]:
     """Group the claimed recipients by the way they leave."""
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for due in claim.recipients:
-        asked = policy.routes or due.via  # nobody asks for facts where there is nothing to choose: most mail
-        path = due.forward_path
-        way = way_out(policy, facts_of(claim, due), due.via) if asked else unrouted(policy, path)
+        if policy.routes or due.via:
+            way = way_out(policy, facts_of(claim, due), due.via)
+        else:  # nobody asks for facts where there is nothing to choose: most mail
+            way = unrouted(policy, due.forward_path)
         groups.setdefault((way.via, way.domain), []).append(due.forward_path)
     return [Way(via, domain, tuple(paths)) for (via, domain), paths in groups.items()]
 
@@ -112,7 +114,7 @@ def facts_of(claim: Claim, due: Due) -> RouteFacts:
         claim.reverse_path,
         due.forward_path,
         claim.tags,
-        ipaddress.ip_address(claim.client) if claim.client else None,
+        plain_address(claim.client) if claim.client else None,
         claim.listener,
         claim.user,
         claim.size_octets,
@@ -120,8 +122,10 @@ def facts_of(claim: Claim, due: Due) -> RouteFacts:
     )
 
 
-async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, means: Means) -> Sent:
-    """Try one way once."""
+async def attempt(
+    way: Way, claim: Claim, content: Content, policy: Policy, means: Means, send: Send | None = None
+) -> Sent:
+    """Try one way once; `send` in the place of that of `means`."""
     if way.via == (LOCAL,):
         return Sent(await _deliver_locally(way, claim, content, policy, means), begun=True)
     if way.transport == "pipe":
@@ -142,19 +146,23 @@ async def attempt(way: Way, claim: Claim, content: Content, policy: Policy, mean
         claim.envid,
         {due.forward_path: due.options for due in claim.recipients},
     )
-    return await _try_in_order(transaction, found, means, patience)
+    return await _try_in_order(transaction, found, means.hostname, patience, send or means.send)
 
 
-async def _try_in_order(transaction: Transaction, peers: Sequence[Peer], means: Means, patience: Patience) -> Sent:
-    tried = [Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)]
+async def _try_in_order(
+    transaction: Transaction, peers: Sequence[Peer], hostname: str, patience: Patience, send: Send
+) -> Sent:
+    tried: list[Sent] = []
     for peer in peers:
-        before = tried[-1].dialogues
-        sent = await means.send(transaction, peer, means.hostname, patience)
-        sent = replace(sent, dialogues=before + sent.dialogues) if before else sent
+        sent = await send(transaction, peer, hostname, patience)
+        if tried and (before := tried[-1].dialogues):
+            sent = replace(sent, dialogues=before + sent.dialogues)
         if not wants_another_host(sent):
             return sent
         tried.append(sent)
-    return summed_up(tried[1:] or tried, requiretls=transaction.requiretls)
+    if not tried:
+        return Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)
+    return summed_up(tried, requiretls=transaction.requiretls)
 
 
 async def _deliver_locally(

@@ -14,6 +14,7 @@ import ipaddress
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import dns.asyncresolver
@@ -91,12 +92,8 @@ class Resolver:
 
     async def resolve_addresses(self, host: str) -> AddressAnswer:
         """The addresses of `host`; an address is its own answer, "localhost" is ourselves (RFC 6761 s6.3)."""
-        if host.lower() == "localhost":
-            return AddressAnswer(Answer.FOUND, ("127.0.0.1", "::1"))
-        try:
-            return AddressAnswer(Answer.FOUND, (str(ipaddress.ip_address(host)),))
-        except ValueError:
-            pass
+        if (known := _without_asking(host)) is not None:
+            return known
         both = six, four = await asyncio.gather(self._once(host, "AAAA"), self._once(host, "A"))
         found = interleaved([r.address for r in six.values], [r.address for r in four.values])
         if not found:
@@ -145,6 +142,16 @@ class Resolver:
         secure = self.is_trusted and bool(answer.response.flags & dns.flags.AD)
         name = answer.canonical_name.to_text(omit_final_dot=True).lower()
         return Records(Answer.FOUND if values else Answer.NOTHING, values, secure, name)
+
+
+@lru_cache(1000)
+def _without_asking(host: str) -> AddressAnswer | None:
+    if host.lower() == "localhost":
+        return AddressAnswer(Answer.FOUND, ("127.0.0.1", "::1"))
+    try:
+        return AddressAnswer(Answer.FOUND, (str(ipaddress.ip_address(host)),))
+    except ValueError:
+        return None
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from egressguard.mail.outcome import Outcome, Result
+from egressguard.observe.metrics import Children
 from egressguard.store.interface import Depth
 
 OUTCOMES = tuple(result.value for result in Result)
@@ -31,17 +32,21 @@ class RelayMetrics:
         self._suspended = Gauge(
             "egressguard_queue_suspended_destinations", "Destinations that somebody suspended.", registry=registry
         )
-        self._attempts = Counter(
-            "egressguard_delivery_attempts_total",
-            "Attempts by way out and what they came to (delivered, transient, permanent, mixed).",
-            ["transport", "result"],
-            registry=registry,
+        self._attempts = Children(
+            Counter(
+                "egressguard_delivery_attempts_total",
+                "Attempts by way out and what they came to (delivered, transient, permanent, mixed).",
+                ["transport", "result"],
+                registry=registry,
+            )
         )
-        self._recipients = Counter(
-            "egressguard_delivery_recipients_total",
-            "Recipients tried, by way out and outcome (delivered, transient, permanent).",
-            ["transport", "outcome"],
-            registry=registry,
+        self._recipients = Children(
+            Counter(
+                "egressguard_delivery_recipients_total",
+                "Recipients tried, by way out and outcome (delivered, transient, permanent).",
+                ["transport", "outcome"],
+                registry=registry,
+            )
         )
         self._bounces = Counter(
             "egressguard_bounces_total",
@@ -75,9 +80,9 @@ class RelayMetrics:
             self._notices.labels(fate)
         for transport in ("mx", "local"):
             for result in (*OUTCOMES, "mixed"):
-                self._attempts.labels(transport, result)
+                self._attempts.of(transport, result)
             for outcome in OUTCOMES:
-                self._recipients.labels(transport, outcome)
+                self._recipients.of(transport, outcome)
 
     def measured(self, depth: Depth, suspended: int, now: float) -> None:
         self._suspended.set(suspended)
@@ -89,9 +94,9 @@ class RelayMetrics:
     def attempted(self, transport: str, outcomes: Mapping[str, Outcome], seconds: float) -> None:
         self._duration.observe(max(seconds, 0))
         results = [outcome.result.value for outcome in outcomes.values()]
-        self._attempts.labels(transport, results[0] if len(set(results)) == 1 else "mixed").inc()
+        self._attempts.of(transport, results[0] if len(set(results)) == 1 else "mixed").inc()
         for result in results:
-            self._recipients.labels(transport, result).inc()
+            self._recipients.of(transport, result).inc()
 
     def watch_suppressed(self, entries: Callable[[], int]) -> None:
         """`entries` is asked at each look at the metrics."""
@@ -118,11 +123,13 @@ class SmartHostMetrics:
             ["transport"],
             registry=registry,
         )
-        self._transactions = Counter(
-            "egressguard_transport_transactions_total",
-            "Messages offered to a smart host: answered, or failed (not to be reached, no login, connection lost).",
-            ["transport", "result"],
-            registry=registry,
+        self._transactions = Children(
+            Counter(
+                "egressguard_transport_transactions_total",
+                "Messages offered to a smart host: answered, or failed (not to be reached, no login, connection lost).",
+                ["transport", "result"],
+                registry=registry,
+            )
         )
         self._logins = Counter(
             "egressguard_transport_logins_refused_total",
@@ -134,14 +141,14 @@ class SmartHostMetrics:
     def known(self, name: str, *, up: bool) -> None:
         self._up.labels(name).set(up)
         for result in ("answered", "failed"):
-            self._transactions.labels(name, result)
+            self._transactions.of(name, result)
         self._logins.labels(name)
 
     def forget(self, name: str) -> None:
         self._up.remove(name)
 
     def heard(self, name: str, *, answered: bool) -> None:
-        self._transactions.labels(name, "answered" if answered else "failed").inc()
+        self._transactions.of(name, "answered" if answered else "failed").inc()
 
     def login_refused(self, name: str) -> None:
         self._logins.labels(name).inc()

@@ -43,8 +43,15 @@ class News:
 
 def is_wanted(claim: Claim, news: News) -> bool:
     """Whether there is anything to tell, and anybody who wants to know."""
-    events = (("FAILURE", news.failed), ("SUCCESS", news.succeeded), ("DELAY", news.delayed))
-    return any(_wanting(claim, event, outcomes) for event, outcomes in events)
+    if claim.reverse_path == NULL_REVERSE_PATH:
+        return False
+    for due in claim.recipients:
+        path, wants = due.forward_path, due.options.wants
+        if (path in news.failed and wants("FAILURE")) or (path in news.succeeded and wants("SUCCESS")):
+            return True
+        if path in news.delayed and wants("DELAY"):
+            return True
+    return False
 
 
 def notices_of(

@@ -369,10 +369,9 @@ class Queue:
 
     async def _attempt(self, parcel: Parcel, turn: Turn, content: Content) -> Sent:
         started, way, means = time.monotonic(), turn.way, self._means
-        if is_over_smart_hosts(way):
-            means = replace(means, send=turn.watching(means.send))
+        send = turn.watching(means.send) if is_over_smart_hosts(way) else means.send
         try:
-            sent = await attempt(way, parcel.claim, content, parcel.policy, means)
+            sent = await attempt(way, parcel.claim, content, parcel.policy, means, send)
         except Exception as wrong:  # the one place: the message is kept, the fault is logged, the others go on
             log.exception("an attempt failed by our own fault", extra={"fields": {"queue_id": parcel.claim.queue_id}})
             sent = Sent(self._ours(way, f"internal error: {type(wrong).__name__}"), begun=True)

@@ -75,9 +75,12 @@ class Settling:
                     at = min(at, now + SOON_SECONDS)
                 waiting |= {} if at is None else {due.forward_path: at}
                 expired |= {due.forward_path} if at is None else set()
-        news = _news(parcel, sent, expired, now)
-        informed = _with_unasked(parcel) if news.delayed else claim
-        told = await self._notices(informed, parcel.policy, news, content, now)
+        delayed = _delayed(parcel, waiting, now) if waiting else {}
+        news = _news(parcel, sent, expired, delayed)
+        informed = _with_unasked(parcel) if delayed else claim
+        told: Mapping[str, NewMessage] = {}
+        if is_wanted(informed, news):  # seldom
+            told = await self._notices(informed, parcel.policy, news, content, now)
         notices = tuple({notice.queue_id: notice for notice in told.values()}.values())
         await self._write(Settlement(claim.queue_id, outcomes, waiting, notices, parcel.way.key))
         if news.failed:
@@ -86,7 +89,8 @@ class Settling:
             self._metrics.bounced(refused=refused, expired=len(expired), told=any(path in told for path in news.failed))
         self._tell_dialogues(parcel, sent)
         self._tell(claim, parcel.transport, outcomes, expired, told)
-        await self._learn(parcel, outcomes, now)
+        if (rule := parcel.policy.site.relay.suppression) is not None and parcel.way.transport != LOCAL:
+            await self._suppressions.heard(rule, outcomes, now)
         return bool(notices)
 
     async def give_up(self, claim: Claim, policy: Policy, why: str, content: Content, now: float) -> bool:
@@ -150,12 +154,6 @@ class Settling:
             fields = {"queue_id": claim.queue_id, "recipient": path, "why": outcome.text}
             log.warning("mail without a sender cannot be delivered, and is dropped", extra={"fields": fields})
 
-    async def _learn(self, parcel: Parcel, outcomes: Mapping[str, Outcome], now: float) -> None:
-        """What is in it for the suppression list, where the rules want one."""
-        rule = parcel.policy.site.relay.suppression
-        if rule is not None and parcel.way.transport != LOCAL:
-            await self._suppressions.heard(rule, outcomes, now)
-
     async def _write(self, settlement: Settlement) -> None:
         """A full disk must not lose the news that a message was delivered: it would go out twice."""
         while True:
@@ -214,27 +212,32 @@ def _may_go_soon(parcel: Parcel, due: Due, outcome: Outcome) -> bool:
     return parcel.soon and due.attempts < len(parcel.way.via) and is_loss(outcome)
 
 
-def _news(parcel: Parcel, sent: Sent, expired: Collection[str], now: float) -> News:
+def _news(parcel: Parcel, sent: Sent, expired: Collection[str], delayed: Mapping[str, float]) -> News:
     """What the sender may have to hear of."""
     outcomes = sent.outcomes
-    delayed = _delayed(parcel, outcomes, expired, now)
+    failed: dict[str, Outcome] = {}
+    succeeded: dict[str, Outcome] = {}
+    for path, outcome in outcomes.items():
+        if outcome.result is Result.PERMANENT or path in expired:
+            failed[path] = outcome
+        elif outcome.result is Result.DELIVERED and not sent.tells_delivery:
+            succeeded[path] = outcome
     return News(
-        failed={p: o for p, o in outcomes.items() if o.result is Result.PERMANENT or p in expired},
+        failed=failed,
         given_up=frozenset(expired),
-        succeeded={p: o for p, o in outcomes.items() if o.result is Result.DELIVERED and not sent.tells_delivery},
+        succeeded=succeeded,
         local=parcel.way.transport == LOCAL or sent.final,
         delayed={path: outcomes[path] for path in delayed},
         retry_until=min(delayed.values(), default=0.0),
     )
 
 
-def _delayed(parcel: Parcel, outcomes: Mapping[str, Outcome], expired: Collection[str], now: float) -> dict[str, float]:
-    """Who is late for the first time, and until when it is tried."""
+def _delayed(parcel: Parcel, waiting: Collection[str], now: float) -> dict[str, float]:
+    """Who of those that wait is late for the first time, and until when it is tried."""
     claim = parcel.claim
     found: dict[str, float] = {}
     for due in claim.recipients:
-        outcome = outcomes.get(due.forward_path)
-        if outcome is None or outcome.result is not Result.TRANSIENT or due.forward_path in expired:
+        if due.forward_path not in waiting:
             continue
         retry = retry_for(parcel, due)
         attempts = max(due.attempts - len(parcel.way.via) + 1, 1)  # some may have come sooner than the schedule says

@@ -9,7 +9,6 @@ Contract
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -78,6 +77,7 @@ async def _smart_peer(name: str, host: SmartHost, resolver: Lookups, secrets: Pa
         return transient("4.3.5", f"the password of the smart host {name} cannot be read: {wrong}")
     user = host.auth.user if host.auth else None
     ours = OwnCertificate(*host.client_certificate.files) if host.client_certificate else None
-    peer = Peer(host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password, ours=ours)
-    peer = dataclasses.replace(peer, smart_host=name)
+    peer = Peer(
+        host.host, answer.addresses, host.port, host.tls, host.ca_file, user, password, ours=ours, smart_host=name
+    )
     return await judge.by_tlsa(peer, answer) if host.tls == "dane" else peer

@@ -245,17 +245,16 @@ class Turn:
         self._charged = charged
         self._found: list[str] = []  # those that have an address and a password
         self._lost = False
+        self._through: Send
 
     def watching(self, send: Send) -> Send:
-        async def watched(transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
-            if not peer.smart_host:
-                return await send(transaction, peer, ehlo_name, patience)
-            return await self._send(send, transaction, peer, ehlo_name, patience)
+        self._through = send
+        return self._send
 
-        return watched
-
-    async def _send(self, send: Send, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
+    async def _send(self, transaction: Transaction, peer: Peer, ehlo_name: str, patience: Patience) -> Sent:
         name, turns = peer.smart_host, self._turns
+        if not name:
+            return await self._through(transaction, peer, ehlo_name, patience)
         self._found.append(name)
         if name != self.way.via[0]:
             if not turns.is_free(name, self._recipients):
@@ -263,7 +262,7 @@ class Turn:
                 return Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.5", words)), begun=False)
             turns.begin(name, self._recipients)
         self.transport = name
-        sent = await send(transaction, peer, ehlo_name, patience)
+        sent = await self._through(transaction, peer, ehlo_name, patience)
         outcomes = sent.outcomes.values()
         result = heard(outcomes, begun=sent.begun, requiretls=transaction.requiretls)
         if result is Heard.ANSWER:

@@ -27,7 +27,8 @@ def wants_another_host(sent: Sent) -> bool:
 
 
 def _is_unfit(sent: Sent) -> bool:
-    return any(_is_of_all(sent, status) for status in _CANNOT_TAKE)
+    first = next(iter(sent.outcomes.values()), None)
+    return first is not None and first.status in _CANNOT_TAKE and _is_of_all(sent, first.status)
 
 
 def summed_up(tried: Sequence[Sent], *, requiretls: bool) -> Sent:

@@ -378,7 +378,8 @@ def _needs_utf8(transaction: Transaction) -> bool:
 def _has_ascii_form(transaction: Transaction) -> bool:
     """Whether it can go without SMTPUTF8."""
     paths = (transaction.reverse_path, *transaction.forward_paths)
-    return all(ascii_form(path) is not None for path in paths) and not _has_utf8_header(transaction)
+    has_form = "".join(paths).isascii() or all(ascii_form(path) is not None for path in paths)
+    return has_form and not _has_utf8_header(transaction)
 
 
 def _has_utf8_header(transaction: Transaction) -> bool:

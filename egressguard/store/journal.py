@@ -19,6 +19,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,10 +56,8 @@ _INDEXES = (
     # What people did with the queue: such an event may be about many messages (`queue_ids`).
     "CREATE INDEX IF NOT EXISTS event_order ON event (at) WHERE kind >= 'queue.' AND kind < 'queue/'",
 )
-_INSERTS = {
-    table: f"INSERT INTO {table} (at, kind, fields, queue_id) VALUES (?, ?, ?, ?)"  # noqa: S608 -- our own words
-    for table in ("event", *_TABLE_OF.values())
-}
+ROWS_AT_ONCE = 100
+"""In one statement. Each statement gives the interpreter's lock away and has to get it back from who serves mail."""
 _LIFE = (
     "SELECT at, kind, fields FROM event WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
     "SELECT at, kind, fields FROM dialogue WHERE queue_id = ?1 ORDER BY at LIMIT ?2",
@@ -152,8 +151,8 @@ class Journal:
 
     def _commit(self, db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
         with db:
-            for table, insert in _INSERTS.items():
-                db.executemany(insert, [row for row in rows if _TABLE_OF.get(row[1], "event") == table])
+            for table in ("event", *_TABLE_OF.values()):
+                _insert(db, table, [row for row in rows if _TABLE_OF.get(row[1], "event") == table])
             self._since_trim += len(rows)
             if self._since_trim >= self._trim_every:
                 self._since_trim = 0
@@ -184,6 +183,14 @@ def _octets_used(db: sqlite3.Connection) -> int:
 
 
 _PAGES = ("page_count", "freelist_count", "page_size")
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[first : first + ROWS_AT_ONCE]
+        places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+        values = list(chain.from_iterable(some))
+        db.execute(f"INSERT INTO {table} (at, kind, fields, queue_id) VALUES {places}", values)  # noqa: S608
 
 
 def _as_json(fields: Mapping[str, object]) -> str:

@@ -29,6 +29,9 @@ from egressguard.store.journal import Journal
 log = logging.getLogger(__name__)
 
 JOURNAL_ROWS = 1_000_000
+YOUNG_OBJECTS = 5_000
+"""So many more objects than before, and the collector looks at the new ones. At Python's 700 it does so after every few
+messages, and finds those that are still under way."""
 
 Reload = Callable[[Policy], Awaitable[None]]
 
@@ -101,6 +104,7 @@ async def serve_until_stopped(frame: Frame, commands: Commands, reload: Reload) 
     server = await serve_commands(frame.places.control(frame.name), every)
     watchdog = asyncio.create_task(feed_watchdog())
     gc.freeze()  # programs and policy stay: the collector need not walk over them again and again
+    gc.set_threshold(YOUNG_OBJECTS)
     notify("READY=1")
     try:
         await frame.stopping.wait()
