@@ -37,6 +37,8 @@ def prepare(model: AccessModel) -> None:
             os.chown(path, *_owner(model))
     for path in (model.certificate, model.private_key):
         _check_readable(path)
+    if not model.shut_out.exists():
+        put_for_dovecot(model, model.shut_out, "")
 
 
 def write_candidate(model: AccessModel, version: Version) -> None:
@@ -44,11 +46,16 @@ def write_candidate(model: AccessModel, version: Version) -> None:
     text = render_dovecot(model, version)
     # 2.3 reads the rights anew at each folder it opens: they go first, and stricter is the safe order.
     for path, content in ((model.rights, render_rights(model)), (model.candidate, text)):
-        # A name of chance: one left by a crash must not stand in the way for ever.
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        put(path, content.encode(), temporary=temporary, mode=0o640)
-        if os.geteuid() == 0:
-            os.chown(path, *_owner(model))
+        put_for_dovecot(model, path, content)
+
+
+def put_for_dovecot(model: AccessModel, path: Path, content: str) -> None:
+    """Write a file that only Dovecot reads, whole or not at all. Raises Unprepared (users), OSError."""
+    # A name of chance: one left by a crash must not stand in the way for ever.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    put(path, content.encode(), temporary=temporary, mode=0o640)
+    if os.geteuid() == 0:
+        os.chown(path, *_owner(model))
 
 
 def forget_stale_pid(model: AccessModel) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from egressguard.access.model import AccessModel
 from egressguard.access.sections import (
-    ADMIN_RIGHTS,
     AUDIT_EVENTS,
+    EVERYTHING,
+    ORDER_RIGHTS,
+    ORDERS,
+    PASSWORDS,
     QUARANTINE,
+    SCRAM,
+    SHOWN_RIGHTS,
     Lines,
+    admins,
     block,
     instance,
     own_namespace,
     render,
     security,
     services,
+    whom_it_is_shown,
 )
 
 
@@ -34,11 +41,13 @@ def render_2_3(model: AccessModel) -> str:
 
 
 def render_rights(model: AccessModel) -> str:
-    """The global ACL file: one line a folder pattern and admin. 2.4 has no such file."""
+    """The global ACL file: one line a folder pattern and identifier. 2.4 has no such file."""
+    own = [(QUARANTINE, "l"), (f"{QUARANTINE}/*", SHOWN_RIGHTS)]
+    own += [(f"{QUARANTINE}/{order}", ORDER_RIGHTS) for order in ORDERS]
+    everything = [(EVERYTHING, "l"), (f"{EVERYTHING}/*", SHOWN_RIGHTS)]
+    parts = ((own, whom_it_is_shown(model)), (everything, admins(model)))
     return "".join(
-        f"{pattern} user={admin} {ADMIN_RIGHTS}\n"
-        for pattern in (QUARANTINE, f"{QUARANTINE}/*")
-        for admin in model.quarantine_admins
+        f"{pattern} {who} {rights}\n" for patterns, people in parts for pattern, rights in patterns for who in people
     )
 
 
@@ -53,11 +62,20 @@ def _tls_and_login(model: AccessModel) -> Lines:
 
 
 def _accounts(model: AccessModel) -> Lines:
+    """Asked in this order; the first that says yes lets in, and the shut-out's word is final."""
     return (
-        *block(
-            "passdb",
-            ("driver = passwd-file", f"args = scheme=ARGON2ID username_format=%u {model.accounts}"),
+        *_passdb("driver = passwd-file", "deny = yes", f"args = username_format=%Mr {model.shut_out}"),
+        *_passdb(
+            "driver = passwd-file",
+            f"mechanisms = {PASSWORDS}",
+            f"args = scheme=ARGON2ID username_format=%u {model.accounts}",
         ),
+        *_passdb(
+            "driver = passwd-file",
+            f"mechanisms = {SCRAM}",
+            f"args = scheme=SCRAM-SHA-256 username_format=%u {model.scram}",
+        ),
+        *_people_of_the_system(model),
         *block(
             "userdb",
             ("driver = static", f"args = uid={model.user} gid={model.group} home={model.mailbox_root}/%u"),
@@ -65,28 +83,41 @@ def _accounts(model: AccessModel) -> Lines:
     )
 
 
+def _people_of_the_system(model: AccessModel) -> Lines:
+    """Names that the accounts' file has are the file's alone, disabled or not."""
+    if model.pam_service is None:
+        return ()
+    return (
+        *_passdb("driver = passwd-file", "deny = yes", f"args = username_format=%u {model.accounts}"),
+        *_passdb("driver = pam", f"mechanisms = {PASSWORDS}", f"args = {model.pam_service}"),
+    )
+
+
+def _passdb(*settings: str) -> Lines:
+    return block("passdb", settings)
+
+
 def _mail(model: AccessModel) -> Lines:
-    plugins = ("acl", "notify", "mail_log") if model.quarantine_admins else ("notify", "mail_log")
+    plugins = ("acl", "notify", "mail_log") if model.shows_quarantine else ("notify", "mail_log")
     return ("mail_location = maildir:~", f"mail_plugins = {' '.join(plugins)}")
 
 
 def _quarantine(model: AccessModel) -> Lines:
-    if not model.quarantine_admins:
-        return ()
     state = model.quarantine_state
-    location = (
-        f"maildir:{model.quarantine_root}",
-        f"CONTROL={state}/control",
-        f"INDEX={state}/index",
-        f"INDEXPVT={state}/seen/%u",
-    )
+    own = _view(QUARANTINE, f"{model.views_root}/own/%u", f"{state}/own/%u")
+    private = f":INDEXPVT={state}/seen/%u"
+    everything = _view(EVERYTHING, f"{model.views_root}/all", f"{state}/all", private)
+    return (*(own if model.shows_quarantine else ()), *(everything if model.quarantine_admins else ()))
+
+
+def _view(prefix: str, maildir: str, state: str, private: str = "") -> Lines:
     return block(
-        "namespace quarantine",
+        f"namespace {prefix.lower()}",
         (
             "type = public",
             "separator = /",
-            f"prefix = {QUARANTINE}/",
-            f"location = {':'.join(location)}",
+            f"prefix = {prefix}/",
+            f"location = maildir:{maildir}:CONTROL={state}/control:INDEX={state}/index{private}",
             "list = children",
             "subscriptions = no",
         ),
@@ -94,7 +125,7 @@ def _quarantine(model: AccessModel) -> Lines:
 
 
 def _plugin(model: AccessModel) -> Lines:
-    rights = (f"acl = vfile:{model.rights}", "acl_globals_only = yes") if model.quarantine_admins else ()
+    rights = (f"acl = vfile:{model.rights}", "acl_globals_only = yes") if model.shows_quarantine else ()
     audit = (f"mail_log_events = {' '.join(AUDIT_EVENTS)}", "mail_log_fields = uid box size")
     return block("plugin", (*rights, *audit))
 

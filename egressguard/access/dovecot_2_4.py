@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from egressguard.access.model import AccessModel
 from egressguard.access.sections import (
-    ADMIN_RIGHTS,
     AUDIT_EVENTS,
+    EVERYTHING,
+    ORDER_RIGHTS,
+    ORDERS,
+    PASSWORDS,
     QUARANTINE,
+    SCRAM,
+    SHOWN_RIGHTS,
     Lines,
+    admins,
     block,
     instance,
     own_namespace,
     render,
     security,
     services,
+    whom_it_is_shown,
 )
 
 
@@ -51,23 +59,47 @@ def _tls_and_login(model: AccessModel) -> Lines:
 
 
 def _accounts(model: AccessModel) -> Lines:
+    """Asked in this order; the first that says yes lets in, and the shut-out's word is final."""
     fields = (
         f"uid = {model.user}",
         f"gid = {model.group}",
         f"home = {model.mailbox_root}/%{{user}}",
     )
     return (
-        *block(
-            "passdb passwd-file",
-            (f"passwd_file_path = {model.accounts}", "default_password_scheme = ARGON2ID"),
+        *_passdb("shut-out", "deny = yes", _file(model.shut_out), "auth_username_format = %{remote_ip | md5}"),
+        *_passdb(
+            "accounts",
+            f"mechanisms_filter = {PASSWORDS}",
+            _file(model.accounts),
+            "default_password_scheme = ARGON2ID",
         ),
+        *_passdb(
+            "scram", f"mechanisms_filter = {SCRAM}", _file(model.scram), "default_password_scheme = SCRAM-SHA-256"
+        ),
+        *_people_of_the_system(model),
         *block("userdb static", block("fields", fields)),
     )
 
 
+def _people_of_the_system(model: AccessModel) -> Lines:
+    """Names that the accounts' file has are the file's alone, disabled or not."""
+    if model.pam_service is None:
+        return ()
+    pam = ("driver = pam", f"mechanisms_filter = {PASSWORDS}", f"service_name = {model.pam_service}")
+    return (*_passdb("not-ours", "deny = yes", _file(model.accounts)), *block("passdb pam", pam))
+
+
+def _passdb(name: str, *settings: str) -> Lines:
+    return block(f"passdb {name}", ("driver = passwd-file", *settings))
+
+
+def _file(path: Path) -> str:
+    return f"passwd_file_path = {path}"
+
+
 def _mail(model: AccessModel) -> Lines:
-    rights = ("acl_driver = vfile", "acl_globals_only = yes") if model.quarantine_admins else ()
-    plugins = ("acl", "notify", "mail_log") if model.quarantine_admins else ("notify", "mail_log")
+    rights = ("acl_driver = vfile", "acl_globals_only = yes") if model.shows_quarantine else ()
+    plugins = ("acl", "notify", "mail_log") if model.shows_quarantine else ("notify", "mail_log")
     return (
         "mail_driver = maildir",
         "mail_path = ~",
@@ -79,36 +111,49 @@ def _mail(model: AccessModel) -> Lines:
 
 
 def _quarantine(model: AccessModel) -> Lines:
-    if not model.quarantine_admins:
-        return ()
     state = model.quarantine_state
+    own = _view(
+        QUARANTINE,
+        f"{model.views_root}/own/%{{user}}",
+        f"{state}/own/%{{user}}",
+        _rights(whom_it_is_shown(model), SHOWN_RIGHTS),
+        *(block(f"mailbox {order}", _rights(whom_it_is_shown(model), ORDER_RIGHTS)) for order in ORDERS),
+    )
+    everything = _view(
+        EVERYTHING,
+        f"{model.views_root}/all",
+        f"{state}/all",
+        (f"mail_index_private_path = {state}/seen/%{{user}}",),
+        _rights(admins(model), SHOWN_RIGHTS),
+    )
+    return (*(own if model.shows_quarantine else ()), *(everything if model.quarantine_admins else ()))
+
+
+def _view(prefix: str, maildir: str, state: str, *more: Lines) -> Lines:
     return block(
-        "namespace quarantine",
+        f"namespace {prefix.lower()}",
         (
             "type = public",
             "separator = /",
-            f"prefix = {QUARANTINE}/",
-            f"mail_path = {model.quarantine_root}",
+            f"prefix = {prefix}/",
+            f"mail_path = {maildir}",
             f"mail_control_path = {state}/control",
             f"mail_index_path = {state}/index",
-            f"mail_index_private_path = {state}/seen/%{{user}}",
             "list = children",
             "subscriptions = no",
-            *_rights(model),
+            *(line for lines in more for line in lines),
         ),
     )
 
 
-def _rights(model: AccessModel) -> Lines:
-    return tuple(
-        line for admin in model.quarantine_admins for line in block(f"acl user={admin}", (f"rights = {ADMIN_RIGHTS}",))
-    )
+def _rights(people: Iterable[str], rights: str) -> Lines:
+    return tuple(line for who in people for line in block(f"acl {who}", (f"rights = {rights}",)))
 
 
 def _protocols(model: AccessModel) -> Lines:
     if "pop3" not in model.ports.protocols:
         return ()
-    acl = block("mail_plugins", ("acl = no",)) if model.quarantine_admins else ()
+    acl = block("mail_plugins", ("acl = no",)) if model.shows_quarantine else ()
     return block(
         "protocol pop3",
         (

@@ -13,15 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from egressguard.access.directories import Unprepared, forget_stale_pid, keep_maildirs, prepare, write_candidate
+from egressguard.access.directories import Unprepared, forget_stale_pid, prepare, write_candidate
 from egressguard.access.dovecot import UnknownVersion, Version
-from egressguard.access.log_lines import Login, Other, Removal, Started, parse_line
+from egressguard.access.hearing import Hearing, Record
 from egressguard.access.metrics import AccessMetrics
 from egressguard.access.model import AccessModel
 from egressguard.access.programs import (
@@ -33,17 +32,20 @@ from egressguard.access.programs import (
     find_programs,
 )
 from egressguard.access.server_process import ServerProcess
+from egressguard.access.sessions import OpenSession
+from egressguard.access.shut_out import Guesses
+from egressguard.access.upkeep import Ordered, Upkeep
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS_MOST = 60
 LIVED_SECONDS = 60  # a Dovecot that ran this long starts again without the earlier failures held against it
 LOOK_AGAIN_SECONDS = 60  # for an installation, or a configuration that works now
-ACCOUNTS_SECONDS = 1  # how soon a new account's Maildir is there
-FORWARDED_LINES_A_MINUTE = 60
-_ERROR_CHARACTERS = 300
+SHOWN_ADDRESSES = 100
 
-Record = Callable[[str, Mapping[str, object]], None]
+
+async def _nobody_is_told(_users: set[str]) -> None:
+    return
 
 
 class Access:
@@ -56,9 +58,11 @@ class Access:
         record: Record,
         registry: CollectorRegistry,
         find: Callable[[], Programs | None] = find_programs,
+        guesses: Guesses | None = None,
+        ordered: Ordered = _nobody_is_told,
     ) -> None:
+        guesses = guesses or Guesses(20, 600, 900)
         self._model = model
-        self._record = record
         self._metrics = AccessMetrics(registry)
         self._find = find
         self._state = "starting"
@@ -69,10 +73,10 @@ class Access:
         self._stopping = False
         self._restarting = False
         self._running = asyncio.Event()
-        self._budget = _LineBudget(FORWARDED_LINES_A_MINUTE)
-        self._logged_in: set[str] = set()
-        self._said = ""
-        self._last_errors: deque[str] = deque(maxlen=2)  # the cause, and then the generic fatal line
+        self._hearing = Hearing(record, self._metrics, guesses, started=self._has_started, ending=lambda: self._ending)
+        self._upkeep = Upkeep(
+            lambda: self._model, self._answering, self._hearing, guesses, record, self._metrics, ordered
+        )
 
     def status(self) -> dict[str, Any]:
         """`state`: off, starting, running, not installed, refused, ended. `problem`: "" or what to do."""
@@ -82,7 +86,13 @@ class Access:
             "version": ".".join(map(str, self._version)) if self._version else None,
             "ports": dict(self._model.ports.items()),
             "addresses": list(self._model.addresses),
+            "sessions": dict(self._upkeep.sessions),
+            "shut_out": self._upkeep.shut_out[:SHOWN_ADDRESSES],
         }
+
+    async def sessions(self) -> list[OpenSession]:
+        """Who has a session now. Raises ProgramFailed."""
+        return await self._upkeep.look()
 
     async def wait_running(self) -> None:
         """Return when Dovecot listens."""
@@ -90,7 +100,7 @@ class Access:
 
     async def run(self) -> None:
         """Keep Dovecot running until `stop`."""
-        keeper = asyncio.create_task(self._keep_maildirs())
+        keeper = asyncio.create_task(self._upkeep.run())
         try:
             pause = 1.0
             while not self._stopping:
@@ -166,6 +176,7 @@ class Access:
             if programs is None:
                 return f"IMAP and POP3 need Dovecot: {HOW_TO_GET_IT}"
             await asyncio.to_thread(prepare, model)
+            await self._upkeep.prepare(model)
             await asyncio.to_thread(write_candidate, model, self._version)
             await check_config(programs, model.candidate)
             await asyncio.to_thread(model.candidate.replace, model.config)
@@ -182,12 +193,12 @@ class Access:
         if self._stopping:
             return None
         try:
-            self._server = await ServerProcess.start(programs, self._model.config, self._hear)
+            self._server = await ServerProcess.start(programs, self._model.config, self._hearing.hear)
         except OSError as wrong:
             self._set("refused", f"{programs.dovecot}: {wrong.strerror}")
             return None
         started = loop.time()
-        self._last_errors.clear()
+        self._hearing.last_errors.clear()
         self._metrics.starts.inc()
         try:
             if self._stopping:
@@ -199,7 +210,7 @@ class Access:
             self._running.clear()
             self._metrics.running.set(0)
         if not self._ending:
-            self._set("ended", "; ".join(self._last_errors) or f"Dovecot ended with status {status}")
+            self._set("ended", "; ".join(self._hearing.last_errors) or f"Dovecot ended with status {status}")
         return loop.time() - started
 
     def _set(self, state: str, problem: str) -> None:
@@ -207,38 +218,13 @@ class Access:
             log.error("no IMAP and POP3", extra={"fields": {"state": state, "why": problem}})
         self._state, self._problem = state, problem
 
-    def _hear(self, line: str) -> None:
-        match parse_line(line):
-            case Started():
-                self._state, self._problem = "running", ""
-                self._metrics.running.set(1)
-                self._running.set()
-            case Login() as login:
-                self._hear_login(login)
-            case Removal(protocol, user, event):
-                self._metrics.removal(event)
-                self._record("mailbox.removal", {"protocol": protocol, "user": user, "event": event})
-            case Other(level, text):
-                self._forward(level, text)
+    def _has_started(self) -> None:
+        self._state, self._problem = "running", ""
+        self._metrics.running.set(1)
+        self._running.set()
 
-    def _hear_login(self, login: Login) -> None:
-        self._metrics.login(login.protocol, accepted=login.accepted, attempts=login.attempts)
-        kind = "mailbox.login" if login.accepted else "mailbox.login_refused"
-        fields = {"protocol": login.protocol, "user": login.user, "client": login.address}
-        self._record(kind, fields)
-        if login.accepted and login.user:
-            self._logged_in.add(login.user)
-
-    def _forward(self, level: str, text: str) -> None:
-        """Dovecot's own troubles into our log, at a bounded rate; the last ones explain an end."""
-        said_before, self._said = self._said, text.removeprefix("master: ")  # the master says all twice
-        if level in ("debug", "info") or self._said == said_before or self._ending:
-            log.debug("dovecot", extra={"fields": {"line": text}})
-            return
-        if level != "warning":
-            self._last_errors.append(self._said[:_ERROR_CHARACTERS])
-        if self._budget.take(asyncio.get_running_loop().time()):
-            log.warning("dovecot complains", extra={"fields": {"line": text}})
+    def _answering(self) -> Programs | None:
+        return self._find() if self._running.is_set() else None
 
     @property
     def _ending(self) -> bool:
@@ -248,18 +234,6 @@ class Access:
     async def _wait_for_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
-
-    async def _keep_maildirs(self) -> None:
-        """Maildirs are ours to make: Dovecot 2.4 would make them 0700, and delivery could not write there."""
-        stamp: object = None
-        while True:
-            again, self._logged_in = self._logged_in, set()
-            try:
-                stamp = await asyncio.to_thread(keep_maildirs, self._model, stamp, again)
-            except (Unprepared, OSError) as wrong:
-                log.error("mailboxes cannot be made", extra={"fields": {"why": str(wrong)}})
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            await asyncio.sleep(ACCOUNTS_SECONDS)
 
     async def _end(self, keeper: asyncio.Task[None]) -> None:
         keeper.cancel()
@@ -271,21 +245,8 @@ def _needs_restart(old: AccessModel, new: AccessModel) -> bool:
     """A reload leaves sessions as they are: not enough where one could keep a right that it lost."""
     return bool(
         set(old.quarantine_admins) - set(new.quarantine_admins)
+        or (old.owners_see and not new.owners_see)
+        or (old.pam_service is not None and old.pam_service != new.pam_service)
         or (old.user, old.group, old.accounts) != (new.user, new.group, new.accounts)
         or not new.ports.protocols
     )
-
-
-class _LineBudget:
-    """So many lines in a minute; the rest is dropped. A hostile client can make Dovecot complain a lot."""
-
-    def __init__(self, lines: int) -> None:
-        self._lines = lines
-        self._left = lines
-        self._since = 0.0
-
-    def take(self, now: float) -> bool:
-        if now - self._since >= 60:
-            self._left, self._since = self._lines, now
-        self._left -= 1
-        return self._left >= 0

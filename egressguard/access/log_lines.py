@@ -17,10 +17,17 @@ LINE_OCTETS = 4096
 _ATTEMPTS_MOST = 1000
 
 _ACCEPTED = re.compile(r"(imap|pop3)-login: Info: (?:Login|Logged in): ")
-_REFUSED = re.compile(r"(imap|pop3)-login: Info: [A-Za-z ]+: [^(:<]*\(auth failed, (\d{1,6}) attempts")
+_REFUSED = re.compile(
+    r"(imap|pop3)-login: Info: [A-Za-z ]+: [^(:<]*\((auth failed|user disabled)(?:, (\d{1,6}) attempts)?"
+)
+"""Dovecot says "user disabled" of a client that is shut out (access.shut_out)."""
 _REMOVED = re.compile(
     r"(imap|pop3)\(([^()<>]{1,64})\)<\d+><[^<>]*>: Info: (?:Mailbox [^:]*: )?"
     r"(delete|expunge|mailbox_delete|Mailbox deleted)\b"
+)
+_ORDERED = re.compile(
+    r"imap\(([^()<>]{1,64})\)<\d+><[^<>]*>: Info: (?:Mailbox [^:]*: )?(?:copy|save)\b.*? "
+    r"box=Quarantine/(?:Release|Delete),"
 )
 _LEVEL = re.compile(r"[^:]{1,200}: (Debug|Info|Warning|Error|Fatal|Panic): ")
 _USER = re.compile(r"user=<([^>]{1,64})>")
@@ -40,6 +47,7 @@ class Login:
     attempts: int
     user: str
     address: str
+    shut_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +60,32 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class Ordered:
+    """Somebody put something into a folder that is an order. A hint to look there, nothing more."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     level: str
     text: str
 
 
-Event = Started | Login | Removal | Other
+Event = Started | Login | Removal | Ordered | Other
 
 
 def parse_line(line: str) -> Event:
     if accepted := _ACCEPTED.match(line):
         return Login(accepted[1], True, 1, _user(line), _address(line))
     if refused := _REFUSED.match(line):
-        attempts = min(int(refused[2]), _ATTEMPTS_MOST)
-        return Login(refused[1], False, attempts, _user(line), _address(line))
+        attempts = min(int(refused[3] or 1), _ATTEMPTS_MOST)
+        return Login(refused[1], False, attempts, _user(line), _address(line), refused[2] == "user disabled")
     if removed := _REMOVED.match(line):
         event = "mailbox_delete" if removed[3] == "Mailbox deleted" else removed[3]
         return Removal(removed[1], removed[2] if is_account_name(removed[2]) else "", event)
+    if (ordered := _ORDERED.match(line)) and is_account_name(ordered[1]):
+        return Ordered(ordered[1])
     if _STARTED.match(line):
         return Started()
     level = _LEVEL.match(line)

@@ -17,6 +17,8 @@ from egressguard.mailbox.account_name import is_account_name
 # Blank, quote, "%", "#", "=" and the like mean something in Dovecot's files; none belongs in a path of ours.
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,~-]*")
 _SAFE_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_SAFE_SERVICE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+MOST_SESSIONS = 20_000
 # sun_path holds 108 octets (unix(7)); the longest socket below base_dir is "auth-token-secret.dat" and its kind.
 BASE_DIRECTORY_OCTETS = 80
 
@@ -53,13 +55,15 @@ class AccessModel:
 
     `user` and `group` are names: whom Dovecot's processes run as, and whose the mailboxes are. Started by an
     ordinary user, that must be this user.
-    `quarantine_admins`: accounts that see the quarantine Maildir as the shared folder "Quarantine".
+    `views_root` has a Maildir of links for each user, and one for all admins (quarantine.views).
+    `quarantine_admins`: accounts that see all that is held below "Quarantine-all". `owners_see`: everybody has a
+    folder "Quarantine"; else the admins do.
     """
 
     base_dir: Path
     state_dir: Path
     mailbox_root: Path
-    quarantine_root: Path
+    views_root: Path
     accounts: Path
     certificate: Path
     private_key: Path
@@ -68,6 +72,10 @@ class AccessModel:
     ports: Ports
     addresses: tuple[str, ...] = ("*", "::")
     quarantine_admins: tuple[str, ...] = ()
+    owners_see: bool = False
+    max_sessions: int = 500
+    max_user_sessions: int = 20
+    pam_service: str | None = None
 
     def __post_init__(self) -> None:
         for name in _PATHS:
@@ -79,6 +87,10 @@ class AccessModel:
                 raise ModelError(f"not a user or group name: {user!r}")
         _check_ports(self.ports)
         _check_addresses(self.addresses)
+        if self.pam_service is not None and not _SAFE_SERVICE.fullmatch(self.pam_service):
+            raise ModelError(f"not the name of a PAM service: {self.pam_service!r}")
+        if not (1 <= self.max_user_sessions <= MOST_SESSIONS and 1 <= self.max_sessions <= MOST_SESSIONS):
+            raise ModelError(f"sessions: expected 1 to {MOST_SESSIONS}")
         for admin in self.quarantine_admins:
             if not is_account_name(admin):
                 raise ModelError(f"quarantine admin {admin!r} is not an account name")
@@ -99,12 +111,26 @@ class AccessModel:
         return self.state_dir / "quarantine.acl"
 
     @property
+    def scram(self) -> Path:
+        """SCRAM's verifiers as Dovecot reads them (access.credentials)."""
+        return self.state_dir / "scram"
+
+    @property
+    def shut_out(self) -> Path:
+        """Clients that no password lets in (access.credentials)."""
+        return self.state_dir / "shut-out"
+
+    @property
+    def shows_quarantine(self) -> bool:
+        return self.owners_see or bool(self.quarantine_admins)
+
+    @property
     def temporary_dir(self) -> Path:
         return self.state_dir / "tmp"
 
     @property
     def quarantine_state(self) -> Path:
-        """UIDs, indexes and each admin's own \\Seen flags: the quarantine itself holds messages only."""
+        """UIDs, indexes and each admin's own \\Seen flags: the views themselves hold messages only."""
         return self.state_dir / "quarantine"
 
 
@@ -112,7 +138,7 @@ _PATHS = (
     "base_dir",
     "state_dir",
     "mailbox_root",
-    "quarantine_root",
+    "views_root",
     "accounts",
     "certificate",
     "private_key",

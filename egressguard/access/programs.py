@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ ENVIRONMENT = {"PATH": ":".join((*_SYSTEM_DIRECTORIES, "/bin", "/sbin")), "LC_AL
 class Programs:
     dovecot: Path
     doveconf: Path
+    doveadm: Path
 
 
 class ProgramFailed(Exception):
@@ -33,21 +35,22 @@ class ProgramFailed(Exception):
 def find_programs() -> Programs | None:
     """Dovecot's programs on PATH or in the usual system directories; None = not installed."""
     path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_DIRECTORIES))
-    dovecot, doveconf = (shutil.which(name, path=path) for name in ("dovecot", "doveconf"))
-    return Programs(Path(dovecot), Path(doveconf)) if dovecot and doveconf else None
+    found = [shutil.which(name, path=path) for name in ("dovecot", "doveconf", "doveadm")]
+    return Programs(*(Path(one) for one in found if one)) if all(found) else None
 
 
 async def ask_version(programs: Programs) -> Version:
     """Raises ProgramFailed, UnknownVersion."""
-    return parse_version(await _answer(programs.dovecot, "--version"))
+    return parse_version(await answer_of(programs.dovecot, "--version"))
 
 
 async def check_config(programs: Programs, config: Path) -> None:
     """Have doveconf(1) read `config`. Raises ProgramFailed with the line it stumbled over."""
-    await _answer(programs.doveconf, "-c", str(config), "-n")
+    await answer_of(programs.doveconf, "-c", str(config), "-n")
 
 
-async def _answer(*command: str | Path) -> str:
+async def answer_of(*command: str | Path, fine: Collection[int] = (0,), most_octets: int = _ANSWER_OCTETS) -> str:
+    """What a command writes to standard output. Raises ProgramFailed: a status that is not `fine`, or no end."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -65,7 +68,7 @@ async def _answer(*command: str | Path) -> str:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-    if process.returncode != 0:
+    if process.returncode not in fine:
         words = err[:_ANSWER_OCTETS].decode("utf-8", "replace").strip() or f"status {process.returncode}"
         raise ProgramFailed(words)
-    return out[:_ANSWER_OCTETS].decode("utf-8", "replace")
+    return out[:most_octets].decode("utf-8", "replace")

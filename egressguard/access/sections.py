@@ -15,14 +15,19 @@ Lines = tuple[str, ...]
 FOLDERS = ("Drafts", "Junk", "Sent", "Trash")
 """Made and subscribed for every account; each has the SPECIAL-USE attribute of its name (RFC 6154)."""
 
-QUARANTINE = "Quarantine"
-ADMIN_RIGHTS = "lrws"  # RFC 4314: look up, read, write flags, \Seen; neither insert (i) nor delete (t, e)
+QUARANTINE, EVERYTHING = "Quarantine", "Quarantine-all"
+"""The user's own view of what is held, and the admins'. Neither name may be the beginning of the other's pattern."""
+ORDERS = ("Release", "Delete")
+SHOWN_RIGHTS = "lrwse"
+"""RFC 4314: look up, read, write flags, \\Seen, and e, which MOVE needs; without t nothing can be marked \\Deleted, so
+EXPUNGE finds nothing. What MOVE takes away is a link."""
+ORDER_RIGHTS = "lrsi"
+"""i: COPY and MOVE to here. APPEND needs the same; what was appended is nothing that is held, and goes."""
 
 # Upper case is allowed here and lowered after: the passwd-file has lower-case names only.
 USER_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-CONNECTIONS_PER_USER_AND_ADDRESS = 20  # Dovecot's 10 is soon used up by one desktop program with many folders
 
-AUDIT_EVENTS = ("delete", "undelete", "expunge", "mailbox_delete", "mailbox_rename")
+AUDIT_EVENTS = ("copy", "save", "delete", "undelete", "expunge", "mailbox_delete", "mailbox_rename")
 
 
 def block(head: str, lines: Iterable[str]) -> Lines:
@@ -50,7 +55,8 @@ def instance(model: AccessModel) -> Lines:
         f"default_internal_group = {model.group}",
         "first_valid_uid = 1",  # a system user is right here; root never is
         "first_valid_gid = 1",
-        f"mail_max_userip_connections = {CONNECTIONS_PER_USER_AND_ADDRESS}",
+        f"mail_max_userip_connections = {model.max_user_sessions}",
+        f"default_client_limit = {_client_limit(model)}",
     )
 
 
@@ -59,9 +65,22 @@ def security() -> Lines:
     return (
         "ssl = required",
         "ssl_min_protocol = TLSv1.2",  # RFC 8996 forbids what is older
-        "auth_mechanisms = plain login",
+        "auth_mechanisms = plain login scram-sha-256",
         f"auth_username_chars = {USER_NAME_CHARACTERS}",
     )
+
+
+PASSWORDS = "plain login"
+SCRAM = "scram-sha-256"
+
+
+def whom_it_is_shown(model: AccessModel) -> tuple[str, ...]:
+    """ACL identifiers of those who have a folder "Quarantine"."""
+    return ("authenticated",) if model.owners_see else admins(model)
+
+
+def admins(model: AccessModel) -> tuple[str, ...]:
+    return tuple(f"user={admin}" for admin in model.quarantine_admins)
 
 
 def own_namespace() -> Lines:
@@ -75,14 +94,23 @@ def own_namespace() -> Lines:
 
 def services(model: AccessModel) -> Lines:
     """One login service a protocol. Empty `chroot`: an ordinary user may not call chroot(2)."""
-    parts = [_login_service(model, protocol) for protocol in model.ports.protocols]
+    parts = [part for protocol in model.ports.protocols for part in _services_of(model, protocol)]
     parts.append(block("service anvil", ("chroot =",)))
     return tuple(line for part in parts for line in part)
 
 
-def _login_service(model: AccessModel, protocol: str) -> Lines:
-    """A listener that is left out would get Dovecot's default port: port 0 turns it off."""
+def _services_of(model: AccessModel, protocol: str) -> tuple[Lines, Lines]:
+    """A process each for a connection and its session: what one client breaks is its own.
+
+    A listener that is left out would get Dovecot's default port: port 0 turns it off."""
     ports = dict(model.ports.items())
     plain = block(f"inet_listener {protocol}", (f"port = {ports.get(protocol, 0)}",))
     implicit = block(f"inet_listener {protocol}s", (f"port = {ports.get(f'{protocol}s', 0)}", "ssl = yes"))
-    return block(f"service {protocol}-login", ("chroot =", *plain, *implicit))
+    most = f"process_limit = {model.max_sessions}"
+    login = block(f"service {protocol}-login", ("chroot =", most, *plain, *implicit))
+    return login, block(f"service {protocol}", (most,))
+
+
+def _client_limit(model: AccessModel) -> int:
+    """What anvil and auth must be able to hold: each login process and each session is their client."""
+    return max(1000, 4 * model.max_sessions * len(model.ports.protocols) + 100)

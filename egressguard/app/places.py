@@ -85,6 +85,11 @@ class Places:
         return self.state / "quarantine"
 
     @property
+    def quarantine_views(self) -> Path:
+        """What of the quarantine mail programs see (quarantine.views)."""
+        return self.quarantine / "views"
+
+    @property
     def mailboxes(self) -> Path:
         return self.state / "mailboxes"
 

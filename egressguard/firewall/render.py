@@ -19,6 +19,7 @@ from egressguard.firewall.contain import CONTAINED, contains
 from egressguard.firewall.early import early_chains
 from egressguard.firewall.forward import forward_chains
 from egressguard.firewall.host import Host
+from egressguard.firewall.own_ports import guards_own_ports, own_ports
 from egressguard.firewall.passed import passed_chains
 from egressguard.firewall.sets import sets
 from egressguard.firewall.table import (
@@ -27,6 +28,7 @@ from egressguard.firewall.table import (
     COMMENT_CHARACTERS,
     FRAGMENTS_RULE,
     GUARD_RULE,
+    MAIL_ACCESS_RULE,
     OWN_ZONE,
     OWNER,
     TABLE,
@@ -50,6 +52,7 @@ def render_ruleset(policy: Policy, host: Host) -> str:
         *forward_chains(policy, host),
         *queue_answers(policy, host),
         *passed_chains(policy, host),
+        *own_ports(policy, host),
         *_output(policy, host),
     ]
     return _transaction(_described(policy), lines)
@@ -101,6 +104,8 @@ def _counters(policy: Policy, host: Host) -> Iterator[str]:
         named.append((GUARD_RULE, OWN_ZONE))
     if contains(policy):
         named.append((CONTAINED, ANY_ZONE))
+    if guards_own_ports(policy):
+        named.append((MAIL_ACCESS_RULE, ANY_ZONE))
     yield from (f"counter {counter_name(*pair)} {{ }}" for pair in named)
 
 

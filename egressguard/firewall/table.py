@@ -15,6 +15,8 @@ GUARD_RULE = "own-processes"
 FRAGMENTS_RULE = "fragments"
 """The name of what drops TCP in fragments that come from a zone: no host needs them, and no rule sees what is in the
 later ones. Where conntrack is at work (NAT) they are whole again before."""
+MAIL_ACCESS_RULE = "mail-access"
+"""The name of what keeps hosts of no zone from IMAP and POP3."""
 OWN_ZONE = "gateway"
 ANY_ZONE = "any"
 QUEUE_CHAIN, OPEN_QUEUE_CHAIN = "to_queue", "to_open_queue"
@@ -34,7 +36,8 @@ JUDGED_FLOWS = 65536
 JUDGED_SECONDS = 86400
 FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
 BUILT_IN_RULES = {MAPPED_RULE: "drop", TUNNELS_RULE: "reject", GUARD_RULE: "reject", "contained": "reject"} | {
-    FRAGMENTS_RULE: "drop"
+    FRAGMENTS_RULE: "drop",
+    MAIL_ACCESS_RULE: "reject",
 }
 """What is counted without a rule in the policy, and what happens to it."""
 OWN = "own"

@@ -70,6 +70,18 @@ class Accounts:
         """All accounts, disabled ones too, sorted. A file that is missing has none."""
         return tuple(sorted(self._file.entries()))
 
+    def rows(self) -> list[dict[str, object]]:
+        """All accounts, ready for JSON. Raises OSError."""
+        entries, verifiers = self._file.entries(), self._read_verifiers()
+        return [
+            {
+                "name": name,
+                "enabled": not entries[name].disabled,
+                "scram": verifiers.of(name, entries[name].password_hash) is not None,
+            }
+            for name in sorted(entries)
+        ]
+
     def exists(self, name: str) -> bool:
         """Whether there is such an account, disabled or not. `name` is taken as it is."""
         return name in self._file.entries()
@@ -99,6 +111,10 @@ class Accounts:
     def disable(self, name: str) -> None:
         """No password fits any more; mail still comes in and stays. Raises AccountError."""
         self._replace(name, lambda entry: replace(entry, disabled=True))
+
+    def enable(self, name: str) -> None:
+        """The password that it had fits again. Raises AccountError."""
+        self._replace(name, lambda entry: replace(entry, disabled=False))
 
     def delete(self, name: str) -> None:
         """Remove the account. Its mailbox stays on disk: a new account of this name gets it. Raises AccountError."""
@@ -132,7 +148,7 @@ class Accounts:
                 self._put_verifiers(verifiers)
             text = "".join(render_passwd_line(line) if isinstance(line, PasswdEntry) else f"{line}\n" for line in lines)
             self._put(self._path, text)
-            entries = (line for line in lines if isinstance(line, PasswdEntry) and not line.disabled)
+            entries = (line for line in lines if isinstance(line, PasswdEntry))
             self._put_verifiers(verifiers.only((entry.name, entry.password_hash) for entry in entries))
 
     def _put(self, path: Path, text: str) -> None:

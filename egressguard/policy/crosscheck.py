@@ -8,6 +8,7 @@ from heapq import nsmallest
 from itertools import chain
 
 from egressguard.net.flow import TUNNELS
+from egressguard.policy.accesscheck import check_access
 from egressguard.policy.document import Fault, Path
 from egressguard.policy.endpoint import parse_endpoint
 from egressguard.policy.fields import parse_mac, parse_prefixes
@@ -56,6 +57,7 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
         chain.from_iterable(_tls(policy, i, rule) for i, rule in enumerate(policy.tls)),
         check_site(policy.site),
         check_mailboxes(policy.site),
+        check_access(policy),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
     )
     return (fault(path, message) for path, message in found)
@@ -120,7 +122,7 @@ def _flow(policy: Policy, index: int, rule: FlowRule) -> Found:
         yield from _redirect(policy, path, rule)
 
 
-RESERVED = frozenset({MAPPED_RULE, TUNNELS_RULE, "own-processes", "contained", "fragments"})
+RESERVED = frozenset({MAPPED_RULE, TUNNELS_RULE, "own-processes", "contained", "fragments", "mail-access"})
 """Names in counters and in the journal that stand for no rule."""
 _TUNNELS = frozenset(protocol.value for protocol in TUNNELS)
 

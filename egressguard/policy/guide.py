@@ -124,6 +124,8 @@ SECTIONS = (
     Section("### site.mailboxes quota", "Quota", "Of all, or of one account, which then has no other."),
     Section("### site.mailboxes.mbox", "Mbox", "`docs/operate.md` has what the relay's user must be allowed to do."),
     Section("### site.access", "Access", "Dovecot. Passwords are taken over TLS only."),
+    Section("### site.access.guessing", "Guessing"),
+    Section("### site.access.own_quarantine", "OwnQuarantine", "By hard links: what moves away there stays held."),
     Section("### site.quarantine", "Holding"),
     Section("### site.quarantine.retention", "Retention", "By the name of the folder."),
     Section("### site.quarantine.digest", "Digest"),

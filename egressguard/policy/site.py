@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from egressguard.policy.access import Access
 from egressguard.policy.fields import (
     Address,
     Domain,
@@ -184,20 +185,6 @@ class Scan(Strict):
     )
     workers: Annotated[int, Field(ge=1, le=32)] = Field(
         2, description="messages that are examined at the same time, each in a process of its own", examples=[4]
-    )
-
-
-class Access(Strict):
-    """Ports of IMAP and POP3 (Dovecot). Plaintext AUTH needs TLS, always."""
-
-    imap_port: ListenPort | None = Field(None, description="IMAP with STARTTLS; left out = not offered", examples=[143])
-    imaps_port: ListenPort | None = Field(None, description="IMAP over TLS; left out = not offered", examples=[993])
-    pop3_port: ListenPort | None = Field(None, description="POP3 with STLS; left out = not offered", examples=[110])
-    pop3s_port: ListenPort | None = Field(None, description="POP3 over TLS; left out = not offered", examples=[995])
-    quarantine_admins: Texts = Field(
-        (),
-        description="accounts that see the quarantine as a shared folder; left out = none",
-        examples=["anna", ["anna", "bert"]],
     )
 
 

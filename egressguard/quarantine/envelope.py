@@ -28,9 +28,9 @@ def source_of(message_id: str, recipients: Sequence[str] = ()) -> str:
 
 
 def waiting_for(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Recipients that the message was not released to yet; (): nobody knows them."""
-    released = set(facts.get("released", ()))
-    return tuple(path for path in facts.get("forward_paths", ()) if path not in released)
+    """Recipients that the message was neither released to yet nor declined by; (): nobody knows them."""
+    settled = {*facts.get("released", ()), *facts.get("declined", ())}
+    return tuple(path for path in facts.get("forward_paths", ()) if path not in settled)
 
 
 def learned_by(facts: Mapping[str, Any]) -> dict[str, str]:

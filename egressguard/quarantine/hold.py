@@ -16,10 +16,10 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -45,13 +45,25 @@ from egressguard.store.queue_id import random_queue_id
 log = logging.getLogger(__name__)
 
 SHOWN_HEADER_OCTETS = 8192
-ACTIONS = ("hold", "release", "reject", "delete", "expire", "learn", "expunge")
+ACTIONS = ("hold", "release", "reject", "delete", "expire", "learn", "expunge", "refuse")
 FOLDERS = ("Infected", "Denied", "Ambiguous", "Held")
 """In the metrics from the start."""
 
 Record = Callable[[str, Mapping[str, object]], None]
 Refusal = Callable[[NewMessage, str], Awaitable[NewMessage | None]]
 """(the message, why) -> the notice for its sender; None: nobody is to be told."""
+
+
+class Viewer(Protocol):
+    """Hears what becomes of held messages (quarantine.showing). Blocks; raises nothing."""
+
+    def taken_in(self, held: Held) -> None: ...
+
+    def given_up(self, held: Held) -> None: ...
+
+    def changed(self, held: Held, facts: Mapping[str, Any]) -> None: ...
+
+    def out_of_date(self) -> None: ...
 
 
 class NotFound(Exception):
@@ -89,6 +101,7 @@ class Quarantine:
         released: Callable[[], None] = lambda: None,
         refusal: Refusal = _nobody_is_told,
         teachers: Teachers | None = None,
+        viewer: Viewer | None = None,
         max_octets: int | None = None,
     ) -> None:
         """Blocks, as long as it takes to look at all names of files. Raises OSError, sqlite3.Error."""
@@ -103,6 +116,7 @@ class Quarantine:
         self._released = released
         self._refusal = refusal
         self._teachers = teachers
+        self._viewer = viewer
         self._acting = asyncio.Lock()
         self._messages = Gauge(
             "egressguard_quarantine_messages", "Messages held, by folder.", ["folder"], registry=registry
@@ -142,6 +156,9 @@ class Quarantine:
             self._index.add(queue_id, path, facts, content.size_octets)
         except sqlite3.Error as wrong:  # it is durable; `reconcile` takes it in
             log.error("the quarantine's index was not written", extra={"fields": {"why": str(wrong)}})
+            return True
+        if self._viewer is not None and (held := self._index.find(queue_id)) is not None:
+            self._viewer.taken_in(held)
         return True
 
     def _known(self, queue_id: str) -> bool:
@@ -164,17 +181,25 @@ class Quarantine:
 
     async def show(self, message_id: str) -> dict[str, Any]:
         """One held message with the beginning of its header section. Raises NotFound."""
-        held, path = await self._find(message_id)
+        held, path = await self.find(message_id)
         content = Content(file=path, file_octets=SHOWN_HEADER_OCTETS)
         section, _ = split_header_section(await asyncio.to_thread(content.head, SHOWN_HEADER_OCTETS))
         return held.row() | {"header_section": section.decode("utf-8", "replace"), "file": str(path)}
 
     async def held(self, message_id: str) -> Held:
         """Raises NotFound."""
-        held, _ = await self._find(message_id)
+        held, _ = await self.find(message_id)
         return held
 
-    async def _find(self, message_id: str) -> tuple[Held, Path]:
+    def every(self) -> Iterator[Held]:
+        """All that is held, in the order in which it was. Blocks; raises sqlite3.Error."""
+        after, page = 0, self._index.page(Wanted())
+        while page:
+            yield from page
+            after = page[-1].number
+            page = self._index.page(Wanted(), after)
+
+    async def find(self, message_id: str) -> tuple[Held, Path]:
         held = await asyncio.to_thread(self._index.find, message_id)
         path = await asyncio.to_thread(self._maildir.locate, message_id, held.path) if held else None
         if held is None or path is None:
@@ -196,7 +221,7 @@ class Quarantine:
 
         Where an earlier order about the message stands, that one is carried out, and this one finds nothing."""
         async with self._acting:
-            held, _ = await self._find(order.message_id)
+            held, _ = await self.find(order.message_id)
             earlier = await asyncio.to_thread(self._orders.read, order.message_id)
             if earlier is not None:
                 await self._carry_out(earlier)
@@ -223,7 +248,7 @@ class Quarantine:
     async def _carry_out(self, order: Order) -> dict[str, Any]:
         message_id = order.message_id
         try:
-            held, path = await self._find(message_id)
+            held, path = await self.find(message_id)
         except NotFound:  # the last time it got as far as to remove the file
             return await self._finished(order, {})
         try:
@@ -235,15 +260,26 @@ class Quarantine:
             raise
         left = tuple(one for one in waiting_for(held.facts) if one not in order.recipients)
         if order.recipients and left:
-            released = [*held.facts.get("released", ()), *order.recipients]
-            facts = {**held.facts, "released": list(dict.fromkeys(released))}
-            await asyncio.to_thread(self._maildir.write_facts, message_id, facts)
-            await asyncio.to_thread(self._index.change_facts, message_id, facts)
-            await asyncio.to_thread(self._orders.done, message_id)
+            await asyncio.to_thread(self._settle_some, order, held)
             self._tell(order, told)
             return told
-        await asyncio.to_thread(self._maildir.remove, message_id, path)
+        await asyncio.to_thread(self._remove, held, path)
         return await self._finished(order, told)
+
+    def _settle_some(self, order: Order, held: Held) -> None:
+        """The order was about some recipients; the message waits for the others."""
+        key = "released" if order.verb == RELEASE else "declined"
+        facts = {**held.facts, key: list(dict.fromkeys([*held.facts.get(key, ()), *order.recipients]))}
+        self._maildir.write_facts(order.message_id, facts)
+        self._index.change_facts(order.message_id, facts)
+        self._orders.done(order.message_id)
+        if self._viewer is not None:
+            self._viewer.changed(held, facts)
+
+    def _remove(self, held: Held, path: Path) -> None:
+        self._maildir.remove(held.message_id, path)
+        if self._viewer is not None:
+            self._viewer.given_up(held)
 
     async def _send(self, order: Order, held: Held, path: Path) -> dict[str, Any]:
         """Put into the spool what the order is about; the spool takes it once."""
@@ -286,7 +322,7 @@ class Quarantine:
         engines = self._teachers.engines if self._teachers is not None else ()
         if self._teachers is None or not engines:
             raise NothingLearns("no spam filter learns: the rules name neither scan.rspamd.controller nor spamd.learns")
-        held, path = await self._find(message_id)
+        held, path = await self.find(message_id)
         waiting = [name for name in engines if learned_by(held.facts).get(name) != kind]
         lessons = await self._teachers.teach(kind, await asyncio.to_thread(content_of, path), waiting)
         taught = {one.engine: kind for one in lessons if one.is_remembered}
@@ -305,7 +341,7 @@ class Quarantine:
         """Which filter knows the message as what. One that is gone meanwhile needs no memory."""
         async with self._acting:
             with contextlib.suppress(NotFound):
-                held, _ = await self._find(message_id)
+                held, _ = await self.find(message_id)
                 facts = {**held.facts, "learned": {**learned_by(held.facts), **taught}}
                 await asyncio.to_thread(self._maildir.write_facts, message_id, facts)
                 await asyncio.to_thread(self._index.change_facts, message_id, facts)
@@ -335,7 +371,9 @@ class Quarantine:
             found = await asyncio.to_thread(self._index.reconcile)
         for message_id in found.gone:
             self._maildir.forget_facts(message_id)
-            self._note("expunge", message_id, {"by": "", "why": "its file is gone: deleted or moved away by IMAP"})
+            self._note("expunge", message_id, {"by": "", "why": "its file is gone"})
+        if self._viewer is not None and (found.added or found.moved or found.gone):
+            self._viewer.out_of_date()
         return {"added": found.added, "moved": found.moved, "gone": len(found.gone)}
 
     async def measure(self) -> None:
@@ -345,6 +383,10 @@ class Quarantine:
         for folder, (count, _) in totals.items():
             self._messages.labels(folder or "Inbox").set(count)
         self._size.set(sum(octets for _, octets in totals.values()))
+
+    def note_refusal(self, message_id: str, fields: Mapping[str, object]) -> None:
+        """Somebody ordered what he may not."""
+        self._note("refuse", message_id, fields)
 
     def _note(self, action: str, message_id: str, fields: Mapping[str, object]) -> None:
         self._actions.labels(action).inc()

@@ -86,6 +86,7 @@ class Held:
             "recipients": facts.get("forward_paths", []),
             "released": facts.get("released", []),
             "learned": facts.get("learned", {}),
+            "declined": facts.get("declined", []),
             "findings": facts.get("findings", []),
             "client": facts.get("client", ""),
             "user": facts.get("user"),

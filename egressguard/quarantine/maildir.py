@@ -129,6 +129,12 @@ class HoldMaildir:
         return place
 
 
+def id_of(name: str) -> str | None:
+    """The id in a file's name, None: it is not named as held messages are."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else None
+
+
 def folder_of(path: Path) -> str:
     """The folder's name: ".../.Infected/new/x" -> "Infected"; "" for the Maildir itself."""
     name = path.parent.parent.name

@@ -49,6 +49,11 @@ class Accounts(Protocol):
         """What is shown instead of none. Blocks. Raises OSError."""
         ...
 
+    def standing(self, name: str) -> str:
+        """What stays the same as long as who logged in by this name may go on; "": he may not. Quick, as long as
+        nothing has changed. Raises OSError when it cannot tell."""
+        ...
+
 
 class Credentials(enum.Enum):
     OK = "ok"
@@ -138,6 +143,14 @@ class Authenticator:
         except OSError as wrong:
             return _cannot_tell(wrong)
         return self._counted(verifier is not None and now == verifier, client)
+
+    def standing(self, name: str) -> str | None:
+        """As Accounts.standing; None: cannot tell."""
+        try:
+            return self._accounts.standing(name)
+        except OSError as wrong:
+            _cannot_tell(wrong)
+            return None
 
     def _verifiers_of(self, name: str) -> tuple[Verifier | None, Verifier]:
         return self._accounts.scram_verifier(name), self._accounts.fake_verifier(name)

@@ -76,6 +76,7 @@ class Dialogue:
         self._idle_commands = 0
         self._excess_recipients = 0
         self._auth_failures = 0
+        self._standing: str | None = None
 
     def close(self) -> None:
         """The session is over: nothing of an unfinished message stays."""
@@ -210,6 +211,7 @@ class Dialogue:
         self._metrics.authenticated(mechanism, result.value)
         if result is Credentials.OK:
             self.facts = dataclasses.replace(self.facts, user=name.lower())
+            self._standing = self._authenticator.standing(name.lower())
             return replies.LOGGED_IN
         return await self._not_logged_in(result, name)
 
@@ -256,6 +258,18 @@ class Dialogue:
             raise Refusal(replies.TLS_FIRST)
         if self._logs_people_in and self.facts.user is None:
             raise Refusal(replies.LOG_IN_FIRST)
+        if self.facts.user is not None:
+            self._refuse_who_lost_access(self.facts.user)
+
+    def _refuse_who_lost_access(self, user: str) -> None:
+        """An account that was disabled or removed, or has another password, sends nothing more on old sessions."""
+        assert self._authenticator is not None
+        standing = self._authenticator.standing(user)
+        if standing is None or self._standing is None:
+            raise Refusal(replies.TROUBLE)
+        if not standing or standing != self._standing:
+            self.closing = True
+            raise Refusal(replies.LOG_IN_AGAIN)
 
     async def _rcpt(self, argument: str) -> Reply:
         transaction = self._transaction

@@ -50,6 +50,10 @@ class PamAccounts:
     def fake_verifier(self, name: str) -> Verifier:
         return self._file.fake_verifier(name)
 
+    def standing(self, name: str) -> str:
+        """A person of the system may go on until he leaves: PAM tells nobody without his password."""
+        return self._file.standing(name) if name in self._file.entries() else "pam"
+
 
 def _authenticator() -> Any:
     try:

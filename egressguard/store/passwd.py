@@ -174,6 +174,11 @@ class PasswdFile:
         """All accounts by name, as the file has them now. Raises OSError."""
         return self._entries.value()
 
+    def standing(self, name: str) -> str:
+        """Another one after the account was disabled, removed ("" both) or given another password. Raises OSError."""
+        entry = self.entries().get(name)
+        return "" if entry is None or entry.disabled else entry.password_hash
+
     def offers_scram(self) -> bool:
         """Whether any account may have a verifier. One look at the file's size; False when it cannot be told."""
         try:

@@ -32,10 +32,13 @@ from egressguard.access.dovecot_process import Access
 from egressguard.access.model import AccessModel, Ports
 from egressguard.access.ports import choose_ports
 from egressguard.access.programs import Programs, ask_version, find_programs
+from egressguard.access.shut_out import Guesses
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.mailbox.deposit import Deposit
 from egressguard.policy.model import Policy
+from egressguard.quarantine.index import Held
+from egressguard.quarantine.views import Shown, Views
 from egressguard.store.content import Content
 
 STARTS = ("2.3 by root", "2.3 by nobody", "2.4 by nobody", "as installed")
@@ -65,13 +68,14 @@ def in_trixie(root: Path, directory: Path) -> str:
     return f"unshare --mount sh -ec '{'; '.join(steps)}' -"
 
 
+IN_TRIXIE = Programs(Path("/usr/sbin/dovecot"), Path("/usr/bin/doveconf"), Path("/usr/bin/doveadm"))
 AS_NOBODY = "setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs"
 
 
 def wrapped(directory: Path, before: str, programs: Programs) -> Programs:
     """Scripts that run each program after the words `before`."""
     made = {}
-    for name in ("dovecot", "doveconf"):
+    for name in ("dovecot", "doveconf", "doveadm"):
         script = directory / name
         script.write_text(f'#!/bin/sh\nexec {before} {getattr(programs, name)} "$@"\n')
         script.chmod(0o755)
@@ -103,7 +107,9 @@ def programs_for(start: str, directory: Path) -> Programs:
         pytest.skip(f"needs Dovecot 2.3; this machine has {version}")
     if start == "2.4 by nobody" and version != "2.4":
         before = f"{in_trixie(trixie_root(), directory)} {AS_NOBODY}"
-        return wrapped(directory, before, Programs(Path("/usr/sbin/dovecot"), Path("/usr/bin/doveconf")))
+        return wrapped(
+            directory, before, Programs(*map(Path, ("/usr/sbin/dovecot", "/usr/bin/doveconf", "/usr/bin/doveadm")))
+        )
     return wrapped(directory, AS_NOBODY, installed()) if start.endswith("by nobody") else installed()
 
 
@@ -172,6 +178,16 @@ class House:
         for folder in ("", ".Held", ".Infected", ".Denied"):
             for part in ("", "tmp", "new", "cur"):
                 self._own(self.directory / "quarantine" / folder / part)
+        self.views = Views(self.directory / "quarantine" / "views")
+        folders = ("Held", "Infected", "Denied")
+        self.views.rebuild(Shown(frozenset({"anna", *self.admins}), ("Held",), bool(self.admins), folders), [])
+        self._own_views()
+
+    def _own_views(self):
+        for path in self.views.root.parent.glob("views/**/*") if os.geteuid() == 0 else ():
+            shutil.chown(path, self.user, self.group)
+        if os.geteuid() == 0:
+            shutil.chown(self.views.root, self.user, self.group)
 
     def _own(self, path):
         path.mkdir(exist_ok=True)
@@ -184,13 +200,14 @@ class House:
         return AccessModel(
             **paths,
             mailbox_root=self.directory / "mailboxes",
-            quarantine_root=self.directory / "quarantine",
+            views_root=self.directory / "quarantine" / "views",
             accounts=self.directory / "accounts" / "passwd",
             user=self.user,
             group=self.group,
             ports=ports or choose_ports(Ports(0, 0, 0, 0), (ADDRESS,)),
             addresses=addresses,
             quarantine_admins=more.pop("admins", self.admins),
+            owners_see=more.pop("owners_see", True),
             **more,
         )
 
@@ -209,12 +226,19 @@ class House:
         deposit = Deposit(account, "INBOX", queue_id, *paths, Content.of(content), is_again=True)
         return asyncio.run(delivery.store(Policy.model_validate({"site": {"zones": {}}}), deposit))
 
-    def hold(self, queue_id, content, folder=".Held"):
+    def hold(self, queue_id, content, folder=".Held", owners=()):
         path = self.directory / "quarantine" / folder / "new" / f"1700000000.Q{queue_id}.gw"
         path.write_bytes(content)
+        path.chmod(0o660)
         if os.geteuid() == 0:
             shutil.chown(path, self.user, self.group)
-        path.chmod(0o660)
+        self.views.show(Held(1, queue_id, path, 1700000000, len(content), {}), owners)
+        self._own_views()
+        return path
+
+    def ordered(self, account, order):
+        """The files in an account's order folder."""
+        return sorted((self.views.root / "own" / account / f".{order}").glob("*/*Q*"))
 
 
 @contextlib.contextmanager
@@ -241,9 +265,13 @@ def house_at(certificate, admins=("boss",)):
 class Running:
     """An Access in a thread with a loop of its own, as the blocking mail clients need it."""
 
-    def __init__(self, house: House, programs: Programs, model: AccessModel | None = None):
+    def __init__(
+        self, house: House, programs: Programs, model: AccessModel | None = None, guesses: Guesses | None = None
+    ):
         self.house = house
         self.registry = CollectorRegistry()
+        self.guesses = guesses or Guesses(100, 600, 900)
+        self.ordered = []
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
@@ -254,7 +282,17 @@ class Running:
         def record(kind, fields):
             self.house.records.append((kind, dict(fields)))
 
-        return Access(model, record=record, registry=self.registry, find=lambda: programs)
+        async def ordered(users):
+            self.ordered.extend(sorted(users))
+
+        return Access(
+            model,
+            record=record,
+            registry=self.registry,
+            find=lambda: programs,
+            guesses=self.guesses,
+            ordered=ordered,
+        )
 
     def call(self, coroutine, timeout=START_SECONDS):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
@@ -323,11 +361,11 @@ def house(certificate):
 
 @pytest.fixture
 def start(house):
-    """Start an Access over `house`: start(programs, model)."""
+    """Start an Access over `house`: start(programs, model, guesses)."""
     made = []
 
-    def begin(programs, model=None):
-        made.append(Running(house, programs, model))
+    def begin(programs, model=None, guesses=None):
+        made.append(Running(house, programs, model, guesses))
         return made[-1]
 
     yield begin

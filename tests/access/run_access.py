@@ -22,7 +22,7 @@ async def main(directory: Path, user: str, group: str) -> None:
     model = AccessModel(
         **{name: directory / name for name in names},
         mailbox_root=directory / "mailboxes",
-        quarantine_root=directory / "quarantine",
+        views_root=directory / "quarantine" / "views",
         accounts=directory / "accounts" / "passwd",
         user=user,
         group=group,

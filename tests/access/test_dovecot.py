@@ -18,7 +18,7 @@ FULL = AccessModel(
     base_dir=Path("/run/egressguard/access/dovecot"),
     state_dir=STATE / "dovecot",
     mailbox_root=STATE / "mailboxes",
-    quarantine_root=STATE / "quarantine",
+    views_root=STATE / "quarantine/views",
     accounts=STATE / "accounts/passwd",
     certificate=STATE / "tls/certificate.pem",
     private_key=STATE / "tls/private-key.pem",
@@ -28,9 +28,10 @@ FULL = AccessModel(
     quarantine_admins=("anna", "bob"),
 )
 SMALL = replace(FULL, ports=Ports(imaps=1993), quarantine_admins=(), addresses=("192.0.2.1", "2001:db8::1"))
+WIDE = replace(FULL, owners_see=True, max_sessions=2000, max_user_sessions=50, pam_service="dovecot")
 CASES = [
     pytest.param(model, version, f"{name}-{version[0]}.{version[1]}", id=f"{name} {version[0]}.{version[1]}")
-    for name, model in (("full", FULL), ("small", SMALL))
+    for name, model in (("full", FULL), ("small", SMALL), ("wide", WIDE))
     for version in ((2, 3), (2, 4))
 ]
 
@@ -53,10 +54,11 @@ def test_the_configuration_is_the_reviewed_one(model, version, name, golden):
     assert text == golden(f"{name}.conf", text)
 
 
-def test_the_rights_are_the_reviewed_ones(golden):
-    text = render_rights(FULL)
+@pytest.mark.parametrize(("model", "name"), [(FULL, "full"), (WIDE, "wide")], ids=["full", "wide"])
+def test_the_rights_are_the_reviewed_ones(model, name, golden):
+    text = render_rights(model)
 
-    assert text == golden("full.acl", text)
+    assert text == golden(f"{name}.acl", text)
 
 
 @pytest.mark.peers
@@ -64,7 +66,8 @@ def test_the_rights_are_the_reviewed_ones(golden):
 def test_the_real_doveconf_takes_it(model, version, name, house, doveconf):
     """With directories and users that are there: doveconf looks at some of them."""
     program = doveconf(version, house.directory)
-    model = replace(house.model(ports=model.ports), quarantine_admins=model.quarantine_admins)
+    asked = ("quarantine_admins", "owners_see", "max_sessions", "max_user_sessions", "pam_service")
+    model = replace(house.model(ports=model.ports), **{name: getattr(model, name) for name in asked})
     config = house.directory / "try.conf"
     config.write_text(render_dovecot(model, version))
     config.chmod(0o644)

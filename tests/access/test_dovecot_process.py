@@ -59,7 +59,7 @@ def test_without_dovecot_the_role_runs_on_and_says_how_to_get_it(house, start):
 
 
 def test_with_no_port_nothing_is_started(house, start):
-    running = start(Programs(Path("/nonexistent"), Path("/nonexistent")), house.model(ports=Ports()))
+    running = start(Programs(*[Path("/nonexistent")] * 3), house.model(ports=Ports()))
     eventually(lambda: running.access.status()["state"] == "off")
 
     assert running.access.status()["problem"] == ""
@@ -71,7 +71,7 @@ def test_a_version_that_we_do_not_know_is_not_started(house, start, version):
     program = house.directory / "dovecot"
     program.write_text(f"#!/bin/sh\necho '{version}'\n")
     program.chmod(0o755)
-    running = start(Programs(program, program))
+    running = start(Programs(program, program, program))
     eventually(lambda: running.access.status()["state"] == "refused")
 
     assert version[0] in running.access.status()["problem"]
@@ -167,18 +167,18 @@ class TestWithDovecot:
         assert running.metric("server_starts_total") == 1
 
     def test_an_admin_who_is_one_no_more_loses_the_quarantine_at_once(self, house, start, programs):
-        house.hold("x1", b"Subject: held\r\n\r\n")
+        house.hold("HELD0001", b"Subject: held\r\n\r\n")
         model = house.model(admins=("anna",))
         running = start(programs, model).wait_running()
         client = running.imap("anna")
-        assert client.select("Quarantine/Held")[0] == "OK"
+        assert client.select("Quarantine-all/Held")[0] == "OK"
 
         assert running.call(running.access.reload(replace(model, quarantine_admins=("boss",)))) is None
 
         with pytest.raises((imaplib.IMAP4.abort, OSError)):
             client.fetch("1", "(BODY.PEEK[])")
         running.wait_running()
-        assert running.imap("anna").select("Quarantine/Held")[0] == "NO"
+        assert running.imap("anna").select("Quarantine-all/Held")[0] == "NO"
 
     def test_reloading_to_no_ports_ends_it(self, house, start, programs):
         running = start(programs).wait_running()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from egressguard.access.log_lines import (
     LINE_OCTETS,
     LineSplitter,
     Login,
+    Ordered,
     Other,
     Removal,
     Started,
@@ -41,6 +44,28 @@ ADDRESS = "method=PLAIN, rip=192.0.2.7, TLS"
             "imap(anna)<17><x+y/AAAB>: Info: Mailbox Work: expunge: uid=1, size=9",
             Removal("imap", "anna", "expunge"),
         ),
+        (
+            f"{OLD}Disconnected: Connection closed (user disabled): user=<anna>, {ADDRESS}: Connection closed",
+            Login("imap", False, 1, "anna", "", shut_out=True),
+        ),
+        (
+            "imap-login: Info: Login aborted: Connection closed (user disabled, 2 attempts in 6 secs) "
+            f"(user_disabled): user=<anna>, {ADDRESS}: Connection closed",
+            Login("imap", False, 2, "anna", "", shut_out=True),
+        ),
+        (
+            "imap(boss)<704><2zo9lTBhMoJ/AAAB>: Info: copy from Quarantine-all/Held: box=Quarantine/Release, uid=1, "
+            "msgid=<a1@x>, size=70",
+            Ordered("boss"),
+        ),
+        (
+            "imap(anna)<832><4aZllTBhUuB/AAAB>: Info: Mailbox Quarantine/Delete: copy from Quarantine/Held: "
+            "box=Quarantine/Delete, uid=1, size=70",
+            Ordered("anna"),
+        ),
+        ("imap(anna)<1><x>: Info: save: box=Quarantine/Release, uid=1, size=6", Ordered("anna")),
+        ("imap(anna)<1><x>: Info: copy from INBOX: box=Sent, uid=1, size=6", None),
+        ("imap(../x)<1><x>: Info: save: box=Quarantine/Release, uid=1, size=6", None),
         ("master: Info: Dovecot v2.3.19.1 (9b53102964) starting up for imap (core dumps disabled)", Started()),
         ("imap-login: Info: Disconnected: Too many invalid commands (no auth attempts in 0 secs): user=<>", None),
         ("master: Error: bind(127.0.0.1, 143) failed: Address already in use", None),
@@ -51,7 +76,7 @@ def test_lines_of_both_generations(line, event):
     if event is None:
         assert isinstance(found, Other)
     elif isinstance(event, Login) and not event.address:
-        assert found == Login(event.protocol, event.accepted, event.attempts, event.user, found.address)
+        assert found == replace(event, address=found.address)
     else:
         assert found == event
 

@@ -77,7 +77,7 @@ def inside(namespace, programs, directory):
     script = directory / "dovecot-inside"
     script.write_text(f'#!/bin/sh\nexec {namespace} {programs.dovecot} "$@"\n')
     script.chmod(0o755)
-    return Programs(script, programs.doveconf)
+    return Programs(script, programs.doveconf, programs.doveadm)
 
 
 @pytest.fixture

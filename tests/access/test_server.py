@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import imaplib
+import poplib
 import time
 
 import pytest
+
+from egressguard.access.sessions import OpenSession
+from egressguard.quarantine.maildir import id_of
+from tests.smtp.scram_client import ScramClient
 
 pytestmark = pytest.mark.peers
 
@@ -119,6 +124,73 @@ def test_a_new_account_works_without_a_restart_and_a_disabled_one_does_not(serve
     assert server.metric("server_starts_total") == starts
 
 
+def scram(server, name, password):
+    """Log in by SCRAM-SHA-256: (answer, the client, whether the server has proved that it knows the password, too)."""
+    client, peer = server.imap(), ScramClient(name, password)
+    proved = []
+
+    def answer(challenge):
+        if not challenge:
+            return peer.first()
+        if challenge.startswith(b"v="):
+            proved.append(peer.is_satisfied(challenge))
+            return b""
+        return peer.final(challenge)
+
+    try:
+        return client.authenticate("SCRAM-SHA-256", answer)[0], client, proved == [True]
+    except imaplib.IMAP4.error as wrong:
+        return str(wrong), client, False
+
+
+def test_scram_lets_in_who_knows_the_password_and_nobody_else(server):
+    answer, client, proved = scram(server, "anna", "secret")
+    assert (answer, proved) == ("OK", True)
+    assert messages_seen(client) >= 0
+    client.logout()
+
+    assert "AUTHENTICATIONFAILED" in scram(server, "anna", "wrong")[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda accounts, name: accounts.disable(name),
+        lambda accounts, name: accounts.delete(name),
+        lambda accounts, name: accounts.set_password(name, "another"),
+    ],
+    ids=["disabled", "deleted", "another password"],
+)
+def test_an_account_that_loses_its_access_loses_its_sessions(server, change, request):
+    name = f"leaver{len(request.node.callspec.id)}"
+    if not server.house.accounts.exists(name):
+        server.house.add(name)
+    eventually(lambda: gets_in(server, name), seconds=40)
+    imap, pop3, other = server.imap(name), server.pop3(name), server.imap("anna")
+    change(server.house.accounts, name)
+
+    eventually(lambda: is_over(imap.noop))
+    eventually(lambda: is_over(pop3.noop))
+    assert other.noop()[0] == "OK"
+    ended = {"user": name, "why": "its account or password has changed"}
+    eventually(lambda: ("mailbox.sessions_ended", ended) in server.house.records)
+
+
+def is_over(command):
+    try:
+        command()
+    except (imaplib.IMAP4.abort, poplib.error_proto, OSError, EOFError):
+        return True
+    return False
+
+
+def test_sessions_are_told_and_counted(server):
+    client = server.imap("bob")
+    sessions = server.call(server.access.sessions())
+    assert OpenSession("imap", "bob", "127.0.0.1") in sessions
+    client.logout()
+
+
 def gets_in(server, name):
     try:
         server.imap(name).logout()
@@ -184,48 +256,100 @@ def test_idle_tells_of_a_new_delivery(server):
     client.shutdown()
 
 
-def test_an_admin_reads_the_quarantine_and_can_neither_add_nor_remove(server):
-    held = b"Subject: held\r\n\r\nbad things\r\n"
-    server.house.hold("held1", held)
-    client = server.imap("boss")
-    assert {"Quarantine/Held", "Quarantine/Infected", "Quarantine/Denied"} <= folders(client)
+def uid_move(client, folder):
+    """MOVE, which imaplib does not know: (answer, its words)."""
+    answer, words = client._simple_command("MOVE", "1", folder)
+    return answer, words[0]
 
+
+def test_an_admin_sees_all_that_is_held_and_can_neither_add_nor_remove(server):
+    held = b"Subject: held\r\n\r\nbad things\r\n"
+    path = server.house.hold("HELDALL1", held)
+    client = server.imap("boss")
+    assert {"Quarantine-all/Held", "Quarantine-all/Infected", "Quarantine-all/Denied"} <= folders(client)
+
+    count = messages_seen(client, "Quarantine-all/Held")
+    assert fetch(client, count) == held
+    assert client.append("Quarantine-all/Held", None, None, b"x: y\r\n\r\n")[0] == "NO"
+    client.store("1:*", "+FLAGS", "\\Deleted")
+    client.expunge()
+    assert messages_seen(client, "Quarantine-all/Held") == count
+    assert client.create("Quarantine-all/Mine")[0] == "NO"
+    assert client.copy("1", "Quarantine-all/Denied")[0] == "NO"
+    assert client.rename("Quarantine-all/Held", "Quarantine-all/Mine")[0] == "NO"
+    assert client.delete("Quarantine-all/Held")[0] == "NO"
+    client.shutdown()  # 2.3 ends the session of one who tried to delete the folder he had open
+
+    assert messages_seen(server.imap("boss"), "Quarantine-all/Held") == count
+    assert path.read_bytes() == held
+
+
+def test_a_user_sees_what_is_his_and_can_neither_add_nor_remove(server):
+    held = b"Subject: for anna\r\n\r\nbad things\r\n"
+    path = server.house.hold("HELDOWN1", held, owners=("anna",))
+    client = server.imap("anna")
+    assert {name for name in folders(client) if "uarantine" in name} == {
+        *("Quarantine", "Quarantine/Held", "Quarantine/Release", "Quarantine/Delete")
+    }
     count = messages_seen(client, "Quarantine/Held")
     assert fetch(client, count) == held
     assert client.append("Quarantine/Held", None, None, b"x: y\r\n\r\n")[0] == "NO"
     client.store("1:*", "+FLAGS", "\\Deleted")
     client.expunge()
     assert messages_seen(client, "Quarantine/Held") == count
-    assert client.create("Quarantine/Mine")[0] == "NO"
-    assert client.copy("1", "Quarantine/Denied")[0] == "NO"
-    assert client.rename("Quarantine/Held", "Quarantine/Mine")[0] == "NO"
-    assert client.delete("Quarantine/Held")[0] == "NO"
-    client.shutdown()  # 2.3 ends the session of one who tried to delete the folder he had open
-
-    assert messages_seen(server.imap("boss"), "Quarantine/Held") == count
-    assert list((server.house.directory / "quarantine" / ".Held").glob("*/*Qheld1*"))
+    for folder in ("Quarantine/Mine", "Quarantine/Release/Mine", "Quarantine"):
+        assert client.create(folder)[0] == "NO"
+    for folder in ("Quarantine-all", "Quarantine-all/Held", "Quarantine/../boss/Held"):
+        assert client.select(f'"{folder}"')[0] == "NO"
+    client.shutdown()
+    assert path.read_bytes() == held
 
 
-def test_an_ordinary_user_does_not_see_the_quarantine(server):
+@pytest.mark.parametrize("order", ["Release", "Delete"])
+@pytest.mark.parametrize(("user", "folder"), [("anna", "Quarantine/Held"), ("boss", "Quarantine-all/Infected")])
+def test_a_move_leaves_a_link_in_the_mover_s_own_order_folder(server, user, folder, order):
+    name = f"MOVED{user}{order}".upper()
+    path = server.house.hold(name, b"Subject: move\r\n\r\n", folder=f".{folder.partition('/')[2]}", owners=("anna",))
+    client = server.imap(user)
+    while messages_seen(client, folder):
+        assert uid_move(client, f"Quarantine/{order}")[0] == "OK"
+    client.logout()
+
+    (entry,) = [one for one in server.house.ordered(user, order) if name in one.name]
+    assert entry.samefile(path)
+    eventually(lambda: user in server.ordered)
+
+
+def test_what_is_appended_to_an_order_folder_has_no_held_message_s_name(server):
+    client = server.imap("anna")
+    assert client.append("Quarantine/Release", None, None, b"Subject: mine\r\n\r\n")[0] == "OK"
+    names = [path.name for path in (server.house.views.root / "own/anna/.Release").glob("*/*.*")]
+
+    assert [name for name in names if ".M" in name]
+    assert all(id_of(name) is None for name in names if ".M" in name)
+    client.logout()
+
+
+def test_one_who_has_no_view_sees_no_quarantine(server):
     client = server.imap("bob")
 
     assert not any(name.startswith("Quarantine") for name in folders(client))
-    for folder in ("Quarantine", "Quarantine/Held", "Quarantine/INBOX"):
+    for folder in ("Quarantine", "Quarantine/Held", "Quarantine/INBOX", "Quarantine-all", "Quarantine-all/Held"):
         assert client.select(folder)[0] == "NO"
         assert client.status(folder, "(MESSAGES)")[0] == "NO"
-    assert client.create("Quarantine/Mine")[0] == "NO"
+        assert client.create(f"{folder}/Mine")[0] == "NO"
     client.logout()
 
 
-def test_the_quarantine_s_directory_gets_no_seen_flags(server):
-    server.house.hold("seen1", b"Subject: seen\r\n\r\n", folder=".Denied")
+def test_admins_share_flags_but_not_what_they_have_read(server):
+    server.house.hold("SEEN0001", b"Subject: seen\r\n\r\n", folder=".Denied")
     client = server.imap("boss")
-    number = messages_seen(client, "Quarantine/Denied")
-    client.store(str(number), "+FLAGS", "\\Seen")
+    number = messages_seen(client, "Quarantine-all/Denied")
+    client.store(str(number), "+FLAGS", "(\\Seen \\Flagged)")
     client.logout()
 
-    [path] = (server.house.directory / "quarantine" / ".Denied").glob("*/*Qseen1*")
-    assert not path.name.endswith("S")
+    [path] = (server.house.views.root / "all" / ".Denied").glob("*/*QSEEN0001*")
+    assert path.name.endswith(":2,F")
 
 
 def test_path_tricks_in_login_names_are_refused(server):
@@ -233,7 +357,10 @@ def test_path_tricks_in_login_names_are_refused(server):
         server.imap("../anna")
 
     names = {path.name for path in (server.house.directory / "mailboxes").iterdir()}
-    assert names <= {"anna", "bob", "boss", "newcomer", *(f"user{number}" for number in range(5))}
+    assert {name for name in names if not name.startswith("leaver")} <= {
+        *("anna", "bob", "boss", "newcomer"),
+        *(f"user{number}" for number in range(5)),
+    }
 
 
 def test_folder_names_cannot_leave_the_mailbox(server):
@@ -251,7 +378,7 @@ def test_nothing_is_written_outside_its_directories(server):
 
     assert {path.name for path in server.house.directory.iterdir()} <= {
         *("base_dir", "state_dir", "mailboxes", "quarantine", "accounts", "certificate", "private_key"),
-        *("dovecot", "doveconf"),
+        *("dovecot", "doveconf", "doveadm"),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.firewall.conftest import RELAY_UID, SECONDS, GateRunner, Program
-from tests.lab.network import GATEWAY_LAN_4, MX_4, MX_6, SMART_4, Network
+from tests.lab.network import GATEWAY_LAN_4, MX_4, MX_6, NET_4, NET_6, SMART_4, Network
 
 pytestmark = pytest.mark.system
 
@@ -175,6 +175,40 @@ def test_a_redirected_flow_lands_here_and_remembers_where_it_wanted_to(
         assert internet.wait("connection", lambda came: came[0] == "::ffff:192.0.2.140")
     finally:
         relay.end()
+
+
+LAN_6_GATEWAY, WAN_4, WAN_6 = "2001:db8:1::1", f"{NET_4}2", f"{NET_6}2"
+
+
+@pytest.mark.parametrize(
+    ("zones", "reached"),
+    [([], ["laptop", "guest"]), (["lan"], ["laptop"]), (["guest"], ["guest"])],
+    ids=["every zone", "lan", "guest"],
+)
+def test_the_gateway_s_own_mail_ports_are_open_to_its_zones_only(
+    network: Network, gate: GateRunner, zones: list[str], reached: list[str]
+) -> None:
+    server = Program(network, "gateway", "-m", "tests.firewall.run_server", "993")
+    other = Program(network, "gateway", "-m", "tests.firewall.run_server", "8080")
+    try:
+        server.wait("ready"), other.wait("ready")
+        running = gate.start(policy(BLOCK, access={"imaps_port": 993, "zones": zones}))
+        running.wait("ready")
+
+        for host in ("laptop", "guest"):
+            meets = "220 here" if host in reached else "refused"
+            assert dial(network, host, GATEWAY_LAN_4, 993) == meets
+            assert dial(network, host, GATEWAY_LAN_4, 8080) == "220 here"
+        meets = "220 here" if "laptop" in reached else "refused"
+        assert dial(network, "laptop", LAN_6_GATEWAY, 993) == meets
+        for address in (WAN_4, WAN_6):
+            assert dial(network, "internet", address, 993) == "refused"
+            assert dial(network, "internet", address, 8080) == "220 here"
+        assert dial(network, "gateway", GATEWAY_LAN_4, 993) == "220 here"
+        assert running.wait("flow.blocked")["rule"] == "mail-access"
+    finally:
+        server.end()
+        other.end()
 
 
 def test_only_the_relays_user_reaches_port_25_from_the_gateway(

@@ -44,6 +44,9 @@ class CheapAccounts:
     def fake_verifier(self, name: str) -> Verifier:
         return fake_verifier(b"key", name.lower())
 
+    def standing(self, name: str) -> str:
+        return "as ever"
+
 
 class _Gone(ConnectionError):
     """The client has no more to say."""

@@ -166,19 +166,66 @@ def test_each_password_has_a_verifier_in_a_file_of_its_own(path):
     assert stat.S_IMODE(scram_file(path).stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("verb", ["disable", "delete"])
-def test_who_is_locked_out_is_gone_from_the_verifiers_too(path, verb):
+def test_who_is_removed_is_gone_from_the_verifiers_too(path):
     accounts = Accounts(path)
     accounts.add("anna", "secret")
     accounts.add("bob", "secret")
-    getattr(accounts, verb)("anna")
+    accounts.delete("anna")
 
     assert PasswdFile(path).scram_verifier("anna") is None
     assert PasswdFile(path).scram_verifier("bob") is not None
     assert "anna" not in scram_file(path).read_text()
-    getattr(accounts, verb)("bob")
+    accounts.delete("bob")
     assert scram_file(path).read_bytes() == b""
     assert not PasswdFile(path).offers_scram()
+
+
+def test_who_is_disabled_logs_in_by_no_mechanism_and_enabled_by_all_again(path):
+    accounts, file = Accounts(path), PasswdFile(path)
+    accounts.add("anna", "secret")
+    before = file.scram_verifier("anna")
+
+    accounts.disable("anna")
+    assert not file.verify("anna", "secret")
+    assert file.scram_verifier("anna") is None
+    assert accounts.rows() == [{"name": "anna", "enabled": False, "scram": True}]
+
+    accounts.enable("anna")
+    assert file.verify("anna", "secret")
+    assert file.scram_verifier("anna") == before
+    assert accounts.rows() == [{"name": "anna", "enabled": True, "scram": True}]
+
+
+def test_a_password_beyond_scram_is_listed_as_such(path):
+    Accounts(path).add("anna", "bell \x07")
+
+    assert Accounts(path).rows() == [{"name": "anna", "enabled": True, "scram": False}]
+
+
+def test_nobody_is_enabled_who_is_not_there(path):
+    with pytest.raises(AccountError, match="no account"):
+        Accounts(path).enable("anna")
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        (lambda accounts: accounts.add("bob", "other"), True),
+        (lambda accounts: accounts.disable("anna"), False),
+        (lambda accounts: accounts.delete("anna"), False),
+        (lambda accounts: accounts.set_password("anna", "secret"), False),
+    ],
+    ids=["another account", "disabled", "deleted", "a new password"],
+)
+def test_what_changes_an_account_changes_its_standing(path, change, goes_on):
+    accounts, file = Accounts(path), PasswdFile(path)
+    accounts.add("anna", "secret")
+    before = file.standing("anna")
+    assert before
+    change(accounts)
+
+    assert (file.standing("anna") == before) is goes_on
+    assert file.standing("nobody") == ""
 
 
 def test_a_new_password_replaces_the_old_verifier(path):

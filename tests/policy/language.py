@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from egressguard.policy import (
+    access,
     bounces,
     mailboxes,
     model,
@@ -76,7 +77,7 @@ WHOLE: Value = {
             "yara": {"folder": "yara"},
         },
         "mailboxes": {"quota": {}, "accounts": {"anna": {}}, "mbox": {}},
-        "access": {},
+        "access": {"guessing": {}, "own_quarantine": {}},
         "metrics": {},
         "journal": {"passed_flows": {}},
         "quarantine": {
@@ -139,7 +140,9 @@ PLACES: dict[type[Strict], Path] = {
     mailboxes.Quota: ("site", "mailboxes", "quota"),
     mailboxes.MailboxAccount: ("site", "mailboxes", "accounts", "anna"),
     mailboxes.Mbox: ("site", "mailboxes", "mbox"),
-    site.Access: ("site", "access"),
+    access.Access: ("site", "access"),
+    access.Guessing: ("site", "access", "guessing"),
+    access.OwnQuarantine: ("site", "access", "own_quarantine"),
     site.Metrics: ("site", "metrics"),
     Journaling: ("site", "journal"),
     PassedFlows: ("site", "journal", "passed_flows"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import threading
+
+import pytest
 
 from egressguard.smtp.auth import (
     MAX_FAILURES,
@@ -16,7 +19,9 @@ from egressguard.smtp.auth import (
     Failures,
 )
 from egressguard.smtp.scram import ScramServer, parse_client_first
+from egressguard.store.passwd import PasswdEntry, hash_password, render_passwd_line
 from egressguard.store.verifier import Verifier, fake_verifier, make_verifier
+from tests.smtp.conftest import HASH, PASSWORD, Stand
 
 CLIENT = ipaddress.IPv4Address("192.0.2.7")
 PENCIL = make_verifier("pencil")
@@ -57,6 +62,11 @@ class Book:
 
     def fake_verifier(self, name: str) -> Verifier:
         return fake_verifier(b"k" * 32, name)
+
+    def standing(self, name: str) -> str:
+        if self._error is not None:
+            raise self._error
+        return "as ever"
 
 
 def test_storage_that_cannot_be_read_is_not_a_wrong_password() -> None:
@@ -157,3 +167,33 @@ def test_no_nonce_comes_twice() -> None:
         return {server.challenge for server in servers if isinstance(server, ScramServer)}
 
     assert len(asyncio.run(play())) == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "reply"),
+    [
+        (PasswdEntry("bob", HASH), "250"),
+        (PasswdEntry("anna", HASH, disabled=True), "421 4.7.0"),
+        (None, "421 4.7.0"),
+        (PasswdEntry("anna", hash_password(PASSWORD)), "421 4.7.0"),
+    ],
+    ids=["another account", "disabled", "removed", "another password"],
+)
+def test_an_account_that_lost_its_access_sends_nothing_more_on_an_open_session(
+    change: PasswdEntry | None, reply: str, stand: Stand
+) -> None:
+    async def work() -> None:
+        async with stand.serve() as running, stand.client(running, "submissions") as client:
+            await client.say("EHLO client.example")
+            login = base64.b64encode(f"\0anna\0{PASSWORD}".encode()).decode()
+            assert (await client.say(f"AUTH PLAIN {login}")).startswith("235")
+            assert (await client.say("MAIL FROM:<anna@example.org>")).startswith("250")
+            assert (await client.say("RSET")).startswith("250")
+            path = stand.directory / "passwd"
+            kept = [] if change is None or change.name == "anna" else [path.read_text()]
+            lines = [*kept, *([] if change is None else [render_passwd_line(change)])]
+            path.write_text("".join(lines))
+
+            assert (await client.say("MAIL FROM:<anna@example.org>")).startswith(reply)
+
+    asyncio.run(work())

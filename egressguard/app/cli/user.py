@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from egressguard.app.cli.mailbox_rules import rules_command
-from egressguard.app.cli.options import as_json, with_places
+from egressguard.app.cli.options import as_json, ask_role, with_places
 from egressguard.app.cli.output import Exit, emit_one, emit_rows, fail
 from egressguard.app.places import Places
 from egressguard.mailbox.accounts import AccountError, Accounts
@@ -72,7 +72,7 @@ def passwd_command(places: Places, name: str, password_file: Path | None, as_jso
 @click.argument("name")
 @as_json
 def disable_command(places: Places, name: str, as_json: bool) -> None:
-    """Lock an account; its mail stays.
+    """Lock an account and end its sessions; its mail stays, and mail for it still comes in.
 
     \b
     Example:
@@ -80,6 +80,22 @@ def disable_command(places: Places, name: str, as_json: bool) -> None:
     """
     _change(places, "disable", name)
     emit_one({"disabled": name}, as_json=as_json)
+
+
+@user_command.command("enable")
+@with_places
+@click.argument("name")
+@as_json
+def enable_command(places: Places, name: str, as_json: bool) -> None:
+    """Unlock an account; it has the password that it had.
+
+    \b
+    Example:
+      egressguard user enable anna
+    Exit codes: 1 there is no such account.
+    """
+    _change(places, "enable", name)
+    emit_one({"enabled": name}, as_json=as_json)
 
 
 @user_command.command("delete")
@@ -101,14 +117,33 @@ def delete_command(places: Places, name: str, as_json: bool) -> None:
 @with_places
 @as_json
 def list_command(places: Places, as_json: bool) -> None:
-    """List the accounts.
+    """List the accounts; scram: whether SCRAM-SHA-256 is possible with the password that it has.
 
     \b
     Example:
       egressguard user list
     """
-    rows = [{"name": name} for name in _accounts(places).names()]
-    emit_rows(rows, ("name",), as_json=as_json, empty="no accounts; add one: egressguard user add NAME")
+    try:
+        rows = _accounts(places).rows()
+    except OSError as wrong:
+        fail(f"{places.accounts}: {wrong.strerror}")
+    columns = ("name", "enabled", "scram")
+    emit_rows(rows, columns, as_json=as_json, empty="no accounts; add one: egressguard user add NAME")
+
+
+@user_command.command("sessions")
+@with_places
+@as_json
+def sessions_command(places: Places, as_json: bool) -> None:
+    """Who has a session at IMAP or POP3 now, and from where.
+
+    \b
+    Example:
+      egressguard user sessions
+    Exit codes: 3 the gateway does not run.
+    """
+    rows = ask_role(places, "access", "sessions")
+    emit_rows(rows, ("user", "protocol", "client"), as_json=as_json, empty="nobody")
 
 
 def _accounts(places: Places) -> Accounts:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import asdict
 from typing import Any
 
 from egressguard.access.dovecot_process import Access
 from egressguard.access.model import AccessModel, ModelError, Ports
 from egressguard.access.ports import choose_ports, usable_addresses
-from egressguard.app.control import Commands
+from egressguard.access.programs import ProgramFailed
+from egressguard.access.shut_out import Guesses
+from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask_later
 from egressguard.app.identity import certificate_of, running_group, running_user
 from egressguard.app.listeners import high_port, loopback
 from egressguard.app.places import Places
@@ -16,17 +20,33 @@ from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.policy.model import Policy
 
 START_SECONDS = 10
+ANSWER_SECONDS = 5
+MOST_TOLD = 1000
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
     async with framed("access", places, high_ports=high_ports) as frame:
         model = await asyncio.to_thread(_model, frame, frame.policy, None)
-        access = Access(model, record=frame.record, registry=frame.registry)
+        guesses = Guesses(*_guessing(frame.policy))
+
+        async def ordered(users: set[str]) -> None:
+            """The relay looks by itself, too, only later."""
+            with contextlib.suppress(CommandError, DaemonUnreachable):
+                told = sorted(users)[:MOST_TOLD]
+                await ask_later(places.control("relay"), "quarantine.moved", ANSWER_SECONDS, users=told)
+
+        access = Access(model, record=frame.record, registry=frame.registry, guesses=guesses, ordered=ordered)
         running = asyncio.create_task(access.run())
 
         async def status() -> dict[str, Any]:
             found = access.status()
             return found | {"summary": _summary(found)}
+
+        async def sessions() -> list[dict[str, Any]]:
+            try:
+                return [asdict(session) for session in await access.sessions()]
+            except ProgramFailed as wrong:
+                raise CommandError(str(wrong)) from wrong
 
         async def reload(policy: Policy) -> None:
             before = access.status()["ports"]
@@ -36,9 +56,10 @@ async def run(places: Places, *, high_ports: bool) -> None:
                 raise OSError(str(wrong)) from wrong
             if (problem := await access.reload(model)) is not None:
                 raise OSError(problem)
+            guesses.failures, guesses.within_seconds, guesses.shut_out_seconds = _guessing(policy)
 
         await _settled(access)
-        await serve_until_stopped(frame, Commands({"status": status}), reload)
+        await serve_until_stopped(frame, Commands({"status": status, "sessions": sessions}), reload)
         await access.stop()
         await running
 
@@ -48,6 +69,11 @@ async def _settled(access: Access) -> None:
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while access.status()["state"] == "starting" and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
+
+
+def _guessing(policy: Policy) -> tuple[int, int, int]:
+    rule = policy.site.access.guessing
+    return rule.failures, rule.within_seconds, rule.shut_out_seconds
 
 
 def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:
@@ -62,7 +88,7 @@ def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:
         base_dir=places.dovecot_base,
         state_dir=places.dovecot_state,
         mailbox_root=places.mailboxes,
-        quarantine_root=places.quarantine,
+        views_root=places.quarantine_views,
         accounts=places.accounts,
         certificate=certificate,
         private_key=private_key,
@@ -71,11 +97,17 @@ def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:
         ports=choose_ports(Ports(*asked), addresses, current),
         addresses=addresses,
         quarantine_admins=settings.quarantine_admins,
+        owners_see=settings.own_quarantine is not None,
+        max_sessions=settings.max_sessions,
+        max_user_sessions=settings.max_user_sessions,
+        pam_service=settings.pam_service,
     )
 
 
 def _summary(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         ports = ", ".join(f"{port} ({service})" for service, port in status["ports"].items())
-        return f"{ports} on {', '.join(status['addresses'])} (Dovecot {status['version']})"
+        words = f"{ports} on {', '.join(status['addresses'])} (Dovecot {status['version']})"
+        words += f"; {sum(status['sessions'].values())} sessions" if status["sessions"] else ""
+        return words + (f"; {len(status['shut_out'])} addresses shut out" if status["shut_out"] else "")
     return f"IMAP and POP3 {status['state']}: {status['problem']}" if status["problem"] else "IMAP and POP3 off"

@@ -39,7 +39,11 @@ _TEXTS = ("sender", "recipient", "rule", "verdict", "folder")
 _MOMENTS = ("held_before", "held_after")
 
 
-def quarantine_commands(quarantine: Quarantine, digests: Digests) -> Commands:
+def quarantine_commands(
+    quarantine: Quarantine, digests: Digests, look_soon: Callable[[list[str]], None] = lambda _users: None
+) -> Commands:
+    """`look_soon` hears whose order folders a mail program has put something into (quarantine.moves)."""
+
     async def digest(dry_run: bool) -> list[dict[str, Any]]:
         return await told(digests.send_now(dry_run=dry_run))
 
@@ -49,7 +53,14 @@ def quarantine_commands(quarantine: Quarantine, digests: Digests) -> Commands:
     async def redeem(token: str) -> dict[str, Any]:
         return await told(digests.redeem(_token(token)))
 
+    async def moved(users: list[str]) -> None:
+        """Only a hint: what is done follows from what lies there."""
+        if not isinstance(users, list) or len(users) > MAX_IDS or not all(isinstance(one, str) for one in users):
+            raise CommandError(f"expected at most {MAX_IDS} accounts", "refused")
+        look_soon(users)
+
     proven: dict[str, Handler] = {"quarantine.link.look": look, "quarantine.link.redeem": redeem}
+    proven["quarantine.moved"] = moved
     changes = _orders(quarantine) | {"quarantine.digest": digest}
     return Commands(_looks(quarantine), changes, proven)
 

@@ -36,8 +36,11 @@ from egressguard.policy.mailboxes import Target
 from egressguard.policy.model import Policy
 from egressguard.quarantine.digest import Digests
 from egressguard.quarantine.hold import Quarantine
+from egressguard.quarantine.moves import Moves
 from egressguard.quarantine.notice import TellingQuarantine
 from egressguard.quarantine.refusal import Refusals
+from egressguard.quarantine.showing import Showing
+from egressguard.quarantine.views import Views
 from egressguard.relay.attempt import Means
 from egressguard.relay.dns import Resolver
 from egressguard.relay.handover_ends import HandoverServer
@@ -66,6 +69,10 @@ ATTEMPTS_SECONDS = 2
 MEASURE_SECONDS = 10
 REINDEX_SECONDS = 60
 """Mail programs move and expunge what is held."""
+VIEWS_SECONDS = 1
+"""How soon what is gone is gone from mail programs' view of the quarantine; an order of theirs is seen at once."""
+VIEWS_ANEW_SECONDS = 600
+"""Mail programs take links out of their views."""
 READY_SECONDS = 30
 ANSWER_SECONDS = 5
 
@@ -79,6 +86,8 @@ class Relay:
     spool: Spool
     queue: Queue
     quarantine: Quarantine
+    showing: Showing
+    moves: Moves
     digests: Digests
     limits: LimitStore
     outgoing: Outgoing
@@ -102,7 +111,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
             except (CommandError, DaemonUnreachable) as wrong:
                 raise OSError(f"smtpd does not take the policy: {wrong}") from wrong
 
-        works = (relay.queue.run(), _keep_house(relay), _live_with(relay.smtpd, frame))
+        works = (relay.queue.run(), _keep_house(relay), _keep_views(relay), _live_with(relay.smtpd, frame))
         working = [asyncio.create_task(work) for work in works]
         for task in working:
             task.add_done_callback(lambda _ended: frame.stopping.set())  # what ends early ends the role
@@ -173,7 +182,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
         return merge(texts)
 
     mail = commands(relay.spool, relay.queue, relay.quarantine)
-    held = quarantine_commands(relay.quarantine, relay.digests)
+    held = quarantine_commands(relay.quarantine, relay.digests, relay.moves.look_soon)
     queue = queue_commands(relay.spool, relay.queue, Orders(relay.spool, relay.queue, frame.record))
     limits = limit_commands(relay.limits, lambda: frame.policy, time.time)
     suspensions = suspension_commands(relay.queue)
@@ -188,6 +197,7 @@ def _commands(frame: Frame, relay: Relay) -> Commands:
 async def _assemble(frame: Frame, spool: Spool) -> Relay:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
+    accounts = Accounts(places.accounts)
     return_paths = ReturnPaths(places.secrets, registry, "relay")
     outgoing = Outgoing(Signatures(places.secrets, registry, "relay"), return_paths)
     await outgoing.reload(policy)
@@ -216,6 +226,15 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
     kept = StateFile(places.rates)
     rates = Rates.restored(await asyncio.to_thread(kept.read))
     queue = Queue(spool, policy, means, frame.record, RelayMetrics(registry), rates=rates)
+
+    recipients = Recipients(accounts, Usages(places.mailboxes))
+
+    def account_of(policy: Policy, path: str) -> str | None:
+        """An alias for several is nobody's."""
+        whom = recipients.whom(policy, path)
+        return None if whom is None or whom.others else whom.account or None
+
+    showing = Showing(Views(places.quarantine_views), lambda: queue.policy, account_of, accounts.names)
     quarantine = await asyncio.to_thread(
         partial(
             Quarantine,
@@ -226,6 +245,7 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
             released=queue.wake,
             refusal=Refusals(queue),
             teachers=Teachers(lambda: queue.policy.site.scan, places.secrets),
+            viewer=showing,
             max_octets=policy.site.quarantine.max_octets,
         )
     )
@@ -241,7 +261,8 @@ async def _assemble(frame: Frame, spool: Spool) -> Relay:
         clock=time.time,
         sent=queue.wake,
     )
-    return Relay(spool, queue, quarantine, digests, limits, outgoing, _smtpd(frame), kept)
+    moves = Moves(quarantine, showing)
+    return Relay(spool, queue, quarantine, showing, moves, digests, limits, outgoing, _smtpd(frame), kept)
 
 
 def _local_mail(frame: Frame, forwarder: Forwarder, send: Send) -> LocalMail:
@@ -287,6 +308,25 @@ async def _keep_house(relay: Relay) -> None:
             log.error("limits cannot be tidied up", extra={"fields": {"why": str(wrong)}})
         await relay.keep_rates()
         await asyncio.sleep(MEASURE_SECONDS)
+
+
+async def _keep_views(relay: Relay) -> None:
+    """Orders that lie there from before the start are seen with the first look everywhere."""
+    looked_at = anew_at = time.monotonic() - MEASURE_SECONDS
+    while True:
+        now = time.monotonic()
+        everywhere = now - looked_at >= MEASURE_SECONDS
+        looked_at = now if everywhere else looked_at
+        if now - anew_at >= VIEWS_ANEW_SECONDS:
+            anew_at = now
+            relay.showing.out_of_date()
+        try:
+            await relay.moves.look(everywhere=everywhere)
+            await relay.showing.bring_up_to_date(relay.quarantine.every)
+        except (OSError, sqlite3.Error) as wrong:
+            log.error("views of the quarantine cannot be kept", extra={"fields": {"why": str(wrong)}})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relay.moves.awake.wait(), VIEWS_SECONDS)
 
 
 async def _keep_quarantine(relay: Relay, *, reindex: bool) -> None:
