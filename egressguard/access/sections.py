@@ -95,7 +95,8 @@ def own_namespace() -> Lines:
 def services(model: AccessModel) -> Lines:
     """One login service a protocol. Empty `chroot`: an ordinary user may not call chroot(2)."""
     parts = [part for protocol in model.ports.protocols for part in _services_of(model, protocol)]
-    parts.append(block("service anvil", ("chroot =",)))
+    # Dovecot's own penalty would make all people behind an address wait for one stale password: see access.shut_out.
+    parts.append(block("service anvil", ("chroot =", *block("unix_listener anvil-auth-penalty", ("mode = 0",)))))
     return tuple(line for part in parts for line in part)
 
 

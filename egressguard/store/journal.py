@@ -154,7 +154,7 @@ class Journal:
             for table in ("event", *_TABLE_OF.values()):
                 _insert(db, table, [row for row in rows if _TABLE_OF.get(row[1], "event") == table])
             self._since_trim += len(rows)
-            if self._since_trim >= self._trim_every:
+            if rows and self._since_trim >= self._trim_every:
                 self._since_trim = 0
                 self._trim(db, rows[-1][0])
         self._complained = False

@@ -44,6 +44,12 @@ def test_several_roles_are_merged_by_time_and_the_newest_kept(tmp_path: Path) ->
     assert times(one, other, since=2.0, kind="x") == [3.0, 4.0]
 
 
+def test_one_that_nothing_was_recorded_in_ends_in_peace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path / "a")
+
+    assert capfd.readouterr().err == ""
+
+
 def test_a_missing_file_is_empty_and_a_broken_one_does_not_hide_the_others(tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(b"not a database at all" * 100)
     whole = written(tmp_path / "whole", (1.0, "x"))
