@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from egressguard.access.account_files import AccountFiles
 from egressguard.access.credentials import render_shut_out
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 1  # how soon a new account's Maildir is there, and a disabled one's sessions are not
 MEASURE_SECONDS = 15
+END_ROUNDS = 3
+"""Dovecot looks at its files once a second, and lists a session a moment after it began: it is asked again."""
 LOOK_AGAIN_SECONDS = 60  # after a disk that does not answer
 
 Ordered = Callable[[set[str]], Awaitable[None]]
@@ -52,7 +54,7 @@ class Upkeep:
         self._metrics = metrics
         self._ordered = ordered
         self._files = AccountFiles()
-        self._to_end: set[str] = set()
+        self._to_end: dict[str, int] = {}
         self._stamp: object = None
         self._measured_at = 0.0
         self.sessions: dict[str, int] = {}
@@ -69,7 +71,7 @@ class Upkeep:
 
     async def prepare(self, model: AccessModel) -> None:
         """What Dovecot must find when it starts. Raises Unprepared, OSError."""
-        self._to_end.update(await asyncio.to_thread(self._files.follow, model))
+        self._end_soon(await asyncio.to_thread(self._files.follow, model))
 
     async def round(self) -> None:
         """Raises Unprepared, OSError."""
@@ -77,7 +79,7 @@ class Upkeep:
         # Maildirs are ours to make: Dovecot 2.4 would make them 0700, and delivery could not write there.
         self._stamp = await asyncio.to_thread(keep_maildirs, model, self._stamp, logged_in)
         if model.state_dir.exists():
-            self._to_end.update(await asyncio.to_thread(self._files.follow, model, logged_in))
+            self._end_soon(await asyncio.to_thread(self._files.follow, model, logged_in))
             await self._write_shut_out(model)
         if (programs := self._running()) is not None:
             await self._end_sessions(programs, model)
@@ -97,6 +99,9 @@ class Upkeep:
             self.shut_out = shut
             self._metrics.shut_out.set(len(shut))
 
+    def _end_soon(self, names: Iterable[str]) -> None:
+        self._to_end.update(dict.fromkeys(names, END_ROUNDS))
+
     async def _end_sessions(self, programs: Programs, model: AccessModel) -> None:
         for name in sorted(self._to_end):
             try:
@@ -104,7 +109,11 @@ class Upkeep:
             except ProgramFailed as wrong:
                 log.error("sessions do not end", extra={"fields": {"user": name, "why": str(wrong)}})
                 continue
-            self._to_end.discard(name)
+            self._to_end[name] -= 1
+            if self._to_end[name] == 0:
+                del self._to_end[name]
+            if self._to_end.get(name) != END_ROUNDS - 1:
+                continue
             self._metrics.ended.inc()
             self._record("mailbox.sessions_ended", {"user": name, "why": "its account or password has changed"})
 

@@ -44,6 +44,7 @@ from egressguard.store.content import Content
 STARTS = ("2.3 by root", "2.3 by nobody", "2.4 by nobody", "as installed")
 ADDRESS = "127.0.0.1"
 START_SECONDS = 30
+SPARE_ACCOUNTS = 9
 
 
 TRIXIE = Path(os.environ.get("EGRESSGUARD_TRIXIE_ROOT") or Path(__file__).parent.parent.parent / ".peers" / "trixie")
@@ -170,7 +171,7 @@ class House:
     certificate: bytes
     admins: tuple[str, ...] = ()
     records: list = field(default_factory=list)
-    spare: list = field(default_factory=lambda: [f"user{number}" for number in range(5)])
+    spare: list = field(default_factory=lambda: [f"user{number}" for number in range(SPARE_ACCOUNTS)])
 
     def __post_init__(self):
         for name in ("mailboxes", "quarantine", "accounts"):
