@@ -156,6 +156,14 @@ class MailGiven(Strict):
     arc: AuthResult = Field("none", description="the result of ARC", examples=["pass"])
     block_list: Names = Field((), description="block lists that have the client; left out = none", examples=[["zen"]])
     over_limit: Names = Field((), description="limits that it would exceed; left out = none", examples=[["per-host"]])
+    recipient_count: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="how many recipients it has; left out = as many as are given", examples=[51]
+    )
+    unknown: Many[Literal["authentication", "block_list", "score", "attachments"]] = Field(
+        (),
+        description="what could not be found out: a filter, a block list or DNS did not answer; left out = nothing",
+        examples=["score"],
+    )
     stage: Literal["rcpt", "data"] = Field(
         "data", description="rcpt: what is said to RCPT, before the content is known", examples=["rcpt"]
     )

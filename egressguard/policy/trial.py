@@ -145,9 +145,9 @@ def _try_mail(
     policy: Policy, case: MailCase, message: tuple[int, Mapping[str, tuple[str, ...]], ScanReport] | None
 ) -> Result:
     given = case.given
-    every = [_facts(policy, given, path, message) for path in given.recipient]
+    every = [mail_facts(policy, given, path, message) for path in given.recipient]
     if given.stage == "rcpt":
-        refusals = [decide_envelope(policy, _before_data(facts)) for facts in every]
+        refusals = [decide_envelope(policy, before_data(facts)) for facts in every]
         refused = [decision for decision in refusals if decision is not None]
         if not refused:
             found: Comparison = {"action": "go-on", "rule": ""}
@@ -188,16 +188,18 @@ def _found(decision: MailDecision) -> Comparison:
     }
 
 
-def _before_data(facts: MailFacts) -> MailFacts:
-    return replace(facts, recipient_count=None, size_octets=None, headers=None, scan=None)
+def before_data(facts: MailFacts) -> MailFacts:
+    """What is known of it at RCPT: nothing of the content, and SPF and the like are asked when that is there."""
+    return replace(facts, authentication=None, recipient_count=None, size_octets=None, headers=None, scan=None)
 
 
-def _facts(
+def mail_facts(
     policy: Policy,
     given: MailGiven,
     path: str,
-    message: tuple[int, Mapping[str, tuple[str, ...]], ScanReport] | None,
+    message: tuple[int, Mapping[str, tuple[str, ...]], ScanReport] | None = None,
 ) -> MailFacts:
+    """What is given, as the facts of a message for the recipient `path`; `message` is what its file has."""
     size, headers, report = message or (DEFAULT_SIZE_OCTETS, {}, ScanReport(Verdict.CLEAN, (), ()))
     return MailFacts(
         client=given.client,
@@ -209,14 +211,20 @@ def _facts(
         reverse_path=given.sender,
         forward_path=path,
         moment=_moment(given.when),
-        authentication=Authentication(given.spf, given.dkim, given.dmarc, given.arc, given.dmarc_policy),
-        listed=frozenset(given.block_list),
+        authentication=_authentication(given),
+        listed=None if "block_list" in given.unknown else frozenset(given.block_list),
         exceeded={name: _excess(policy, name) for name in given.over_limit},
-        recipient_count=len(given.recipient),
+        recipient_count=given.recipient_count or len(given.recipient),
         size_octets=size if given.size_octets is None else given.size_octets,
         headers={**headers, **{name.lower(): tuple(values) for name, values in given.header.items()}},
         scan=_report(given, report),
     )
+
+
+def _authentication(given: MailGiven) -> Authentication | None:
+    if "authentication" in given.unknown:
+        return None
+    return Authentication(given.spf, given.dkim, given.dmarc, given.arc, given.dmarc_policy)
 
 
 def _excess(policy: Policy, name: str) -> Excess:
@@ -231,5 +239,8 @@ def _report(given: MailGiven, report: ScanReport) -> ScanReport:
             Attachment(tuple(a.path), a.type, a.size_octets, a.encrypted, a.macro, a.active) for a in given.attachments
         )
     verdict = verdict_of(given.verdict, report.verdict)
+    unseen = "attachments" in given.unknown or (verdict is None and given.attachments is None)
     score = report.score if given.score is None else given.score
-    return ScanReport(verdict, report.findings, None if verdict is None else attachments, score)
+    return ScanReport(
+        verdict, report.findings, None if unseen else attachments, None if "score" in given.unknown else score
+    )

@@ -1,0 +1,57 @@
+"""What a policy really says to a witness: policy.mail and policy.flows are asked, not the boxes.
+
+Contract
+    Pure. Two policies say the same exactly when what they come to here is equal; names of rules do not count, nor
+    does the order of things added whose order means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from egressguard.policy.decision import MailAction, MailDecision
+from egressguard.policy.difference.programs import STAYS_OUT, way_meant
+from egressguard.policy.expect import MailGiven
+from egressguard.policy.limits import quotas
+from egressguard.policy.mail import decide_envelope, decide_mail, limit_of
+from egressguard.policy.model import Policy
+from egressguard.policy.trial import before_data, mail_facts
+
+
+def message_comes_to(policy: Policy, given: Mapping[str, Any]) -> Hashable:
+    """What becomes of the message: for its first recipient, RCPT and content together."""
+    message = MailGiven.model_validate(given)
+    facts = mail_facts(policy, message, message.recipient[0])
+    refused = decide_envelope(policy, before_data(facts))
+    if refused is not None:
+        return _decided(policy, refused)
+    decision = decide_mail(policy, facts)
+    return _decided(policy, decision), _beside(policy, decision)
+
+
+def _decided(policy: Policy, decision: MailDecision) -> Hashable:
+    if decision.limit:
+        limit = limit_of(policy, decision.limit)
+        assert limit is not None
+        return decision.action.value, decision.folder, limit.text, decision.contain_seconds, "above a limit"
+    text = decision.text if decision.action.value in STAYS_OUT else ""
+    return decision.action.value, decision.folder, text
+
+
+def _beside(policy: Policy, decision: MailDecision) -> Hashable:
+    effects = decision.effects
+    staged = {(would.rule.startswith("limit "), would.action) for would in decision.would}
+    told = frozenset(address for _rule, address in effects.notify), frozenset(staged)
+    if decision.action in {MailAction.REJECT, MailAction.DEFER}:
+        return told
+    limits = (limit_of(policy, name) for name in effects.limits)
+    return (
+        *told,
+        frozenset((name.lower(), value) for name, value in effects.headers),
+        frozenset(effects.tags),
+        frozenset((limit.per, quotas(limit)) for limit in limits if limit is not None),
+        effects.rewrite_sender,
+        frozenset(way_meant(policy, (way,)) for way in effects.source_routes),
+        way_meant(policy, effects.via),
+    )
