@@ -24,7 +24,7 @@ from egressguard.app.places import Places
 from egressguard.app.probes import dns_answers, management_faults, relay_fault
 from egressguard.app.provenance import provenance_of, write_provenance
 from egressguard.app.rules import read_files, read_rules, write_snapshot
-from egressguard.policy.difference import differences
+from egressguard.policy.difference.whole import compare
 from egressguard.policy.model import Policy
 
 log = logging.getLogger(__name__)
@@ -72,16 +72,20 @@ class Keeper:
                 self._generations.confirm(revision, self._means.now())
 
     async def plan(self) -> dict[str, Any]:
-        """What `apply` would change: {"revision", "changes", "before", "after"}, the last two nft text."""
+        """What `apply` would change: {"revision", "changes", "not_compared", "red", "before", "after"}.
+
+        "before" and "after" are nft text; "changes" None = nothing is in force that could change."""
         async with self._changing:
             candidate = await asyncio.to_thread(read_candidate, self._places, only_signed=self._only_signed, force=True)
             before = await self._means.ask_gate("ruleset")
             write_snapshot(candidate.files, candidate.source, self._places.candidate)
             after = await self._means.ask_gate("check", rules=str(self._places.candidate))
-            changes = [str(change) for change in differences(self._in_force(), candidate.policy)]
+            in_force = await asyncio.to_thread(self._in_force)
+            found = await asyncio.to_thread(compare, in_force, candidate.policy) if in_force else None
             return {
                 "revision": candidate.policy.revision,
-                "changes": changes,
+                "changes": [change.row() for change in found.changes] if found is not None else None,
+                "not_compared": list(found.cut) if found is not None else [],
                 "red": candidate.red,
                 "before": before,
                 "after": after,

@@ -71,12 +71,9 @@ NOT_UNDER_GIT = Provenance()
 
 def provenance_of(directory: Path) -> Provenance:
     """What git knows of a rules directory."""
-    if shutil.which("git") is None:
-        return NOT_UNDER_GIT
     with tempfile.TemporaryDirectory(prefix="egressguard-git-") as scratch:
-        git = _Git(directory, Path(scratch))
-        top = git.say("rev-parse", "--absolute-git-dir")
-        if top is None or not git.borrow(Path(top.strip())):
+        git = git_of(directory, Path(scratch))
+        if git is None:
             return NOT_UNDER_GIT
         told = git.say("log", "-1", "--format=%H%x00%an <%ae>%x00%aI%x00%G?%x00%GS", "HEAD", "--")
         if told is None or told.count("\0") != 4:
@@ -86,7 +83,16 @@ def provenance_of(directory: Path) -> Provenance:
         return Provenance(commit, author, date, _SIGNATURES.get(signature, "unknown"), signer, status != "")
 
 
-class _Git:
+def git_of(directory: Path, scratch: Path) -> Git | None:
+    """The repository that a directory is in, to be asked; None: there is none. `scratch` is an empty directory."""
+    if shutil.which("git") is None:
+        return None
+    git = Git(directory, scratch)
+    top = git.say("rev-parse", "--absolute-git-dir")
+    return git if top is not None and git.borrow(Path(top.strip())) else None
+
+
+class Git:
     """git(1) on somebody's repository, with a configuration of our own instead of the repository's."""
 
     def __init__(self, directory: Path, scratch: Path) -> None:
@@ -117,6 +123,11 @@ class _Git:
 
     def say(self, *words: str) -> str | None:
         """git's answer; None when it has none."""
+        found = self.octets(*words)
+        return None if found is None else found[:MAX_OUTPUT_OCTETS].decode("utf-8", "replace")
+
+    def octets(self, *words: str, given: bytes = b"") -> bytes | None:
+        """The same as it is; `given` is what git reads."""
         top = [] if self._git_dir is None else [f"--git-dir={self._git_dir}", f"--work-tree={self._top()}"]
         settings = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*"]
         try:
@@ -124,14 +135,19 @@ class _Git:
                 ["git", "--no-pager", "--no-optional-locks", *settings, *top, *words],
                 cwd=self._directory,
                 env=_environment(),
-                stdin=subprocess.DEVNULL,
+                input=given,
                 capture_output=True,
                 timeout=TIMEOUT_SECONDS,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout[:MAX_OUTPUT_OCTETS].decode("utf-8", "replace") if done.returncode == 0 else None
+        return done.stdout if done.returncode == 0 else None
+
+    @property
+    def prefix(self) -> str:
+        """Where the directory stands in its work tree: "rules", "." for the whole of it."""
+        return self._directory.resolve().relative_to(self._top()).as_posix()
 
     def _top(self) -> Path:
         """The work tree: the nearest directory above that has a .git."""

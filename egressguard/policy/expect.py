@@ -324,6 +324,20 @@ def parse_expectations(name: str, content: bytes, files: Mapping[str, bytes]) ->
     return faults or ExpectFile(found, messages)
 
 
+def parse_given(name: str, content: bytes) -> FlowGiven | MailGiven | list[Fault]:
+    """The `given` of one case by itself, a flow's (from, to) or a message's (client, recipient); or its faults."""
+    document = parse_document(name, content)
+    if document.faults:
+        return document.faults
+    is_flow = isinstance(document.value, dict) and "from" in document.value
+    schema: type[FlowGiven | MailGiven] = FlowGiven if is_flow else MailGiven
+    try:
+        return schema.model_validate(document.value)
+    except ValidationError as wrong:
+        told = (explain(error, document.value, schema) for error in wrong.errors(include_url=False)[:100])
+        return [document.fault_at(path, message, key=key) for path, key, message in told]
+
+
 def verdict_of(text: str | None, default: Verdict | None) -> Verdict | None:
     """What `verdict:` means; "unknown" = a scanner did not answer."""
     if text is None:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 
 from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
 from egressguard.policy.decision import MailDecision
-from egressguard.policy.expect import Comparison, ExpectFile, FlowCase, MailCase, MailGiven, Stand, verdict_of
+from egressguard.policy.expect import (
+    Comparison,
+    ExpectFile,
+    FlowCase,
+    FlowGiven,
+    MailCase,
+    MailGiven,
+    Stand,
+    verdict_of,
+)
 from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport, Verdict
 from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings, decide_flow
@@ -100,10 +109,10 @@ def with_stand(policy: Policy, stand: Stand) -> Policy:
     return policy.replace(site=site, devices=(*policy.devices, *stand.devices))
 
 
-def _try_flow(policy: Policy, case: FlowCase) -> Result:
-    given = case.given
+def flow_of(given: FlowGiven) -> Flow:
+    """What is given, as a flow."""
     protocol = Protocol(given.protocol)
-    flow = Flow(
+    return Flow(
         given.source,
         given.destination,
         0 if protocol in TUNNELS else given.port,
@@ -112,12 +121,20 @@ def _try_flow(policy: Policy, case: FlowCase) -> Result:
         source_mac=given.mac.lower(),
         speaks=given.speaks or "",
     )
+
+
+def surroundings_of(given: FlowGiven) -> Surroundings:
+    """What is given, as what the rules cannot know."""
     moment = _moment(given.when)
 
     def addresses_of(name: str) -> frozenset[IPAddress] | None:
         return frozenset(given.dns[name]) if name in given.dns else None
 
-    decision = decide_flow(policy, flow, Surroundings(frozenset(given.inside), addresses_of, lambda: moment))
+    return Surroundings(frozenset(given.inside), addresses_of, lambda: moment)
+
+
+def _try_flow(policy: Policy, case: FlowCase) -> Result:
+    decision = decide_flow(policy, flow_of(case.given), surroundings_of(case.given))
     found: Comparison = {
         "action": "undecided" if decision.action is None else decision.action.value,
         "rule": decision.rule,

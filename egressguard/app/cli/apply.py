@@ -17,7 +17,7 @@ from egressguard.app.places import Places
 
 _SPAN = re.compile(r"([0-9]{1,5})(s|m|h)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
-_COLORS = {"added": "green", "removed": "red", "+": "green", "-": "red"}
+_COLORS = {"+": "green", "-": "red"}
 
 
 class _Span(click.ParamType[int]):
@@ -35,7 +35,7 @@ class _Span(click.ParamType[int]):
 @click.option("--nft/--no-nft", default=True, show_default=True, help="Show what changes in the kernel's table too.")
 @as_json
 def plan_command(places: Places, nft: bool, as_json: bool) -> None:
-    """What `apply` would change: rule by rule in words, and in the kernel's table as a diff. Changes nothing.
+    """What `apply` would change: in packets and messages, and in the kernel's table as a diff. Changes nothing.
 
     The kernel is asked whether it would take it, and the expectations are run.
 
@@ -45,21 +45,27 @@ def plan_command(places: Places, nft: bool, as_json: bool) -> None:
     Exit codes: 0 it could be applied, 1 faults, a red expectation, or the kernel would not take it, 3 no gateway runs,
     4 permission denied, 6 it takes signed rules only, and these are not.
     """
+    from egressguard.app.cli.changes import changes_lines
     from egressguard.firewall.textdiff import ruleset_diff
+    from egressguard.policy.difference.change import Change
+    from egressguard.policy.difference.whole import Difference
 
     found = ask_role(places, KEEPER, "plan")
     diff = ruleset_diff(found.pop("before"), found.pop("after"))
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, **found, "nft": diff}))
     else:
-        for change in found["changes"]:
-            click.echo(colored(change, _COLORS.get(change.split()[0], "yellow")))
+        if found["changes"] is None:
+            click.echo("nothing is in force: all of it is new")
+        else:
+            changes = Difference(tuple(map(Change.of, found["changes"])), tuple(found["not_compared"]))
+            for line in changes_lines(changes):
+                click.echo(line)
         for line in diff if nft else ():
             click.echo(colored(line, _COLORS.get(line[:1], "white")))
         for words in found["red"]:
             click.echo(words, err=True)
-        count = len(found["changes"])
-        click.echo(f"revision {found['revision']}: {count or 'no'} change{'' if count == 1 else 's'}")
+        click.echo(f"revision {found['revision']}")
     if found["red"]:
         fail("expectations are red: `apply` would refuse (mend them, or --force)")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,19 +13,20 @@ from typing import Any
 
 import click
 
+from egressguard.app.cli.explaining import say_flow, say_message
 from egressguard.app.cli.options import as_json, default_places
-from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
+from egressguard.app.cli.output import Exit, fail
+from egressguard.app.revisions import Unreadable, rules_at
 from egressguard.app.rules import read_rules
 from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
-from egressguard.policy.decision import MailAction
-from egressguard.policy.explain import RouteExplanation, Step, explain_flow, explain_mail, explain_route
+from egressguard.policy.expect import FlowGiven, parse_given
 from egressguard.policy.facts import MailFacts, Moment, ScanReport, Verdict
 from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings
 from egressguard.policy.load import render_faults
 from egressguard.policy.model import Policy
+from egressguard.policy.trial import flow_of, mail_facts, surroundings_of
 
-_STAYS_OUT = frozenset({MailAction.REJECT, MailAction.DEFER})
 MAX_MESSAGE_OCTETS = 256 * 1024 * 1024
 
 
@@ -60,17 +61,28 @@ class _Moment(click.ParamType[Moment]):
 def _with_policy(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give `command` the policy that --rules and --site name."""
 
-    @click.option("--rules", type=click.Path(path_type=Path, file_okay=False), envvar="EGRESSGUARD_RULES")
+    @click.option("--rules", envvar="EGRESSGUARD_RULES", help="Directory of rule files, or REV:PATH of a git checkout.")
     @click.option("--site", default="", envvar="EGRESSGUARD_SITE", help="Overlay of the rules: sites/SITE/ in them.")
     @wraps(command)
-    def wrapped(rules: Path | None, site: str, **others: Any) -> Any:
-        loaded, files = read_rules(rules or default_places().rules, site)
+    def wrapped(rules: str | None, site: str, **others: Any) -> Any:
+        where = rules or str(default_places().rules)
+        try:
+            # A directory that is not there is a fault of the rules; only what can be no directory is a revision.
+            with rules_at(where, Path.cwd()) if _is_revision(where) else nullcontext(Path(where)) as directory:
+                loaded, files = read_rules(directory, site)
+        except Unreadable as wrong:
+            fail(str(wrong))
         if loaded.policy is None:
             click.echo(render_faults(loaded.faults, files), err=True)
             sys.exit(Exit.FAILED)
         return command(policy=loaded.policy, **others)
 
     return wrapped
+
+
+def _is_revision(text: str) -> bool:
+    """A directory comes before a revision of the same name."""
+    return not Path(text).exists() and not text.startswith(("/", "."))
 
 
 @click.group("explain")
@@ -117,40 +129,18 @@ def flow_command(
       egressguard explain flow --from 192.168.1.50 --to 198.51.100.7 --port 25 --zone lan --rules rules/
     Exit codes: 0 told, 1 faults in the rules, 2 wrong usage.
     """
-    from egressguard.firewall.host import Host
-    from egressguard.firewall.render import render_ruleset, statements_of
-
     arrives, inside = _arrival(policy, zone, interface)
-    is_tunnel = Protocol(protocol) in TUNNELS
     flow = Flow(
         source,
         destination,
-        0 if is_tunnel else port,
+        0 if Protocol(protocol) in TUNNELS else port,
         arrives,
         Protocol(protocol),
         source_mac=mac.lower(),
         speaks=speaks or "",
     )
-    told = explain_flow(policy, flow, Surroundings(inside, moment=lambda: moment))
-    decision = told.decision
-    action = "drop for now" if decision.action is None else decision.action.value
-    listener = policy.site.relay.listeners.get(policy.site.relay.redirect_to or "")
-    host = Host(inside, redirect_port=listener.port if listener else None, queue="native")
-    statements = statements_of(render_ruleset(policy, host), decision.rule) if decision.rule else []
-    if as_json:
-        _tell_json(action, decision.rule, decision.reason, told.steps, {"nft": statements})
-        return
-    _tell(
-        f"{action}: {source} -> {destination} {protocol if is_tunnel else f'port {port}/{protocol}'}",
-        decision.rule,
-        told.steps,
-    )
-    if not decision.rule:
-        click.echo(f"  {decision.reason}: allowed")
-    for line in statements:
-        click.echo(f"  nft: {line}")
-    if everything:
-        click.echo(f"  not asked: {', '.join(told.later) or '-'}")
+    around = Surroundings(inside, moment=lambda: moment)
+    say_flow(policy, flow, around, everything=everything, as_json=as_json)
 
 
 def _arrival(policy: Policy, zone: str, interface: str) -> tuple[str, frozenset[str]]:
@@ -228,42 +218,34 @@ def message_command(
             headers=headers,
             scan=report,
         )
-        told = explain_mail(policy, facts)
-        decision = told.decision
-        leaves = None if decision.action in _STAYS_OUT else explain_route(policy, facts, decision)
-        if as_json:
-            findings: dict[str, object] = {
-                "recipient": path,
-                "findings": list(report.findings),
-                "folder": decision.folder,
-            }
-            findings |= _way_json(leaves) if leaves else {}
-            _tell_json(decision.action.value, decision.rule, decision.reason, told.steps, findings)
-            continue
-        _tell(f"{decision.action.value}: {reverse_path or '<>'} -> {path}", decision.rule, told.steps)
-        if told.steps and told.steps[-1].outcome != "decides":
-            click.echo(f"  {decision.reason}")
-        if leaves is not None:
-            _tell_way(leaves)
-        for finding in report.findings:
-            click.echo(f"  found: {''.join(c if c.isprintable() else '?' for c in finding)}")
+        say_message(policy, facts, as_json=as_json)
 
 
-def _way_json(leaves: RouteExplanation) -> Mapping[str, object]:
-    rows = [{"route": s.rule, "at": s.at, "outcome": s.outcome, "words": s.words} for s in leaves.steps]
-    return {"via": list(leaves.way.written), "route": leaves.way.route, "routes": rows}
+@explain_command.command("given")
+@_with_policy
+@click.argument("given")
+@as_json
+def given_command(policy: Policy, given: str, as_json: bool) -> None:
+    """The same for what stands under `given` in an expectation, and in what `egressguard diff` prints; GIVEN is that
+    text, a mapping, or a file that has it (- = standard input). Of several recipients each is told.
 
-
-def _tell_way(leaves: RouteExplanation) -> None:
-    way = leaves.way
-    taken = leaves.steps[-1] if way.route else None
-    for step in leaves.steps:
-        if step is not taken:
-            click.echo(f"  {'not ' if step.outcome == 'failed' else ''}route {step.rule} at {step.at}: {step.words}")
-    where = {"local": "into the local mailbox", "mx": f"by the MX of {way.domain}"}.get(
-        way.written[0], f"via {', '.join(way.written)}"
-    )
-    click.echo(f"  leaves {where}" + (f", route {taken.rule} at {taken.at}" if taken else ""))
+    \b
+    Example:
+      egressguard explain given '{from: 192.168.1.50, to: 198.51.100.7, port: 25}' --rules rules/
+      egressguard explain given '{client: 192.168.1.50, user: anna, recipient: b@example.net}' --rules HEAD~1
+    Exit codes: 0 told, 1 faults in the rules, 2 wrong usage, 5 no such file.
+    """
+    text = given.encode() if given.lstrip().startswith("{") else _read(Path(given))
+    found = parse_given("GIVEN", text)
+    if isinstance(found, list):
+        raise click.UsageError("\n".join(map(str, found)))
+    if isinstance(found, FlowGiven):
+        say_flow(policy, flow_of(found), surroundings_of(found), everything=False, as_json=as_json)
+        return
+    if found.message is not None:
+        raise click.UsageError("a message file is not looked into here; expected `egressguard explain message FILE`")
+    for path in found.recipient:
+        say_message(policy, mail_facts(policy, found, path), as_json=as_json)
 
 
 def _read(file: Path) -> bytes:
@@ -284,23 +266,3 @@ def _addresses(headers: Any, *names: str) -> Any:
         for _, address in email.utils.getaddresses(list(headers.get(name, ()))):
             if address:
                 yield address
-
-
-def _tell(first: str, rule: str, steps: Sequence[Step]) -> None:
-    color = {"allow": "green", "accept": "green"}.get(first.partition(":")[0], "red")
-    click.echo(colored(first, color))
-    deciding = next((step for step in steps if step.rule == rule and step is steps[-1]), None)
-    if deciding is not None:
-        click.echo(f"  by {deciding.rule} at {deciding.at} ({deciding.words})")
-    for step in steps:
-        if step is not deciding:
-            click.echo(
-                f"  not {step.rule} at {step.at}: {step.words}"
-                if step.outcome in {"failed", "unknown"}
-                else f"  {step.rule} at {step.at}: {step.words}"
-            )
-
-
-def _tell_json(action: str, rule: str, reason: str, steps: Sequence[Step], more: Mapping[str, object]) -> None:
-    rows = [{"rule": s.rule, "at": s.at, "outcome": s.outcome, "words": s.words} for s in steps]
-    click.echo(json.dumps({"schema": SCHEMA, "action": action, "rule": rule, "reason": reason, "steps": rows, **more}))

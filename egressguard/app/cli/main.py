@@ -39,6 +39,7 @@ _WHERE = {
     "trace": "trace",
     "send-test": "trace",
     "dkim": "dkim",
+    "diff": "diff",
 }
 
 

@@ -17,6 +17,7 @@ from egressguard.app.places import Places
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of words (stable keys).")
 
+as_markdown = click.option("--markdown", "as_markdown", is_flag=True, help="Markdown, for a merge request.")
 
 _SPAN = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

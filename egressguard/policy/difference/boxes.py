@@ -1,7 +1,7 @@
 """Is there a message in this box and in none of those? Exact, over facts that each fall into a few classes.
 
     a class   all values of one fact that no rule of either policy tells apart: bit i of an int is the i-th class
-    a box     fact -> the classes that it may be in; a fact left out may be anything
+    a box     fact -> the classes that it may be in; a fact left out may be anything; never changed once made
     a rule    the boxes that it matches, one of them is enough
 
 Contract
@@ -13,10 +13,10 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-Box = Mapping[int, int]
+Box = dict[int, int]
 
 
 class TooHard(Exception):

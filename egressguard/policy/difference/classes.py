@@ -11,10 +11,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from egressguard.mail.address import domain_of
 from egressguard.net.flow import IPAddress
+from egressguard.policy.fields import DAY_MINUTES
+from egressguard.policy.index import numbers
 from egressguard.policy.networks import PrefixSet
 from egressguard.policy.patterns import LOCAL, NULL, plain_path
 
@@ -79,11 +82,24 @@ def yes_or_no(*, yes: str, no: str) -> Fact:
 def number(key: str, usual: int, cuts: Iterable[int], *, least: int = 0) -> Fact:
     """A whole number; each cut is the first of a class."""
     starts = sorted({least, *cuts})
-    labels = [f"{a} to {b - 1}" for a, b in zip(starts, starts[1:], strict=False)] + [f"{starts[-1]} or more"]
+    labels = [f"{a} to {b - 1}" for a, b in pairwise(starts)] + [f"{starts[-1]} or more"]
     home = max(place for place, start in enumerate(starts) if start <= usual)
     samples = [usual if place == home else start for place, start in enumerate(starts)]
     order = [home, *(place for place in range(len(starts)) if place != home)]
     return Fact(key, [samples[place] for place in order], [labels[place] for place in order])
+
+
+def hours(spans: Iterable[tuple[int, int]]) -> Fact:
+    """The minute of the day, cut where a span begins or ends."""
+    starts = sorted({0, *(bound for span in spans for bound in span if bound < DAY_MINUTES)})
+    fact = number("time", 720, starts)
+    ends = dict(zip(starts, [*starts[1:], DAY_MINUTES], strict=True))
+    first = [max(start for start in starts if start <= minute) for minute in fact.samples]
+    return Fact("time", fact.samples, [f"{_clock(start)}-{_clock(ends[start])}" for start in first])
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
 
 
 class Addresses:
@@ -102,10 +118,8 @@ class Addresses:
         self.versions = {v: sum(1 << place for place, kind in enumerate(kinds) if kind[0] == v) for v in (4, 6)}
         self._within = [0] * len(self._sets)
         for place, (_, containing) in enumerate(kinds):
-            while containing:
-                lowest = containing & -containing
-                containing ^= lowest
-                self._within[lowest.bit_length() - 1] |= 1 << place
+            for each in numbers(containing):
+                self._within[each] |= 1 << place
 
     def within(self, prefixes: PrefixSet, name: str = "") -> int:
         return self.fact.named(self._within[self._sets[prefixes]], name)

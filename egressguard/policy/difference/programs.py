@@ -10,58 +10,33 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from egressguard.policy.decision import MailAction
-from egressguard.policy.difference.boxes import Box
-from egressguard.policy.difference.messages import NOT_AT_RCPT, Boxes, Messages
+from egressguard.policy.difference.ends import Boxes, Entry, Outcome, Program
+from egressguard.policy.difference.matches import NOT_AT_RCPT, Matches
 from egressguard.policy.limits import quotas
 from egressguard.policy.mail import NO_RULE, limit_of
 from egressguard.policy.matchers import is_asked
 from egressguard.policy.model import Limit, MailRule, Policy
 from egressguard.policy.next_hop import canonical
+from egressguard.policy.routes import MX
+from egressguard.policy.scheduling import Retry
 
 STAYS_OUT = frozenset({MailAction.REJECT.value, MailAction.DEFER.value})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """`meaning` is compared, `words` are told. `stays_out`: the message is not taken."""
-
-    meaning: Hashable
-    words: str = field(compare=False)
-    stays_out: bool = field(default=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What comes of what is in one of the boxes; `rule` and `at` say who says so.
-
-    `final`: where the outcome is about something besides the decision, the decision, if it falls here."""
-
-    boxes: Boxes
-    outcome: Outcome
-    rule: str = field(compare=False)
-    at: str = field(compare=False)
-    final: Outcome | None = None
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for entries that do the same to the same."""
-        return frozenset(frozenset(box.items()) for box in self.boxes), self.outcome, self.final
-
-
 GOES_ON = Outcome("goes on", "go on")
-CANNOT_TELL = Outcome((MailAction.DEFER.value, "cannot be judged"), "defer, for it cannot be judged now", stays_out=True)
+CANNOT_TELL = Outcome(
+    (MailAction.DEFER.value, "cannot be judged"), "defer, for it cannot be judged now", stays_out=True
+)
 NO, YES = Outcome(None, "not"), Outcome((), "so")
 ANY: Boxes = ({},)
 
-Program = list[Entry]
-
 
 def _end(outcome: Outcome) -> Entry:
-    return Entry(ANY, outcome, NO_RULE.rule, "")
+    return Entry(ANY, outcome, "", "")
 
 
 _RELAYING_DENIED = Outcome(
@@ -99,35 +74,30 @@ def _limits_in_force(policy: Policy, rule: MailRule) -> Iterator[Limit]:
             yield limit
 
 
-def _also(messages: Messages, boxes: Boxes, also: Box) -> Boxes:
-    met = (messages.search.meet(box, also) for box in boxes)
-    return tuple(box for box in met if box is not None)
-
-
-def at_end(messages: Messages, policy: Policy) -> Program:
+def at_end(matches: Matches, policy: Policy) -> Program:
     """The decision on the whole message."""
     program: Program = []
     for rule in policy.mail:
         if rule.staged:
             continue
-        boxes = messages.matched(policy, rule.match)
+        boxes = matches.matched(policy, rule.match)
         for limit in _limits_in_force(policy, rule):
-            program.append(Entry(_also(messages, boxes, messages.over(limit.name)), above(limit), rule.name, rule.at))
+            program.append(Entry(matches.also(boxes, matches.over(limit.name)), above(limit), rule.name, rule.at))
         if rule.action != "continue":
             program.append(Entry(boxes, decided(rule), rule.name, rule.at))
-        if unsure := messages.unsure(policy, rule.match):
+        if unsure := matches.unsure(policy, rule.match):
             program.append(Entry(unsure, CANNOT_TELL, rule.name, rule.at))
     return [*program, _end(_RELAYING_DENIED)]
 
 
-def at_rcpt(messages: Messages, policy: Policy) -> Program:
+def at_rcpt(matches: Matches, policy: Policy) -> Program:
     """What is said to RCPT; a rule that needs the content to stop a message is passed over."""
     program: Program = []
     for rule in policy.mail:
         if rule.staged:
             continue
-        boxes = messages.matched(policy, rule.match, at_rcpt=True)
-        unsure = messages.unsure(policy, rule.match, at_rcpt=True)
+        boxes = matches.matched(policy, rule.match, at_rcpt=True)
+        unsure = matches.unsure(policy, rule.match, at_rcpt=True)
         if any(is_asked(getattr(rule.match, key)) for key in NOT_AT_RCPT):
             if rule.action == "accept":
                 program.append(Entry((*boxes, *unsure), GOES_ON, rule.name, rule.at))
@@ -135,7 +105,7 @@ def at_rcpt(messages: Messages, policy: Policy) -> Program:
         for limit in _limits_in_force(policy, rule):
             refusal = above(limit)
             told = refusal if refusal.stays_out else GOES_ON
-            program.append(Entry(_also(messages, boxes, messages.over(limit.name)), told, rule.name, rule.at))
+            program.append(Entry(matches.also(boxes, matches.over(limit.name)), told, rule.name, rule.at))
         if rule.action == "accept":
             program.append(Entry((*boxes, *unsure), GOES_ON, rule.name, rule.at))
         elif rule.action != "continue":
@@ -153,12 +123,16 @@ class Effect:
     matters_refused: bool = field(default=False, compare=False)
 
 
-def effects_of(policy: Policy, rule: MailRule) -> Iterator[Effect]:
+def tagging(tag: str) -> Effect:
+    return Effect(("tag", tag), f"tagged {tag}")
+
+
+def effects_of(matches: Matches, policy: Policy, rule: MailRule) -> Iterator[Effect]:
     """What a rule in force adds to the messages it matches, the way out aside."""
     for name, value in rule.add_header.items():
         yield Effect(("header", name.lower(), value), f"the field {name}: {value} is added")
     for tag in rule.tag:
-        yield Effect(("tag", tag), f"tagged {tag}")
+        yield tagging(tag)
     for address in rule.notify:
         yield Effect(("notify", address), f"{address} is told of it", matters_refused=True)
     for name in rule.limit:
@@ -167,7 +141,10 @@ def effects_of(policy: Policy, rule: MailRule) -> Iterator[Effect]:
     if rule.rewrite_sender:
         yield Effect(("rewrite_sender",), "the sender is rewritten (SRS)")
     for way in rule.source_routes:
-        yield Effect(("source_route", *way_meant(policy, (way,))), f"the sender may ask for the way out {way}")
+        yield Effect(
+            ("source_route", *way_meant(matches.messages.smart_hosts, (way,))),
+            f"the sender may ask for the way out {way}",
+        )
 
 
 def would(policy: Policy, rule: MailRule) -> Iterator[Effect]:
@@ -181,62 +158,80 @@ def would(policy: Policy, rule: MailRule) -> Iterator[Effect]:
                 yield Effect(("would", "limit", limit.above), words, matters_refused=True)
 
 
-def all_effects(policies: Iterable[Policy]) -> list[Effect]:
+def all_effects(matches: Matches, policies: Iterable[Policy]) -> list[Effect]:
     found = (
         effect
         for policy in policies
         for rule in policy.mail
-        for effect in (*(() if rule.staged else effects_of(policy, rule)), *would(policy, rule))
+        for effect in (*(() if rule.staged else effects_of(matches, policy, rule)), *would(policy, rule))
     )
     return list(dict.fromkeys(found))
 
 
-def adding(messages: Messages, policy: Policy, effect: Effect) -> Program:
+def adding(matches: Matches, policy: Policy, effect: Effect) -> Program:
     """Whether a message gets this effect: YES at the first rule that adds it, NO where a decision comes before."""
     program: Program = []
     for rule in policy.mail:
-        boxes = messages.matched(policy, rule.match)
-        adds = effect in (would(policy, rule) if rule.staged else effects_of(policy, rule))
+        boxes = matches.matched(policy, rule.match)
+        adds = effect in (would(policy, rule) if rule.staged else effects_of(matches, policy, rule))
         if rule.staged:
             program += [Entry(boxes, YES, rule.name, rule.at)] if adds else []
             continue
-        for name in rule.limit:
-            limit = limit_of(policy, name)
-            if limit is not None and limit.staged and effect.meaning == ("would", "limit", limit.above):
-                program.append(Entry(_also(messages, boxes, messages.over(name)), YES, rule.name, rule.at))
-        program += _ends(messages, policy, rule, YES if adds else NO)
+        program += _ends(matches, policy, rule, YES if adds else NO, staged_limit=effect.meaning)
         if adds and rule.action == "continue":
             program.append(Entry(boxes, YES, rule.name, rule.at))
     return [*program, replace(_end(NO), final=_RELAYING_DENIED)]
 
 
-def naming_a_way(messages: Messages, policy: Policy) -> Program:
+def naming_a_way(matches: Matches, policy: Policy) -> Program:
     """The way out that a rule names: the first that does so."""
     program: Program = []
     for rule in policy.mail:
         if not rule.staged:
             way = NO
             if rule.route:
-                way = Outcome(way_meant(policy, rule.route), f"by way of {', '.join(rule.route)}")
-            program += _ends(messages, policy, rule, way)
+                way = _way_out(matches, rule.route, None)
+            program += _ends(matches, policy, rule, way)
             if rule.route and rule.action == "continue":
-                program.append(Entry(messages.matched(policy, rule.match), way, rule.name, rule.at))
+                program.append(Entry(matches.matched(policy, rule.match), way, rule.name, rule.at))
     return [*program, replace(_end(NO), final=_RELAYING_DENIED)]
 
 
-def _ends(messages: Messages, policy: Policy, rule: MailRule, outcome: Outcome) -> Iterator[Entry]:
-    """Where a rule decides, with something besides; what cannot be judged gets nothing."""
-    boxes = messages.matched(policy, rule.match)
-    for limit in _limits_in_force(policy, rule):
-        over = _also(messages, boxes, messages.over(limit.name))
-        yield Entry(over, outcome, rule.name, rule.at, above(limit))
+def _ends(
+    matches: Matches, policy: Policy, rule: MailRule, outcome: Outcome, *, staged_limit: Hashable = None
+) -> Iterator[Entry]:
+    """Where a rule decides, with something besides; what cannot be judged gets nothing. Limits come in their order:
+    what stands behind one that decides is not asked, a staged one that would do what `staged_limit` says included."""
+    boxes = matches.matched(policy, rule.match)
+    for limit in filter(None, (limit_of(policy, name) for name in rule.limit)):
+        over = matches.also(boxes, matches.over(limit.name))
+        if not limit.staged:
+            yield Entry(over, outcome, rule.name, rule.at, above(limit))
+        elif staged_limit == ("would", "limit", limit.above):
+            yield Entry(over, YES, rule.name, rule.at)
     if rule.action != "continue":
         yield Entry(boxes, outcome, rule.name, rule.at, decided(rule))
-    if unsure := messages.unsure(policy, rule.match):
+    if unsure := matches.unsure(policy, rule.match):
         yield Entry(unsure, NO, rule.name, rule.at, CANNOT_TELL)
 
 
-def way_meant(policy: Policy, via: Iterable[str]) -> tuple[Hashable, ...]:
-    """What the items of a `via` mean: a smart host is what is known of it, not its name."""
-    hosts = policy.site.smart_hosts
-    return tuple(repr(hosts[item]) if item in hosts else canonical(item) for item in via)
+def routed(matches: Matches, policy: Policy) -> Program:
+    """The way out where no rule names one."""
+    local = Entry(matches.to_mailboxes(policy), Outcome("local", "into a mailbox here"), "", "")
+    program: Program = [local] if all(local.boxes[0].values()) else []
+    for route in policy.routes:
+        if not route.staged:
+            way = _way_out(matches, route.via, route.retry)
+            program.append(Entry(matches.matched(policy, route.match), way, route.name, route.at))
+    return [*program, Entry(ANY, _way_out(matches, (MX,), None), "", "")]
+
+
+def _way_out(matches: Matches, via: Sequence[str], retry: Retry | None) -> Outcome:
+    words = "leaves by MX" if tuple(via) == (MX,) else f"leaves by way of {', '.join(via)}"
+    meaning = way_meant(matches.messages.smart_hosts, via), repr(retry)
+    return Outcome(meaning, f"{words}, tried again at other times" if retry else words)
+
+
+def way_meant(names: Mapping[str, str], via: Iterable[str]) -> tuple[Hashable, ...]:
+    """What the items of a `via` mean; `names`: smart hosts, and the names that stand for them."""
+    return tuple(names[item] if item in names else canonical(item) for item in via)

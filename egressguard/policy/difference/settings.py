@@ -1,105 +1,115 @@
-"""What another policy would change, in words: rule by rule, by name. Pure."""
+"""What another policy sets otherwise, key by key: what no rule decides. Pure.
+
+Contract
+    Zones, sets and MAC sets are told by what rules make of them, here only who belongs to the site at all.
+    What is called by another name and means the same is one change, of its name.
+    A limit is told by what it counts, where a rule names it; what it does when it is exceeded is the rules' matter.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
-from egressguard.policy.model import Policy
+from egressguard.policy.difference.change import Change, Place
+from egressguard.policy.limits import quotas
+from egressguard.policy.model import Limit, Policy, TlsRule
+from egressguard.policy.networks import PrefixSet
 
-SECTIONS = ("flows", "mail", "limits", "routes", "tls", "devices")
 SHOWN_ITEMS = 6
+BY_RULES = frozenset({"zones", "sets", "mac_sets"})
+"""Keys of the site that are told by what rules make of them."""
+NAMED = frozenset({"smart_hosts", "block_lists", "pipes"})
+"""Keys of the site that give names to things."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """`what` is added, removed, changed or moved; `at` is where the rule stands; `words` say what changed."""
-
-    section: str
-    name: str
-    what: str
-    at: str
-    words: str = ""
-
-    def __str__(self) -> str:
-        words = f": {self.words}" if self.words else ""
-        return f"{self.what:<8} {self.section} {self.name}{words}" + (f" ({self.at})" if self.at else "")
+def setting_changes(old: Policy, new: Policy) -> Iterator[Change]:
+    yield from _who_is_of_the_site(old, new)
+    before, after = _plain(old.site), _plain(new.site)
+    for key in NAMED:
+        yield from _renamed(key, before[key], after[key])
+        before[key], after[key] = _less_renamed(before[key], after[key])
+    for key in before.keys() - BY_RULES:
+        if before[key] != after[key]:
+            yield from _site((key,), before[key], after[key])
+    yield from _limits(old, new)
 
 
-def differences(old: Policy | None, new: Policy) -> Iterator[Change]:
-    """From `old` (None = nothing is in force) to `new`: the site first, then section by section in the new order."""
-    yield from _site((), _plain(old.site) if old else {}, _plain(new.site))
-    for section in SECTIONS:
-        before: Sequence[Any] = getattr(old, section) if old else ()
-        yield from _section(section, before, getattr(new, section))
+def _who_is_of_the_site(old: Policy, new: Policy) -> Iterator[Change]:
+    """Clients of no zone are of the world: SPF and the like are asked of them."""
+    networks = [PrefixSet.of(chain(*(zone.networks for zone in p.site.zones.values()))) for p in (old, new)]
+    interfaces = [frozenset(chain(*(zone.interfaces for zone in p.site.zones.values()))) for p in (old, new)]
+    if networks[0] != networks[1]:
+        here, there = (tuple(chain(*(zone.networks for zone in p.site.zones.values()))) for p in (old, new))
+        yield Change("site", "networks of the zones, all together", *_sides(here, there))
+    if interfaces[0] != interfaces[1]:
+        before, after = map(_shown, interfaces)
+        yield Change("site", "interfaces of the zones, all together", before, after)
 
 
-def _section(section: str, before: Sequence[Any], after: Sequence[Any]) -> Iterator[Change]:
-    old, new = {item.name: item for item in before}, {item.name: item for item in after}
-    for name, item in old.items():
-        if name not in new:
-            yield Change(section, name, "removed", item.at)
-    stayed = [name for name in old if name in new]
-    order = {name: position for position, name in enumerate(name for name in new if name in old)}
-    moved = _out_of_order([order[name] for name in stayed])
-    for name, item in new.items():
-        if name not in old:
-            yield Change(section, name, "added", item.at)
-            continue
-        if words := ", ".join(_keys(_plain(old[name]), _plain(item))):
-            yield Change(section, name, "changed", item.at, words)
-        if order[name] in moved and section != "devices":
-            yield Change(section, name, "moved", item.at, "other rules come first now")
+def _renamed(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for name, other in _other_names(old, new).items():
+        yield Change("site", key, name, other)
 
 
-def _out_of_order(positions: Sequence[int]) -> frozenset[int]:
-    """What is not in a longest ascending run: the fewest that must have been moved."""
-    tails: list[int] = []
-    before: dict[int, int | None] = {}
-    for position in positions:
-        index = next((i for i, tail in enumerate(tails) if tail > position), len(tails))
-        before[position] = tails[index - 1] if index else None
-        tails[index:] = [position, *tails[index + 1 :]]
-    kept: set[int] = set()
-    step: int | None = tails[-1] if tails else None
-    while step is not None:
-        kept.add(step)
-        step = before[step]
-    return frozenset(positions) - kept
+def _other_names(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Old name -> the new one of what is the same."""
+    gone = [name for name in old if name not in new]
+    found: dict[str, str] = {}
+    for name in new:
+        if name not in old and (same := next((g for g in gone if g not in found and old[g] == new[name]), None)):
+            found[same] = name
+    return found
 
 
-def _plain(model: Any) -> Mapping[str, Any]:
-    """The keys that say something, by the names that rule files have for them."""
+def _less_renamed(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    names = _other_names(old, new)
+    return (
+        {name: value for name, value in old.items() if name not in names},
+        {name: value for name, value in new.items() if name not in names.values()},
+    )
+
+
+def _limits(old: Policy, new: Policy) -> Iterator[Change]:
+    named = {name for policy in (old, new) for rule in policy.mail for name in (*rule.limit, *rule.match.over_limit)}
+    before = {limit.name: limit for limit in old.limits if limit.name in named}
+    for limit in new.limits:
+        other = before.get(limit.name)
+        if other is not None and limit.name in named and _counts(other) != _counts(limit):
+            places = (Place(other.name, other.at),), (Place(limit.name, limit.at),)
+            yield Change("limits", f"limit {limit.name}", _counts(other), _counts(limit), *places)
+
+
+def _counts(limit: Limit) -> str:
+    most = ", ".join(f"{quota.unit} {quota.most}" for quota in quotas(limit))
+    return f"per {limit.per}: {most or 'nothing'}"
+
+
+def tls_words(rule: TlsRule) -> str:
+    """What a rule demands."""
+    parts = [str(rule.level)]
+    parts += [f"names {_shown(rule.names)}"] if rule.names else []
+    parts += [f"authorities of {rule.ca_file}"] if rule.ca_file else []
+    parts += ["with a certificate of ours"] if rule.client_certificate else []
+    return ", ".join(parts)
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    """The keys by the names that rule files have for them."""
     fields = type(model).model_fields
-    return {fields[key].alias or key: getattr(model, key) for key in fields if key != "name"}
+    return {fields[key].alias or key: getattr(model, key) for key in fields}
 
 
-def _keys(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """What changed, key by key, also inside a mapping: "match.recipient_domain x.example -> y.example"."""
-    for key in [*new, *(key for key in old if key not in new)]:
-        before, after = old.get(key), new.get(key)
-        if before == after:
-            continue
-        if _is_mapping(before) and _is_mapping(after):
-            yield from _keys(_mapping(before), _mapping(after), f"{above}{key}.")
-        else:
-            yield f"{above}{key} {_shown(before)} -> {_shown(after)}"
-
-
-def _site(path: tuple[str, ...], old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    for key in [*new, *(key for key in old if key not in new)]:
-        before, after = old.get(key), new.get(key)
-        if before == after:
-            continue
-        here = (*path, key)
-        if _is_mapping(after) and (_is_mapping(before) or before is None):
-            yield from _site(here, _mapping(before), _mapping(after))
-        elif after is None and _is_mapping(before):
-            yield Change("site", ".".join(here), "removed", "")
-        else:
-            yield Change("site", ".".join(here), "changed", "", _sizes(before, after))
+def _site(path: tuple[str, ...], before: Any, after: Any) -> Iterator[Change]:
+    if _is_mapping(before) and _is_mapping(after):
+        old, new = _mapping(before), _mapping(after)
+        for key in [*new, *(key for key in old if key not in new)]:
+            if old.get(key) != new.get(key):
+                yield from _site((*path, key), old.get(key), new.get(key))
+    else:
+        yield Change("site", ".".join(path), *_sides(before, after))
 
 
 def _is_mapping(value: object) -> bool:
@@ -107,26 +117,26 @@ def _is_mapping(value: object) -> bool:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return {} if value is None else value if isinstance(value, dict) else _plain(value)
+    return value if isinstance(value, dict) else _plain(value)
 
 
-def _sizes(before: object, after: object) -> str:
+def _sides(before: object, after: object) -> tuple[str, str]:
     """Of long lists only what came and went."""
-    if not (isinstance(before, tuple) and isinstance(after, tuple)):
-        return f"{_shown(before)} -> {_shown(after)}"
-    come = [item for item in after if item not in set(before)]
-    gone = [item for item in before if item not in set(after)]
-    parts = [f"{sign}{len(items)} ({_shown(tuple(items))})" for sign, items in (("+", come), ("-", gone)) if items]
-    return ", ".join(parts) or "in another order"
+    if isinstance(before, tuple) and isinstance(after, tuple) and len({*before, *after}) > SHOWN_ITEMS:
+        gone = tuple(item for item in before if item not in set(after))
+        come = tuple(item for item in after if item not in set(before))
+        return f"{len(before)} of them, less {_shown(gone)}", f"{len(after)} of them, more: {_shown(come)}"
+    return _shown(before), _shown(after)
 
 
 def _shown(value: object) -> str:
     if _is_mapping(value):
-        return "{...}"
+        told = (f"{key} {_shown(item)}" for key, item in _mapping(value).items() if item not in (None, "", (), {}))
+        return "{" + ", ".join(told) + "}"
     if isinstance(value, enum.Enum):
         return str(value.value)
     if isinstance(value, tuple | frozenset):
-        items = [_shown(item) for item in value]
+        items = [_shown(item) for item in (value if isinstance(value, tuple) else sorted(value, key=str))]
         more = f" and {len(items) - SHOWN_ITEMS} more" if len(items) > SHOWN_ITEMS else ""
         return (", ".join(items[:SHOWN_ITEMS]) + more) or "nothing"
     return "nothing" if value in (None, "") else str(value).lower() if isinstance(value, bool) else str(value)

@@ -22,7 +22,7 @@ from egressguard.policy.patterns import text_matches
 MOST_STATES = 20_000
 _UNUSUAL = "x-0~"
 """Characters that stand for those that no pattern names, the first that is free."""
-_TOKEN = re.compile(r"\*+|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_SIGN = re.compile(r"\*+|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -40,23 +40,23 @@ class _Places:
         """One group: it is matched where one of them is."""
         ends = span = 0
         for pattern in patterns:
-            tokens = ["*" if token.startswith("*") else token for token in _TOKEN.findall(pattern.casefold())]
+            signs = ["*" if sign.startswith("*") else sign for sign in _SIGN.findall(pattern.casefold())]
             self.start |= 1 << self.size
-            for place, token in enumerate(tokens):
-                if token == "*":
+            for place, sign in enumerate(signs):
+                if sign == "*":
                     self.stars |= 1 << self.size + place
-            self.patterns.append(tokens)
-            span |= (1 << self.size + len(tokens) + 1) - (1 << self.size)
-            self.size += len(tokens) + 1
+            self.patterns.append(signs)
+            span |= (1 << self.size + len(signs) + 1) - (1 << self.size)
+            self.size += len(signs) + 1
             ends |= 1 << self.size - 1
         self.ends.append(ends)
         self.spans.append(span)
 
     def leading_on(self, character: str) -> int:
         found, place = 0, 0
-        for tokens in self.patterns:
-            for token in tokens:
-                if token != "*" and _is_of(token, character):
+        for signs in self.patterns:
+            for sign in signs:
+                if sign != "*" and _is_of(sign, character):
                     found |= 1 << place
                 place += 1
             place += 1
@@ -68,10 +68,10 @@ class _Places:
 
 
 @lru_cache(maxsize=65536)
-def _is_of(token: str, character: str) -> bool:
-    if len(token) == 1:
-        return token == "?" or token == character
-    return re.match(translate(token), character) is not None
+def _is_of(sign: str, character: str) -> bool:
+    if len(sign) == 1:
+        return sign in {"?", character}
+    return re.match(translate(sign), character) is not None
 
 
 def text_for(
@@ -133,17 +133,17 @@ def _alphabet(wanted: Sequence[Sequence[str]], unwanted: Sequence[str]) -> Itera
 
 @lru_cache(maxsize=65536)
 def _characters(pattern: str) -> tuple[str, ...]:
-    return tuple(c for token in _TOKEN.findall(pattern.casefold()) for c in _characters_of(token))
+    return tuple(c for sign in _SIGN.findall(pattern.casefold()) for c in _characters_of(sign))
 
 
-def _characters_of(token: str) -> Iterator[str]:
-    """The characters that a token names; of `[a-c]` its ends and those beside them."""
-    if token.startswith(("*", "?")):
+def _characters_of(sign: str) -> Iterator[str]:
+    """The characters that a sign names; of `[a-c]` its ends and those beside them."""
+    if sign.startswith(("*", "?")):
         return
-    if len(token) == 1:
-        yield token
+    if len(sign) == 1:
+        yield sign
         return
-    for character in token[1:-1].lstrip("!"):
+    for character in sign[1:-1].lstrip("!"):
         for near in (-1, 0, 1):
-            if 0x20 <= ord(character) + near:
+            if ord(character) + near >= 0x20:
                 yield chr(ord(character) + near).casefold()[:1]

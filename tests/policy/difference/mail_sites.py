@@ -162,7 +162,7 @@ def message(chance: Chance) -> dict[str, Any]:
         "redirected": chance.random() < 0.3,
         "sender": chance.choice(["", *paths]),
         "recipient": [chance.choice(["postmaster", *paths])],
-        "when": f"{chance.choice(['mon', 'wed', 'sun'])} {chance.choice(['05:59', '06:00', '12:00', '22:00', '18:00'])}",
+        "when": f"{chance.choice(['mon', 'wed', 'sun'])} {chance.choice(['05:59', '06:00', '22:00', '18:00'])}",
         "over_limit": [name for name in LIMITS if chance.random() < 0.3],
         "recipient_count": chance.choice([1, 2, 3, 51]),
         "size_octets": chance.choice([0, 1, 1000, 1001]),
@@ -170,9 +170,7 @@ def message(chance: Chance) -> dict[str, Any]:
         "verdict": chance.choice(["infected", "denied", "ambiguous", "clean", "clean", "unknown"]),
         "attachments": [_attachment(chance) for _ in range(chance.choice([0, 0, 1, 2]))],
         "score": chance.choice(["-2", "-1", "0", "6.5"]),
-        "unknown": [
-            what for what in ("authentication", "block_list", "score", "attachments") if chance.random() < 0.1
-        ],
+        "unknown": [what for what in ("authentication", "block_list", "score", "attachments") if chance.random() < 0.1],
         "block_list": [name for name in LISTS if chance.random() < 0.3],
         "dmarc_policy": chance.choice(["none", "quarantine", "reject"]),
     }
