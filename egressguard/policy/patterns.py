@@ -16,6 +16,12 @@ from egressguard.mail.address import domain_of
 
 LOCAL = "@local"
 NULL = "<>"
+_NEVER_LAST = ". <>|\"*?/\\'"
+"""Windows takes off dots and spaces, and has no names with the others in them: programs that save files do so, too."""
+_INVISIBLE = frozenset(
+    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
+)
+"""Of Unicode's Default_Ignorable_Code_Point what is no format character; variation selectors beyond are rare."""
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -43,17 +49,24 @@ def text_matches(patterns: Iterable[str], text: str) -> bool:
 
 def name_matches(patterns: Iterable[str], name: str) -> bool:
     """Whether a file name matches one of these shell patterns, as the recipient's machine would read the name:
-    compatible letters are one, invisible characters do not count, nor do dots and spaces at the end."""
+    compatible letters are one, invisible characters do not count, nor do those at the end that no name may end with;
+    what stands behind a colon is a stream of the file in front of it (NTFS)."""
     shown = shown_name(name)
-    return any(fnmatchcase(shown, pattern.casefold()) for pattern in patterns)
+    every = (shown, _without_tail(shown.partition(":")[0])) if ":" in shown else (shown,)
+    return any(fnmatchcase(one, pattern.casefold()) for one in every for pattern in patterns)
 
 
 def shown_name(name: str) -> str:
     """A file name as the recipient's machine would read it."""
     if name.isascii() and name.isprintable():  # nearly all are, and the way below takes a microsecond a letter
-        return name.lower().rstrip(". ")
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf"}).rstrip(". ")
+        return _without_tail(name.lower())
+    bare = (c for c in name if c not in _INVISIBLE)
+    folded = unicodedata.normalize("NFKC", "".join(bare)).casefold()
+    return _without_tail("".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf"}))
+
+
+def _without_tail(name: str) -> str:
+    return name.rstrip(_NEVER_LAST)
 
 
 def plain_path(path: str) -> str:

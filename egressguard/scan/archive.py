@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from egressguard.scan import unpacker, zipped
 from egressguard.scan.active import carried
-from egressguard.scan.budget import Budget, Member, Opened, shown
+from egressguard.scan.budget import MAX_NAME_CHARACTERS, Budget, Member, Opened, shown
 from egressguard.scan.kinds import CLOSED, CPIO, ISO, PACKED, TAR, ZIP, archive_kinds, media_type
 from egressguard.scan.libarchive import Entry, Unreadable
 
@@ -37,6 +38,7 @@ _BEHIND = {
 }
 """What may stand behind a program that unpacks itself; ZIP is looked for in everything."""
 
+_GZIP_EXTRA, _GZIP_NAME, _GZIP_OCTETS = 0x04, 0x08, 18
 _READINGS = {ISO: (b"", b"!rockridge", b"!rockridge,!joliet"), TAR: (b"read_concatenated_archives",)}
 """An ISO image may have three directories: which of them is shown depends on who looks. Some read tar archives to the
 end of the file, some to the end of the archive."""
@@ -94,7 +96,20 @@ def _packed(content: bytes, budget: Budget) -> Iterator[Entry]:
             break
     formats = ("tar", "cpio") if archive_kinds(head, media_type(head)) & {TAR, CPIO} else ("raw",)
     options = _READINGS[TAR][0] if "tar" in formats else b""
-    yield from unpacker.entries(content, formats, options, packed=True, seconds=budget.seconds_left())
+    for entry in unpacker.entries(content, formats, options, packed=True, seconds=budget.seconds_left()):
+        yield replace(entry, names=_name_in_gzip(content)) if entry.raw else entry
+
+
+def _name_in_gzip(content: bytes) -> tuple[str, ...]:
+    """RFC 1952 s2.3.1: the name that the file had; some programs give it back."""
+    flags = content[3] if content.startswith(b"\x1f\x8b\x08") and len(content) >= _GZIP_OCTETS else 0
+    if not flags & _GZIP_NAME:
+        return ()
+    start = 10
+    if flags & _GZIP_EXTRA:
+        start += 2 + int.from_bytes(content[10:12], "little")
+    name = content[start : start + MAX_NAME_CHARACTERS].partition(b"\0")[0]
+    return (name.decode("utf-8", "replace"),) if name else ()
 
 
 def _behind(content: bytes, budget: Budget) -> Iterator[Iterator[Entry]]:
@@ -116,7 +131,7 @@ def _without_noise(entries: Iterator[Entry]) -> Iterator[Entry]:
 def _member(entry: Entry, path: tuple[str, ...], budget: Budget, levels: int, opened: Opened) -> Iterator[Member]:
     names = [shown(name) for name in entry.names] or ["unnamed"]
     if entry.raw:
-        names = [_unpacked_name(path[-1])]
+        names = list(dict.fromkeys([_unpacked_name(path[-1]), *map(shown, entry.names)]))
     if entry.encrypted:
         opened.problem(f"encrypted: {names[0] if entry.names else path[-1]}")
         budget.members -= 1
@@ -125,7 +140,7 @@ def _member(entry: Entry, path: tuple[str, ...], budget: Budget, levels: int, op
         return
     if entry.problem is not None:
         opened.problem(f"broken archive: {path[-1]} ({entry.problem})")
-        if not entry.names:
+        if not entry.names and not entry.raw:
             return
     budget.members -= 1
     if budget.spent(path[-1], opened):

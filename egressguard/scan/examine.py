@@ -20,6 +20,7 @@ from egressguard.policy.site import Scan
 from egressguard.scan.active import active_in
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar
+from egressguard.scan.inner_mail import with_mail
 from egressguard.scan.kinds import ZIP, media_type
 from egressguard.scan.merged import NOBODY_ASKED, Merged
 from egressguard.scan.office import has_macro, is_encrypted
@@ -105,7 +106,8 @@ def _unfold(part: Part, budget: Budget, settings: Scan, opened: Opened) -> Itera
     if not part.is_text or kind == ZIP or active_in(names[0], part.content, kind):
         for name in names:
             yield Member((name,), part.content, kind)
-    yield from members((names[0],), part.content, kind, budget, settings.max_nesting, opened)
+    inside = members((names[0],), part.content, kind, budget, settings.max_nesting, opened)
+    yield from with_mail(inside, budget, settings.max_nesting, opened)
 
 
 def _denied(member: Member, settings: Scan) -> Iterable[str]:

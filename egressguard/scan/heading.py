@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from egressguard.scan.names import MAX_PARAMETERS, bounded, loose_names, parameter_names
 
 CONTENT_FIELD = re.compile(
-    rb"(?i)[\r\n\x0b\x0c][ \t\0\xa0\xef\xbb\xbf]*content[-_ \0\xad]?"
-    rb"(type|transfer[-_ \0]?encoding|disposition|description|location|name)[ \t\0\xa0]*(?:\r?\n[ \t]+)?:"
+    rb"(?i)[\r\n\x0b\x0c][\x00-\x09\x0e-\x20\x7f-\xff]*content[-_ \0\xad]?"
+    rb"(type|transfer[-_ \0]?encoding|disposition|description|location|name)"
+    rb"[\x00-\x09\x0e-\x20\x7f-\xff]{0,100}(?:\r?\n[ \t]+)?"
+    rb"(?::|[;= \t](?=[ \t]{0,8}(?:attachment|inline|multipart/|message/|application/|base64|quoted-printable)))"
 )
-"""A line's end, then a field of RFC 2045's family, however the line starts and whatever the name has got in it."""
+"""A line's end, then a field of RFC 2045's family, however the line starts and whatever the name has got in it; even
+without a colon, where a value of the family follows."""
 
 _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
@@ -65,19 +68,19 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
     """What one header block says; `block` need not have any field of ours."""
     block = b"\n" + block
     fields = [(_kind(match), *_value(block, match)) for match in _matches(block)]
-    types = [value for kind, value, _ in fields if kind == b"type"]
-    first = next((value for kind, value, plain in fields if kind == b"type" and plain), None)
+    types = [value for kind, value, *_ in fields if kind == b"type"]
+    first = next((value for kind, value, plain, _ in fields if kind == b"type" and plain), None)
     media_type = _media_type(first) or default_type
-    encodings = [value for kind, value, _ in fields if kind.startswith(b"transfer")]
-    plain_encoding = next((value for kind, value, plain in fields if kind.startswith(b"transfer") and plain), b"")
+    encodings = [value for kind, value, *_ in fields if kind.startswith(b"transfer")]
+    plain_encoding = next((value for kind, value, plain, _ in fields if kind.startswith(b"transfer") and plain), b"")
     encoding = _plain_encoding(plain_encoding)
     all_encodings = dict.fromkeys([encoding, *(e for value in encodings for e in _encodings(value))])
     if len(set(encodings)) > 1:
         all_encodings.setdefault("")
-    naming = [value for kind, value, _ in fields if kind in (b"type", b"disposition", b"name")]
+    naming = [value for kind, value, *_ in fields if kind in (b"type", b"disposition", b"name")]
     named, crowded = bounded(name for value in naming for name in _named(value))
     custom, _ = bounded(
-        n for kind, value, _ in fields if kind in (b"description", b"location") for n in loose_names(value)
+        n for kind, value, *_ in fields if kind in (b"description", b"location") for n in loose_names(value)
     )
     charset = _CHARSET.search(first or b"")
     return Heading(
@@ -89,7 +92,10 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
         tuple(dict.fromkeys([*named, *custom])),
         charset[1].decode("ascii").lower() if charset else "",
         any(named),
-        crowded or len(fields) >= _MAX_FIELDS or any(value.count(b"=") > MAX_PARAMETERS for value in naming),
+        crowded
+        or len(fields) >= _MAX_FIELDS
+        or any(is_cut for *_, is_cut in fields)
+        or any(value.count(b"=") > MAX_PARAMETERS for value in naming),
     )
 
 
@@ -106,12 +112,12 @@ def _kind(match: re.Match[bytes]) -> bytes:
     return match[1].lower()
 
 
-def _value(block: bytes, match: re.Match[bytes]) -> tuple[bytes, bool]:
-    """(the value with its folds, whether the field is well formed)."""
+def _value(block: bytes, match: re.Match[bytes]) -> tuple[bytes, bool, bool]:
+    """(the value with its folds, whether the field is well formed, whether there is more of it than is read)."""
     most = min(len(block), match.end() + _VALUE_OCTETS)
     end = _END_OF_VALUE.search(block, match.end(), most)
     stop = end.start() if end else most
-    return block[match.end() : stop], _PLAIN.match(match.group()) is not None
+    return block[match.end() : stop], _PLAIN.match(match.group()) is not None, end is None and most < len(block)
 
 
 def _media_type(value: bytes | None) -> str:

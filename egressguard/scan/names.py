@@ -16,7 +16,7 @@ MAX_NAMES = 100
 MAX_PARAMETERS = 200
 _PARAMETER = re.compile(
     rb"(?i)(?:file)?name[ \t]*(?:\*[ \t]*([0-9]{0,4})[ \t]*(\*)?)?[ \t]*=[ \t\r\n]*"
-    rb"(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*)",
+    rb"(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*)([^;\r\n]*)",
     re.DOTALL,
 )
 _BLANKS = re.compile(rb"[ \t]{16,}")
@@ -38,6 +38,9 @@ def parameter_names(value: bytes) -> Iterator[str]:
             pieces.append((int(number), _unquoted(text)))
         for raw in _values(text):
             yield from _readings(raw)
+        if match[4].strip():  # behind a closing quote: some take it along, some take it alone
+            for raw in (_unquoted(match[4]), (text + match[4]).replace(b'"', b"")):
+                yield from _readings(raw)
     if pieces:
         in_order = sorted(pieces, key=lambda piece: piece[0])
         for order in (in_order, pieces):
@@ -60,6 +63,8 @@ def bounded(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
             return tuple(found), True
         if name:
             found.setdefault(name[:MAX_NAME_CHARACTERS])
+            if len(name) > MAX_NAME_CHARACTERS:  # who shortens it may keep its suffix
+                found.setdefault(name[-MAX_NAME_CHARACTERS:])
     return tuple(found), False
 
 
@@ -93,7 +98,12 @@ def _readings(raw: bytes) -> Iterator[str]:
         yield from _shown(_text(unquote_to_bytes(rest), charset))
         yield from _shown(_text(rest, charset))
     if b"=?" in unfolded:
-        yield from _shown(_words(unfolded))
+        words = _words(unfolded)
+        yield from _shown(words)
+        if "=?" in words:
+            yield from _shown(_words(words.encode("utf-8", "replace")))
+    if not unfolded.isascii():
+        yield from _shown(_ends(unfolded).decode("utf-8", "ignore"))
 
 
 def _extended(value: bytes) -> tuple[str, bytes]:
@@ -122,13 +132,19 @@ def _word(encoding: bytes, text: bytes) -> bytes:
 
 
 def _text(raw: bytes, charset: str) -> str:
-    raw = raw[: 8 * MAX_NAME_CHARACTERS]
+    raw = _ends(raw)
     for candidate in (charset, "utf-8", "latin-1"):
         try:
             return raw.decode(candidate) if candidate else raw.decode("ascii")
         except (LookupError, ValueError):
             continue
     return ""
+
+
+def _ends(raw: bytes) -> bytes:
+    """Of a name that is much too long its beginning and its end: nobody shows what is between."""
+    most = 4 * MAX_NAME_CHARACTERS
+    return raw if len(raw) <= 2 * most else raw[:most] + raw[-most:]
 
 
 def _shown(name: str) -> Iterator[str]:

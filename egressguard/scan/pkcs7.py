@@ -1,18 +1,58 @@
-"""What an S/MIME opaque signature wraps (RFC 8551 s3.5.2): the octet strings inside, in BER or DER. Never raises."""
+"""What an S/MIME opaque signature (RFC 8551 s3.5.2) or a compressed message (s3.6, RFC 3274) wraps. Never raises.
+
+The octet strings inside, in BER or DER; PEM's lines about it are taken off first.
+"""
 
 from __future__ import annotations
+
+import binascii
+import re
+import zlib
 
 _DATA = bytes.fromhex("06092a864886f70d010701")
 """The object identifier id-data (RFC 5652 s4): the signed content follows."""
 
 _OCTET_STRING, _CONSTRUCTED_STRING, _CONTEXT_0 = 0x04, 0x24, 0xA0
+_COMPRESSED = bytes.fromhex("060b2a864886f70d0109100109")
+"""id-ct-compressedData."""
+_PEM = re.compile(rb"\s{0,100}-----BEGIN [A-Z0-9 ]{1,40}-----([A-Za-z0-9+/=\s]*)")
+MAX_INFLATED_OCTETS = 32 * 1024 * 1024
 _SHORTEST = 16
 _DEEPEST = 8
 _MOST_PIECES = 100_000
 
 
+def is_wrapping(media_type: str, names: tuple[str, ...]) -> bool:
+    return "pkcs7" in media_type or any(name.lower().endswith((".p7m", ".p7z")) for name in names)
+
+
+def wrapped(content: bytes, problems: list[str]) -> bytes | None:
+    """The message inside, None when there is none."""
+    content = _without_pem(content)
+    inner = signed_content(content)
+    if inner is None or content.find(_COMPRESSED, 0, 64) < 0:
+        return inner
+    inflating = zlib.decompressobj()
+    try:
+        message = inflating.decompress(inner, MAX_INFLATED_OCTETS)
+    except zlib.error:
+        problems.append("a compressed message that cannot be read")
+        return None
+    if inflating.unconsumed_tail:
+        problems.append("a compressed message that is too large to be read")
+    return message
+
+
+def _without_pem(content: bytes) -> bytes:
+    pem = _PEM.match(content)
+    try:
+        return content if pem is None else binascii.a2b_base64(pem[1])
+    except binascii.Error:
+        return content
+
+
 def signed_content(content: bytes) -> bytes | None:
-    """The message inside a SignedData, None when there is none."""
+    """What follows id-data, None when nothing does."""
     start = content.find(_DATA)
     if start < 0:
         return None

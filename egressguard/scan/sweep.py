@@ -8,6 +8,7 @@ Contract
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from egressguard.scan.encodings import Octets, base64, uudecode, ydecode
 MAX_FILES = 64
 MAX_POSITIONS = 2000
 MAX_URIS = 300
+MAX_ENTITIES = 200_000
 TOO_MANY = "more that looks like hidden files than is read"
 _NEAR_OCTETS = 300
 _RUN_OCTETS = 64 * 1024 * 1024
@@ -36,6 +38,12 @@ _AT_LINE_START = tuple(
 _RUN = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
+_LOOSE_BEGIN = re.compile(
+    rb"(?i)begin(-base64)?[ \t]{1,20}(?:[0-7]{1,6}[ \t]{1,20})?([^\r\n]{1,255})(?:\r\n|\r|\n)"
+    rb"(?=([\x20-\x60]{1,100})(?:[\r\n]|\Z))"
+)
+"""Another mode or none at all, but a line of uuencode behind it: what words of a text are not followed by."""
+_BEGINS = (b"begin", b"BEGIN", b"Begin")
 _UU_END = re.compile(rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)")
 _YBEGIN = re.compile(
     rb"=ybegin[^\r\n]{0,300}?(?:name=([^\r\n]{1,255}))?(?:\r\n|\r|\n)(?:=ypart[^\r\n]*(?:\r\n|\r|\n))?"
@@ -44,8 +52,13 @@ _DATA = re.compile(rb"(?i)data:([a-z0-9.+/-]{0,80})((?:;[^,;\"'<>\s]{0,80}){0,5}
 _DOWNLOAD = re.compile(rb"(?i)download[ \t]*=[ \t]*[\"']?([^\"'<>\r\n]{1,255})")
 _ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ENTITY = re.compile(rb"(?i)&(?:#|colon|comma|semi|tab|newline|sol|plus|equals)")
+_CARD = re.compile(rb"(?i)[\s\xef\xbb\xbf]{0,100}BEGIN:VC")
+_CARD_FOLD = re.compile(rb"(?:\r\n|\n|\r)[ \t]")
+_IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
+_CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
 _URI_END = re.compile(rb"[\"'<>)]")
-_BINHEX = b"(This file must be converted with BinHex"
+_BINHEX = b"(This file must be converted"
 
 Found = tuple[tuple[str, ...], bytes]
 """Names, content."""
@@ -121,10 +134,10 @@ def _octet(match: re.Match[bytes]) -> bytes:
 def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
     """Each "begin 644 name" at the start of a line, to its "end" or the next."""
     spent = 0
-    for start in _positions(content, b"begin", problems):
+    for start in (start for word in _BEGINS for start in _positions(content, word, problems)):
         if start and content[start - 1 : start] not in (b"\r", b"\n", b"\t", b" ", b">", b"\0", b"\x0b", b"\x0c"):
             continue
-        match = _BEGIN.match(content, start)
+        match = _BEGIN.match(content, start) or _loose_begin(content, start)
         if match is None:
             continue
         end = _UU_END.search(content, match.end())
@@ -135,6 +148,15 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
         name = match[2].decode("utf-8", "replace").strip().strip("\"'")
         body = content[match.end() : stop]
         yield (name,), base64(body, 0, len(body)) if match[1] else uudecode(body)
+
+
+def _loose_begin(content: Octets, start: int) -> re.Match[bytes] | None:
+    match = _LOOSE_BEGIN.match(content, start)
+    if match is None or match[1]:
+        return match
+    line = match[3].rstrip()
+    letters = ((line[0] - 32 & 63) + 2) // 3 * 4 if line else 0
+    return match if letters - 4 <= len(line) - 1 <= letters + 2 else None
 
 
 def _yencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
@@ -176,6 +198,33 @@ def data_uris(content: bytes, problems: list[str]) -> Iterator[Found]:
         near = content[max(0, match.start() - _NEAR_OCTETS) : match.start()] + content[stop : stop + _NEAR_OCTETS]
         names = tuple(name.decode("utf-8", "replace") for name in _DOWNLOAD.findall(near)[:2])
         yield names, base64(body, 0, len(body)) if b"base64" in match[2].lower() else body
+
+
+def cards(content: bytes, problems: list[str]) -> Iterator[Found]:
+    """Files in a calendar's or a card's own lines (RFC 5545 s3.8.1.1, RFC 6350 s6.2.4), folds undone."""
+    if _CARD.match(content) is None:
+        return
+    found = 0
+    for line in _CARD_FOLD.sub(b"", content).splitlines():
+        field, _, value = line.rpartition(b":")
+        if _IN_BASE64.search(field) is None:
+            continue
+        found += 1
+        if found > MAX_FILES:
+            return _note_too_many(problems)
+        names = tuple(name.decode("utf-8", "replace") for name in _CARD_NAME.findall(field)[:4])
+        yield names, base64(value, 0, len(value))
+
+
+def shown_markup(content: bytes, problems: list[str]) -> bytes | None:
+    """A page as its reader takes its links: characters by their names or numbers, no line ends and tabs inside, one
+    octet a letter. None: nothing in it is written so."""
+    plain = content.translate(None, b"\0\t\r\n")
+    if b"&" in plain and _ENTITY.search(plain) is not None:
+        if plain.count(b"&") <= MAX_ENTITIES:
+            return html.unescape(plain.decode("latin-1")).encode("utf-8", "replace")
+        _note_too_many(problems)
+    return plain if plain.lower().count(b"data:") != content.lower().count(b"data:") else None
 
 
 def zip_behind(content: bytes) -> bytes | None:

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 
 TNEF = b"\x78\x9f\x3e\x22"
 MAX_ATTACHMENTS = 500
+MAX_LEVELS = 8
 _HEAD_OCTETS = 6
 _TITLE, _DATA, _START, _PROPERTIES = 0x00018010, 0x0006800F, 0x00069002, 0x00069005
 _LONG_NAME = re.compile(rb"(?:\x1e|\x1f)\x00(?:\x07|\x04|\x01)\x37\x01\x00\x00\x00(....)", re.DOTALL)
 """PidTagAttachLongFilename, -AttachFilename and -DisplayName as a single string: its length follows."""
 
 
-def attachments(content: bytes) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """(names, content) of each attachment; a file that is cut off gives what is there."""
+def attachments(content: bytes, levels: int = MAX_LEVELS) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """(names, content) of each attachment, and of those in them; a file that is cut off gives what is there."""
+    for names, data in _attachments(content):
+        yield names, data
+        if data.startswith(TNEF) and levels:
+            yield from attachments(data, levels - 1)
+
+
+def _attachments(content: bytes) -> Iterator[tuple[tuple[str, ...], bytes]]:
     position = _HEAD_OCTETS
     names: list[str] = []
     data = b""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from egressguard.scan import pkcs7, sweep, tnef
+from egressguard.scan import apple, pkcs7, sweep, tnef
 from egressguard.scan.encodings import ODD_OCTETS, Octets, base64, decode, is_odd_base64, looks_like_base64
 from egressguard.scan.heading import CONTENT_FIELD, Heading
 from egressguard.scan.kinds import dangerous_type
@@ -149,19 +149,29 @@ class _Walk:
         content = reading.content
         if content.startswith(tnef.TNEF):
             self._members(tnef.attachments(content), plain)
-        if heading.media_type.startswith("application/") and b"pkcs7" in heading.media_type.encode():
-            inner = pkcs7.signed_content(content)
+        self._members(apple.files(content), plain)
+        if pkcs7.is_wrapping(heading.media_type, heading.names):
+            inner = pkcs7.wrapped(content, self._walked.problems)
             if inner is not None:
                 self._waiting.append((inner, level + 1, plain))
         if heading.media_type.startswith("text/") or b"data:" in content[:100_000]:
-            self._members(sweep.data_uris(content, self._walked.problems), plain)
-            self._charset(content, heading.charset, level)
+            self._text(content, heading, level, plain)
         if not content.startswith(b"PK"):
             behind = sweep.zip_behind(content)
             if behind is not None:
                 self._walked.parts.append(Part(heading.names, behind, False, plain))
         if reading.decoded:
             self._decoded_part(content, heading, level, plain)
+
+    def _text(self, content: bytes, heading: Heading, level: int, plain: bool) -> None:
+        """Files in a page's links, and in the lines of calendars and cards."""
+        self._members(sweep.data_uris(content, self._walked.problems), plain)
+        self._members(sweep.cards(content, self._walked.problems), plain)
+        self._charset(content, heading.charset, level)
+        if "html" in heading.media_type or heading.is_named:
+            shown = sweep.shown_markup(content, self._walked.problems)
+            if shown is not None:
+                self._members(sweep.data_uris(shown, self._walked.problems), False)
 
     def _decoded_part(self, content: bytes, heading: Heading, level: int, plain: bool) -> None:
         """RFC 2046 s5.2.1 and s6.4 of RFC 2045 forbid encoded messages and multiparts: not all readers look inside."""
@@ -266,7 +276,7 @@ def _other_line_ends(content: Octets) -> Iterator[bytes]:
     """The message without its NULs, or with one CR a line, if that makes more of it a header section."""
     if len(content) > 8 * ODD_OCTETS:
         return
-    if content.find(b"\0", 0, 1 << 20) >= 0:
+    if content.find(b"\0") >= 0:
         bare = content[:].replace(b"\0", b"")
         if _fields(bare) != _fields(content[:]):
             yield bare

@@ -71,6 +71,16 @@ def test_domains(pattern: str, path: str, answer: bool) -> None:
         ("exe", False),
         ("run.exes", False),
         ("", False),
+        ("a.exe:stream", True),
+        ("a.exe::$DATA", True),
+        ("a.exe :x.txt", True),
+        ("c:a.txt", False),
+        ("a.txt:b.exe", True),
+        ("a.exe/", True),
+        ('a.exe">', True),
+        ("a.exe\u3164", True),
+        ("a.e\ufe0fxe", True),
+        ("a.exe.txt", False),
     ],
 )
 def test_file_names_are_read_as_the_recipient_would(name: str, answer: bool) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
 from egressguard.scan.examine import examine
+from tests.scan.more_tricks import tricks
 from tests.scan.samples import EICAR, zip_of
-from tests.scan.tricks import File, Trick, multipart, tricks
+from tests.scan.tricks import TOP, File, Trick, multipart
 
 SETTINGS = Scan(denied_names=("*.exe",))
 EICAR_ZIP = File(b"eicar.zip", zip_of(("eicar.com", EICAR)))
 INVOICE = File(b"invoice.exe", b"not even a program; the name is enough\x01\x02\x03" * 5)
+
+
+TINY = File(b"invoice.exe", b"hi")
 
 
 def passed(file: File) -> list[str]:
@@ -34,7 +40,26 @@ def test_no_trick_hides_malware() -> None:
 
 def test_no_trick_hides_a_denied_name() -> None:
     assert passed(INVOICE) == []
+    assert passed(TINY) == []
 
 
 def test_without_a_trick_a_harmless_file_is_clean() -> None:
     assert examine(multipart(File(b"a.txt", b"hello " * 50)), SETTINGS).verdict is Verdict.CLEAN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"begin  reading at page three\r\nand go on",
+        b"Begin 7 days of rest\r\n\r\nThen work.",
+        b"begin again\r\nTHIS TIME IN CAPITALS, PLEASE, AND MIND THE LETTERS",
+        b"Content-type of the file\r\nContent-disposition is what it is\r\n\r\nregards",
+        b"BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nSUMMARY:lunch\r\nEND:VEVENT\r\nEND:VCALENDAR",
+        b"a & b &#8211; c &colon; d",
+    ],
+)
+@pytest.mark.parametrize("kind", [b"text/plain", b"text/html", b"text/calendar"])
+def test_words_that_only_look_like_a_trick_are_clean(text: bytes, kind: bytes) -> None:
+    message = TOP + b"Content-Type: " + kind + b"\r\n\r\n" + text + b"\r\n"
+
+    assert examine(message, SETTINGS).verdict is Verdict.CLEAN

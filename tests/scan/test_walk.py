@@ -16,8 +16,9 @@ from egressguard.scan.archive import Member
 from egressguard.scan.examine import examine
 from egressguard.scan.merged import NOBODY_ASKED, Merged
 from egressguard.scan.walk import walk
+from tests.scan.more_tricks import tricks
 from tests.scan.samples import EICAR, zip_of
-from tests.scan.tricks import TOP, File, multipart, tricks
+from tests.scan.tricks import TOP, File, multipart
 
 DATA = Path(__file__).parent.parent / "data" / "mail"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mail"

@@ -81,12 +81,6 @@ def whole(file: File, fields: bytes, body: bytes) -> bytes:
     return TOP + fields + b"\r\n" + body
 
 
-def tricks() -> Iterator[tuple[str, Trick]]:
-    for family in FAMILIES:
-        for name, trick in family():
-            yield f"{family.__name__}: {name}", trick
-
-
 def boundaries() -> Iterator[tuple[str, Trick]]:
     """What the boundary parameter says, and how."""
     values = (
