@@ -94,6 +94,11 @@ class Places:
         return self.state / "mailboxes"
 
     @property
+    def takeover(self) -> Path:
+        """Where mailboxes of other servers are built before they are put in their place (mailbox.takeover)."""
+        return self.state / "takeover"
+
+    @property
     def scan_memory(self) -> Path:
         """What `egressguard scan` found (scan.memory)."""
         return self.state / "scan" / "memory.sqlite"

@@ -33,6 +33,7 @@ _WHERE = {
     "scan": "scan",
     "schema": "schema",
     "limits": "limits",
+    "mailbox": "mailbox",
     "suppression": "suppression",
     "test": "test",
     "explain": "explain",
