@@ -74,7 +74,7 @@ def import_command(
     like while the old server runs, then stop that, and run it without.
 
     \b
-    Examples:
+    Example:
       egressguard mailbox import '/home/%u/Maildir' --prepare
       egressguard mailbox import /home/anna/mail --inbox /var/mail/anna --account anna --verify
     Exit codes: 1 some messages could not be taken, or differ, 2 wrong usage, 4 permission denied, 5 no such account
