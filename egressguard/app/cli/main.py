@@ -34,6 +34,8 @@ _WHERE = {
     "schema": "schema",
     "limits": "limits",
     "mailbox": "mailbox",
+    "backup": "backup",
+    "restore": "backup",
     "suppression": "suppression",
     "test": "test",
     "explain": "explain",
