@@ -13,11 +13,14 @@ import socket
 import struct
 from array import array
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from egressguard.policy.scanning import Clamd
 from egressguard.scan.clamd_session import Session
 from egressguard.scan.engine import Answer, EngineDown, Subject, printable
 from egressguard.scan.link import Link, connect
+
+if TYPE_CHECKING:
+    from egressguard.policy.scanning import Clamd
 
 _CHUNK_OCTETS = 1 << 16
 _ANSWER_OCTETS = 4096
@@ -56,11 +59,7 @@ class ClamdEngine:
         return _understood(self._said(lambda link: _send_stream(link, subject.content), seconds))
 
     def version(self, seconds: float) -> str:
-        """ "ClamAV 1.0.9/27810/Thu Nov 26 09:26:43 2026": program, signatures, their date."""
-        said = self._said(lambda link: link.sendall(b"zVERSION\0"), seconds)
-        if not said.startswith("ClamAV"):
-            raise EngineDown(f"said {printable(said) or 'nothing'}")
-        return printable(said)
+        return clamd_version(self._settings.address, seconds)
 
     def _said_ahead(self, number: int, seconds: float) -> str | None:
         try:
@@ -69,15 +68,27 @@ class ClamdEngine:
             raise EngineDown(str(wrong)) from wrong
 
     def _said(self, speak: Speak, seconds: float) -> str:
-        try:
-            with connect(self._settings.address, seconds) as link:
-                try:
-                    speak(link)
-                except (BrokenPipeError, ConnectionResetError):  # it has heard enough: what it says tells why
-                    return _read(link)
+        return _said_at(self._settings.address, speak, seconds)
+
+
+def clamd_version(address: str, seconds: float) -> str:
+    """ "ClamAV 1.0.9/27810/Thu Nov 26 09:26:43 2026": program, signatures, their date. Raises EngineDown."""
+    said = _said_at(address, lambda link: link.sendall(b"zVERSION\0"), seconds)
+    if not said.startswith("ClamAV"):
+        raise EngineDown(f"said {printable(said) or 'nothing'}")
+    return printable(said)
+
+
+def _said_at(address: str, speak: Speak, seconds: float) -> str:
+    try:
+        with connect(address, seconds) as link:
+            try:
+                speak(link)
+            except (BrokenPipeError, ConnectionResetError):  # it has heard enough: what it says tells why
                 return _read(link)
-        except OSError as wrong:
-            raise EngineDown(str(wrong.strerror or wrong)) from wrong
+            return _read(link)
+    except OSError as wrong:
+        raise EngineDown(str(wrong.strerror or wrong)) from wrong
 
 
 def _send_descriptor(link: Link, fd: int) -> None:

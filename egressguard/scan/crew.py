@@ -15,7 +15,7 @@ import selectors
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -76,9 +76,10 @@ class _Hand:
 
 
 class Crew:
-    """`size` workers for one run; they start with the first Job. `rules` is where YARA rules lie."""
+    """`size` workers for one run; they start with the first Job, and `settings` is asked for then. `rules` is where
+    YARA rules lie."""
 
-    def __init__(self, settings: Scan, size: int, rules: Path = _NO_RULES) -> None:
+    def __init__(self, settings: Callable[[], Scan], size: int, rules: Path = _NO_RULES) -> None:
         self._settings = settings
         self._rules = rules
         self._size = size
@@ -134,7 +135,7 @@ class Crew:
 
     def _hire(self) -> None:
         ours, theirs = socket.socketpair()
-        process = _start(theirs, self._settings, self._rules)
+        process = _start(theirs, self._settings(), self._rules)
         theirs.close()
         hand = _Hand(process, ours)
         self._hands.append(hand)

@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from egressguard.policy.site import Scan
-from egressguard.scan.clamd import ClamdEngine
+from egressguard.scan.clamd import clamd_version
 from egressguard.scan.engine import EngineDown
+
+if TYPE_CHECKING:
+    from egressguard.policy.site import Scan
 
 ASK_SECONDS = 5.0
 
 
 def edition(settings: Scan, rules: Path) -> str:
     """ "reader 3f2a..., settings 81c0..., clamd ClamAV 1.0.9/27810/...". Blocks for ASK_SECONDS at most."""
-    told = [f"reader {_reader()}", f"settings {_short(settings.model_dump_json().encode())}"]
-    if settings.clamd is not None:
-        told.append(f"clamd {_clamd(ClamdEngine(settings.clamd))}")
-    if settings.yara is not None:
-        told.append(f"yara {_yara(rules / settings.yara.folder)}")
+    return edition_of(settings.model_dump_json(), rules)
+
+
+def edition_of(settings: str, rules: Path) -> str:
+    """`settings` as Scan.model_dump_json has them: who has only these need not load what reads rules."""
+    told = [f"reader {_reader()}", f"settings {_short(settings.encode())}"]
+    named = json.loads(settings)
+    if named["clamd"] is not None:
+        told.append(f"clamd {_clamd(named['clamd']['address'])}")
+    if named["yara"] is not None:
+        told.append(f"yara {_yara(rules / named['yara']['folder'])}")
     return ", ".join(told)
 
 
-def _clamd(engine: ClamdEngine) -> str:
+def _clamd(address: str) -> str:
     try:
-        return engine.version(ASK_SECONDS)
+        return clamd_version(address, ASK_SECONDS)
     except EngineDown:
         return "?"
 

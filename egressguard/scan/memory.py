@@ -15,8 +15,8 @@ import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from egressguard.scan.sources import Status
 
@@ -25,19 +25,20 @@ MAX_ROWS = 5_000_000
 DIGEST_OCTETS = 16
 _TICK_NS = 1_000_000_000
 _AT_ONCE = 500
+_KEPT_SETTINGS = 10
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS edition (number INTEGER PRIMARY KEY, words TEXT UNIQUE)",
     "CREATE TABLE IF NOT EXISTS message (key BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,"
     " digest BLOB, edition INTEGER, scanned_at REAL, verdict TEXT, findings TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS run (subject TEXT PRIMARY KEY, started_at REAL)",
+    "CREATE TABLE IF NOT EXISTS settings (digest TEXT PRIMARY KEY, words TEXT)",
 )
 _REMEMBER = "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "size, mtime_ns, ctime_ns, digest, edition, scanned_at, verdict, findings"
 _KEY = struct.Struct(">QQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is remembered of one message. `edition` numbers the programs, signatures and settings that judged it."""
 
     size: int
@@ -89,6 +90,17 @@ class Memory:
             self._db.execute("INSERT OR IGNORE INTO edition (words) VALUES (?)", (words,))
         number: int = self._db.execute("SELECT number FROM edition WHERE words = ?", (words,)).fetchone()[0]
         return number
+
+    def recall_settings(self, digest: str) -> str:
+        """What the rules of this digest say of scanning; "" = not known."""
+        found = self._db.execute("SELECT words FROM settings WHERE digest = ?", (digest,)).fetchone()
+        return str(found[0]) if found else ""
+
+    def remember_settings(self, digest: str, words: str) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (digest, words))
+            newest = "SELECT rowid FROM settings ORDER BY rowid DESC LIMIT ?"
+            self._db.execute(f"DELETE FROM settings WHERE rowid NOT IN ({newest})", (_KEPT_SETTINGS,))  # noqa: S608
 
     def recall(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known of those messages."""

@@ -13,8 +13,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 from egressguard.scan.crew import ERROR, Crew, Done, Job
 from egressguard.scan.mbox import is_mbox, split_mbox
@@ -36,8 +37,7 @@ class Choice:
     since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """`start`: where an mbox has the message (None = the file is the message); `was`: the verdict before, "" = none.
 
     `remembered`: it was not looked at now."""
@@ -51,8 +51,7 @@ class Row:
     remembered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A message that may be out of date. `fd` is open when it is one of an mbox."""
 
     source: Source
@@ -155,7 +154,7 @@ class Rescan:
         pieces = split_mbox(opened.fd)
         try:
             while some := list(islice(pieces, 50)):  # each holds a descriptor
-                asked = [replace(opened, start=start, size=size, fd=os.dup(opened.fd)) for start, size in some]
+                asked = [opened._replace(start=start, size=size, fd=os.dup(opened.fd)) for start, size in some]
                 yield from self._out_of_date(asked, choice, began)
         finally:
             os.close(opened.fd)
@@ -163,7 +162,7 @@ class Rescan:
     def _touched(self, each: _Asked, kept: Known) -> Row:
         """The same octets, other times."""
         again = known(each.status, each.size, kept.digest, kept.edition, self._clock(), kept.verdict, kept.findings)
-        self._remember(key_of(each.status, each.start), replace(again, scanned_at=kept.scanned_at))
+        self._remember(key_of(each.status, each.start), again._replace(scanned_at=kept.scanned_at))
         return _row(each, kept, remembered=True)
 
     def _judged(self, done: Done) -> Row:

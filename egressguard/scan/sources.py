@@ -14,15 +14,14 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _MESSAGES = ("new", "cur")  # in this order: what is moved while we walk is moved this way
 _NO_FOLDERS = frozenset({"new", "cur", "tmp"})
 MAX_DEPTH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What tells a file from another, and from itself before it was changed."""
 
     device: int
@@ -32,8 +31,7 @@ class Status:
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A file that holds a message, or messages when it is an mbox (never in a Maildir).
 
     `status` None: `problem` says why it cannot be looked at."""

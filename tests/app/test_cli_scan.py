@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from egressguard.app.cli.scan import _moment
+from egressguard.app.cli.output import SCHEMA
+from egressguard.app.cli.scan import _moment, _say
+from egressguard.scan.rescan import Row
 from tests.scan.samples import EICAR, mail_with
 
 CLEAN = b"Subject: x\r\n\r\nnothing\r\n"
@@ -132,3 +135,34 @@ def test_moments_are_spans_or_dates() -> None:
     assert _moment("2h", 10_000.0) == 2_800.0
     assert _moment("1970-01-02", 0.0) == 86_400.0
     assert _moment("1970-01-01T00:01", time.time()) == 60.0
+
+
+def test_where_nothing_is_out_of_date_no_rule_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "good.eml").write_bytes(CLEAN)
+    shutil.copytree(Path(__file__).parents[2] / "rules", tmp_path / "rules")
+    words = ("--rules", tmp_path / "rules", "--new", tmp_path / "mail")
+    assert scan(tmp_path, *words).returncode == 0
+    command = [sys.executable, "-X", "importtime", *PROGRAM[1:], "--state", str(tmp_path), *map(str, words)]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 0 and "1 messages: 1 clean" in again.stderr
+    assert not [module for module in ("pydantic", "asyncio", "yaml") if f" {module}\n" in again.stderr]
+    (tmp_path / "rules" / "more.yaml").write_text("nonsense: [")
+    broken = scan(tmp_path, *words)
+    assert broken.returncode == 2 and "nothing was looked at" in broken.stderr, "faults are seen at once"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("/a/b", "clean", (), 17, remembered=True),
+        Row('/a "q"\\\n\ud8ff\u00e9', "infected", ('x "y"', "\u00e9"), 0, start=5, was="clean"),
+    ],
+)
+def test_a_line_is_the_json_of_its_fields(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+    _say(row, as_json=True)
+
+    fields = row._asdict()
+    told = {"schema": SCHEMA, "path": row.path, "verdict": row.verdict, "findings": row.findings}
+    told |= {"size_octets": row.size} | ({} if row.start is None else {"start": row.start})
+    assert capsys.readouterr().out == json.dumps(told | {key: fields[key] for key in ("was", "remembered")}) + "\n"

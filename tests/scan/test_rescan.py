@@ -25,7 +25,7 @@ INFECTED = mail_with("eicar.com", EICAR)
 
 @pytest.fixture
 def crew() -> Iterator[Crew]:
-    with closing(Crew(Scan(), 2)) as crew:
+    with closing(Crew(Scan, 2)) as crew:
         yield crew
 
 
@@ -97,7 +97,7 @@ def test_a_flag_of_a_mail_program_is_no_change(memory: Memory, crew: Crew, box: 
 def test_a_new_verdict_says_what_the_old_one_was(memory: Memory, crew: Crew, box: Path) -> None:
     (box / "new" / "1").write_bytes(mail_with("a.scr", b"x"))
     scan(memory, crew, box)
-    with closing(Crew(Scan(denied_names=("*.scr",)), 1)) as stricter:
+    with closing(Crew(lambda: Scan(denied_names=("*.scr",)), 1)) as stricter:
         row = scan(memory, stricter, box, edition=2)["new/1"]
     assert (row.was, row.verdict) == ("clean", "denied")
 
@@ -137,10 +137,10 @@ def test_a_run_that_ends_early_goes_on_where_it_was(memory: Memory, box: Path) -
     for n in range(300):
         (box / "new" / str(n)).write_bytes(CLEAN)
     for choice in (Choice(), Choice(everything=True)):
-        with closing(Crew(Scan(), 2)) as first, closing(Rescan(memory, first, 1, time.time)) as rescan:
+        with closing(Crew(Scan, 2)) as first, closing(Rescan(memory, first, 1, time.time)) as rescan:
             rows = rescan.run([str(box)], choice)
             done = sum(1 for _ in zip(range(100), rows, strict=False))
-        with closing(Crew(Scan(), 2)) as another, closing(Rescan(memory, another, 1, time.time)) as rescan:
+        with closing(Crew(Scan, 2)) as another, closing(Rescan(memory, another, 1, time.time)) as rescan:
             rest = list(rescan.run([str(box)], choice))
         assert len(rest) == 300
         assert sum(not row.remembered for row in rest) <= 300 - done
@@ -181,7 +181,7 @@ def test_a_message_that_takes_too_long_is_an_error(memory: Memory, box: Path) ->
         Path(name).chmod(0o755)  # the worker is another user
         Path(name, "s").chmod(0o666)
         settings = Scan(timeout_seconds=1, clamd=Clamd(address=f"unix:{name}/s"))
-        with closing(Crew(settings, 1)) as crew:
+        with closing(Crew(lambda: settings, 1)) as crew:
             row = scan(memory, crew, box)["new/1"]
     assert (row.verdict, row.findings) == ("error", ("clamd: does not answer: timed out",))
 

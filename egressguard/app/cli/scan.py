@@ -7,9 +7,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from functools import cache, lru_cache, partial
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +20,13 @@ import egressguard
 from egressguard.app.cli.options import as_json, default_places, span_seconds, with_places
 from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
 from egressguard.app.places import Places
-from egressguard.policy.site import Scan
 from egressguard.scan.rescan import Choice, Rescan, Row
+
+if TYPE_CHECKING:
+    from egressguard.app.incidents import Reporter
+    from egressguard.policy.site import Scan
+    from egressguard.scan.crew import Crew
+    from egressguard.scan.memory import Memory
 
 INTERRUPTED = 130
 """As a shell says of a program that SIGINT ended."""
@@ -66,11 +74,10 @@ def scan_command(
         raise click.UsageError("--all and --new exclude each other")
     choice = Choice(everything, only_new, _moment(since, time.time()) if since else None)
     chosen = [str(Path(path).absolute()) for path in paths] or _own_mail(places)
-    settings, rules = _settings(places)
     tally: dict[str, int] = {}
     with (
         _incidents(places) as told,
-        _rescan(memory or places.scan_memory, settings, rules, jobs, told) as rescan,
+        _rescan(memory or places.scan_memory, places, jobs, told) as rescan,
         _progress(chosen) as tick,
     ):
         for row in rescan.run(chosen, choice):
@@ -97,33 +104,42 @@ def _moment(text: str, now: float) -> float:
         return now - span_seconds(text, "--since")
 
 
-def _settings(places: Places) -> tuple[Scan, Path]:
-    """What the rules say of scanning, and where they are; where this machine has none, the shipped ones."""
+def _rules(places: Places) -> Path:
+    """Where the rules are; where this machine has none, the shipped ones."""
+    is_asked_for = places.rules != default_places().rules
+    return places.rules if is_asked_for or places.rules.is_dir() else _SHIPPED_RULES
+
+
+def _read_settings(rules: Path, site: str) -> Scan:
+    """What the rules say of scanning."""
     from egressguard.app.rules import read_rules
     from egressguard.policy.load import render_faults
 
-    is_asked_for = places.rules != default_places().rules
-    rules = places.rules if is_asked_for or places.rules.is_dir() else _SHIPPED_RULES
-    loaded, files = read_rules(rules, places.site)
+    loaded, files = read_rules(rules, site)
     if loaded.policy is None:
         fail(f"these rules have faults, so nothing was looked at:\n{render_faults(loaded.faults, files)}", Exit.USAGE)
-    return loaded.policy.site.scan, rules
+    return loaded.policy.site.scan
 
 
 @contextmanager
-def _rescan(memory_file: Path, settings: Scan, rules: Path, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
+def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
     """The parts of a run; they end with it, however it ends."""
+    from egressguard.app.scan_settings import RulesChanged, ScanSettings
     from egressguard.scan.crew import Crew
-    from egressguard.scan.edition import edition
+    from egressguard.scan.edition import edition_of
     from egressguard.scan.memory import Memory
 
+    rules = _rules(places)
+    settings = ScanSettings(rules, places.site, partial(_read_settings, rules, places.site))
     try:
         with (
             closing(Memory(memory_file)) as memory,
-            closing(Crew(settings, jobs, rules)) as crew,
-            closing(Rescan(memory, crew, memory.edition(edition(settings, rules)), time.time, told)) as rescan,
+            closing(Crew(settings.settings, jobs, rules)) as crew,
+            closing(_run(memory, crew, edition_of(settings.text(memory), rules), told)) as rescan,
         ):
             yield rescan
+    except RulesChanged:
+        fail("the rules were changed meanwhile; the same command goes on with the new ones", Exit.TEMPORARY)
     except PermissionError as wrong:
         fail(f"{wrong.filename}: permission denied; name another file: --memory FILE", Exit.PERMISSION)
     except (sqlite3.Error, OSError) as wrong:
@@ -133,16 +149,28 @@ def _rescan(memory_file: Path, settings: Scan, rules: Path, jobs: int, told: Cal
         sys.exit(INTERRUPTED)
 
 
+def _run(memory: Memory, crew: Crew, edition: str, told: Callable[[Row], None]) -> Rescan:
+    return Rescan(memory, crew, memory.edition(edition), time.time, told)
+
+
 @contextmanager
 def _incidents(places: Places) -> Iterator[Callable[[Row], None]]:
     """Malware in mail that was let through is told to the journal, Prometheus and whoever watches."""
-    from egressguard.app.incidents import Reporter, incidents_of
+    with ExitStack() as open_ones:
 
-    with closing(Reporter(places)) as reporter:
+        @cache
+        def reporter() -> Reporter:
+            from egressguard.app.incidents import Reporter  # not loaded where nothing is found
+
+            return open_ones.enter_context(closing(Reporter(places)))
 
         def told(row: Row) -> None:
+            if row.verdict == _CLEAN:
+                return
+            from egressguard.app.incidents import incidents_of
+
             for incident in incidents_of(row, places, time.time()):
-                reporter.report(incident)
+                reporter().report(incident)
                 click.echo(f"incident: {_printable(str(incident.fields['what']))}: {_printable(row.path)}", err=True)
 
         yield told
@@ -150,16 +178,28 @@ def _incidents(places: Places) -> Iterator[Callable[[Row], None]]:
 
 def _say(row: Row, *, as_json: bool) -> None:
     if as_json:
-        fields = {"path": row.path, "verdict": row.verdict, "findings": row.findings, "size_octets": row.size}
-        where = {} if row.start is None else {"start": row.start}
-        told = {"schema": SCHEMA, **fields, **where, "was": row.was, "remembered": row.remembered}
-        sys.stdout.write(json.dumps(told) + "\n")
+        verdict = _words_of(row.verdict, row.findings)
+        where = "" if row.start is None else f'"start": {row.start}, '
+        was = _words_of(row.was, row.remembered)
+        sys.stdout.write(_LINE % (_quoted(row.path), *verdict, row.size, where, *was))
     elif row.verdict != _CLEAN:
         place = row.path if row.start is None else f"{row.path} at {row.start}"
         findings = ", ".join(row.findings)
         click.echo(f"{colored(row.verdict, 'red')}  {_printable(place)}  {_printable(findings)}")
     elif row.was not in {"", _CLEAN}:
         click.echo(f"{row.verdict}  {_printable(row.path)}  (was {row.was})")
+
+
+_LINE = (
+    f'{{"schema": {SCHEMA}, "path": %s, "verdict": %s, "findings": %s, "size_octets": %s, '
+    '%s"was": %s, "remembered": %s}\n'
+)
+"""Filled in by hand: there may be a million of them, and all but the path are the same few words."""
+
+
+@lru_cache(maxsize=1000)
+def _words_of(*values: object) -> tuple[str, ...]:
+    return tuple(map(json.dumps, values))
 
 
 def _printable(text: str) -> str:
