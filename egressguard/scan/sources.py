@@ -5,7 +5,8 @@ Contract
     In a Maildir only new/ and cur/ hold messages, and only its subfolders are walked into: indexes, sidecars and
     what is still being delivered (tmp/) are no messages. Outside of one, every file is.
     A link is not followed, but the path that was asked for may be one. What is no regular file is told, not opened.
-    A message that a mail program moves meanwhile (new -> cur, other flags) is found again by its base name.
+    A message that a mail program moves meanwhile (new -> cur, other flags) is found again by its base name; one that
+    was not seen because it got another name just then is found by a second look.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 _MESSAGES = ("new", "cur")  # in this order: what is moved while we walk is moved this way
 _NO_FOLDERS = frozenset({"new", "cur", "tmp"})
 MAX_DEPTH = 64
+_LOOKS = 5
 
 
 class Status(NamedTuple):
@@ -74,8 +76,7 @@ def _walk(path: str, depth: int, *, in_tree_of_maildirs: bool) -> Iterator[Sourc
         return
     is_maildir = folders >= set(_MESSAGES)
     if is_maildir:
-        for part in _MESSAGES:
-            yield from _messages(f"{path}/{part}")
+        yield from _messages(path)
         folders -= _NO_FOLDERS
     elif not in_tree_of_maildirs:
         yield from _files(files, in_maildir=False)
@@ -95,16 +96,25 @@ def _listed(path: str) -> tuple[set[str], list[os.DirEntry[str]]]:
     return folders, files
 
 
-def _messages(path: str) -> Iterator[Source]:
-    try:
-        with os.scandir(path) as entries:
-            files = [entry for entry in entries if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return
-    except OSError as wrong:
-        yield Source(path, None, problem=_words(wrong))
-        return
-    yield from _files(files, in_maildir=True)
+def _messages(maildir: str) -> Iterator[Source]:
+    """A file that gets another name while its directory is read may be seen under neither: look until none is new."""
+    seen: set[int] = set()
+    for look in range(_LOOKS):
+        before = len(seen)
+        for part in _MESSAGES:
+            try:
+                with os.scandir(f"{maildir}/{part}") as entries:
+                    files = [e for e in entries if not e.name.startswith(".") and e.inode() not in seen]
+            except FileNotFoundError:
+                continue
+            except OSError as wrong:
+                if not look:
+                    yield Source(f"{maildir}/{part}", None, problem=_words(wrong))
+                continue
+            seen.update(entry.inode() for entry in files)
+            yield from _files(files, in_maildir=True)
+        if look and len(seen) == before:
+            return
 
 
 def _files(entries: list[os.DirEntry[str]], *, in_maildir: bool) -> Iterator[Source]:

@@ -32,6 +32,7 @@ async def main(directory: Path, user: str, group: str) -> None:
     access = Access(model, record=lambda kind, fields: None, registry=CollectorRegistry())
     running = asyncio.create_task(access.run())
     await access.wait_running()
+    (directory / "port").write_text(str(model.ports.imaps))
     assert access._server is not None
     print(access._server.pid, flush=True)
     await running

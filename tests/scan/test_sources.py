@@ -77,3 +77,27 @@ def test_folders_without_end_end(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d"] * 70)
     deep.mkdir(parents=True)
     assert [source.problem for source in find_sources(str(tmp_path))] == ["folders nested too deep"]
+
+
+def test_a_message_that_gets_another_name_while_its_directory_is_read_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """readdir(3) may then give neither the old name nor the new one; the next look does."""
+    box = maildir(tmp_path / "anna", *(f"cur/{number}:2,S" for number in range(9)), "new/9")
+    real, hidden = os.scandir, {"4:2,S", "9"}
+
+    class Missing:
+        def __init__(self, path: str) -> None:
+            with real(path) as entries:
+                self._entries = [entry for entry in entries if entry.name not in hidden]
+                if path.endswith("cur"):
+                    hidden.clear()
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self._entries
+
+        def __exit__(self, *_wrong: object) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Missing)
+    names = [os.path.relpath(source.path, box) for source in find_sources(str(box))]
+    assert sorted(names) == [*(f"cur/{number}:2,S" for number in range(9)), "new/9"]

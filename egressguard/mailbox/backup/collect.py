@@ -1,8 +1,8 @@
 """Read everything that a backup holds, while the gateway runs.
 
 Contract
-    Nothing is locked or changed, no link followed. A Maildir's folder is taken as it was at one moment: the messages of
-    two looks that agree, with the flags of the second; the UIDs that stood in the list before or after. What a mail
+    Nothing is locked or changed, no link followed. A Maildir's folder is taken as it was at one moment, as far as a
+    folder that is never at rest has one (`looking`), with the UIDs that stood in the list before or after. What a mail
     program moves meanwhile is found again; what it deletes meanwhile is in the backup or not, never half.
     Databases are copied by SQLite itself. Indexes and caches that are made anew from the mail are left out.
 """
@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from egressguard.mailbox.backup.looking import LOOKS, Sight, look
 from egressguard.mailbox.backup.manifest import Entry
 from egressguard.mailbox.backup.objects import Objects
 from egressguard.mailbox.takeover.directory import Directory, open_if_there, read_pieces
@@ -30,11 +31,11 @@ from egressguard.mailbox.takeover.uid_lists import base_of, parse_dovecot
 TREES = ("mailboxes", "quarantine", "accounts", "secrets", "tls", "policy", "dovecot", "journal", "spool")
 """Below the state directory, in this order."""
 SPOOL = "spool"
-LOOKS = 12
 _HALVES = {SPOOL: "body", "quarantine": "envelopes"}
 """What is looked at both before and after the rest: without it a row, or a message, would be half."""
 MAX_DEPTH = 40
 
+_LEFT_OUT = {SPOOL: {"tmp"}, "quarantine": {"views"}}  # views are made of links, anew
 _MADE_ANEW = re.compile(
     r"dovecot\.(list\.)?index.*|dovecot\.mailbox\.log.*|.*\.lock|maildirsize|.*\.sqlite-(wal|shm|journal)|\..*\.tmp|lock"
 )
@@ -93,7 +94,7 @@ class Collector:
         yield from self._files(
             directory, path
         )  # after the messages: a keyword gets its letter before its message has it
-        for name in sorted(folders - ({"tmp"} if path == SPOOL else set())):
+        for name in sorted(folders - _LEFT_OUT.get(path, set())):
             inner = open_if_there(directory, name)
             if inner is not None:
                 with inner:
@@ -168,12 +169,11 @@ class Collector:
     ) -> tuple[list[Entry], list[list[bytes]]]:
         stored: dict[str, tuple[str, int, os.stat_result]] = {}
         strange: set[str] = set()
-        looked: dict[str, tuple[str, str]] = {}
-        lists: list[list[bytes]] = []
+        sight, lists = Sight(), []
         for _ in range(LOOKS):
             lists = [directory.lines(UID_LIST)]
-            before, looked = looked, _look(parts)
-            for base, (part, file) in looked.items():
+            sight.add(look(parts))
+            for base, (part, file) in sight.there().items():
                 if base in stored or base in strange:
                     continue
                 try:
@@ -183,12 +183,11 @@ class Collector:
                 except _NoMessage:
                     strange.add(base)
             lists.append(directory.lines(UID_LIST))
-            if before.keys() == looked.keys() and all(base in stored or base in strange for base in looked):
+            listed = parse_dovecot(lists[-1])
+            if sight.is_settled(listed.given.keys() if listed else frozenset()):
                 break
-        else:  # never at rest: what was seen in one of the last two looks is kept
-            looked = before | looked
         entries = []
-        for base, (part, file) in looked.items():
+        for base, (part, file) in sight.there().items():
             if base in stored:
                 digest, size, status = stored[base]
                 entries.append(self._entry(f"{path}/{part}/{file}", digest, size, status))
@@ -233,16 +232,6 @@ def known_files(entries: Iterator[Entry]) -> dict[str, Entry]:
         folder, _, file = entry.path.rpartition("/")
         place, _, part = folder.rpartition("/")
         found[f"{place}/{base_of(file)}" if part in {"new", "cur"} else entry.path] = entry
-    return found
-
-
-def _look(parts: Mapping[str, Directory]) -> dict[str, tuple[str, str]]:
-    """Base name -> (part, file name). cur is looked at last: a message moves there."""
-    found: dict[str, tuple[str, str]] = {}
-    for part, directory in parts.items():
-        for name in directory.names():
-            if not name.startswith("."):
-                found[base_of(name)] = (part, name)
     return found
 
 

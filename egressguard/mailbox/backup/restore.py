@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egressguard.mailbox.backup.collect import SPOOL
+from egressguard.mailbox.backup.looking import LOOKS, PARTS, all_in, look
 from egressguard.mailbox.backup.manifest import BackupError, Entry
 from egressguard.mailbox.backup.objects import Objects
+from egressguard.mailbox.takeover.directory import Directory
 from egressguard.mailbox.takeover.uid_lists import base_of
 from egressguard.store.durable import sync_directory
 
@@ -230,11 +232,23 @@ def _digests(folder: Path) -> Counter[str]:
 
 
 def _files_with_digests(folder: Path) -> Iterator[tuple[str, str]]:
-    for part in ("new", "cur"):
-        with contextlib.suppress(FileNotFoundError):
-            for path in sorted((folder / part).iterdir()):
-                with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # moved by a mail program
-                    yield f"{part}/{path.name}", hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a folder that mail programs work in, perhaps: what they move meanwhile is found again."""
+    with contextlib.ExitStack() as opened:
+        parts: dict[str, Directory] = {}
+        for part in PARTS:
+            with contextlib.suppress(FileNotFoundError):
+                parts[part] = opened.enter_context(Directory.opened(folder / part))
+        waiting = all_in(parts)
+        for _ in range(LOOKS):
+            moved = []
+            for base, (part, name) in waiting.items():
+                try:
+                    with (folder / part / name).open("rb") as file:
+                        yield f"{part}/{name}", hashlib.file_digest(file, "sha256").hexdigest()
+                except FileNotFoundError:
+                    moved.append(base)
+            seen = look(parts) if moved else {}
+            waiting = {base: seen[base] for base in moved if base in seen}
 
 
 def _maildirs(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from egressguard.mailbox.takeover import compressed, keywords, pop3_names, uid_lists
@@ -202,17 +202,22 @@ class MaildirReader:
         return out
 
     def _list_files(self) -> None:
-        for part, directory in self._parts.items():  # new first: a message moves from there to cur meanwhile
-            for file in sorted(directory.names()):
-                if file.startswith("."):
-                    continue
-                key = base_of(file)
-                if key in self._files and self._is_other(key, part, file):
-                    self._problems.add(f"{directory.path}/{file}", "two files have this name; both are taken")
-                    key = f"{key}.{len(self._files)}"
-                self._files[key] = (part, file)
-                if len(self._files) > MAX_MESSAGES:
-                    raise SourceError(f"{self._directory.path}: more than {MAX_MESSAGES} messages in one folder")
+        """Look twice: a file that gets other flags while its directory is read may be seen under neither name."""
+        for look in range(2):
+            for part, directory in self._parts.items():  # new first: a message moves from there to cur meanwhile
+                self._list(part, directory, known=frozenset(self._files) if look else frozenset())
+
+    def _list(self, part: str, directory: Directory, known: Set[str]) -> None:
+        for file in sorted(directory.names()):
+            key = base_of(file)
+            if file.startswith(".") or key in known:
+                continue
+            if key in self._files and self._is_other(key, part, file):
+                self._problems.add(f"{directory.path}/{file}", "two files have this name; both are taken")
+                key = f"{key}.{len(self._files)}"
+            self._files[key] = (part, file)
+            if len(self._files) > MAX_MESSAGES:
+                raise SourceError(f"{self._directory.path}: more than {MAX_MESSAGES} messages in one folder")
 
     def _is_other(self, key: str, part: str, file: str) -> bool:
         """Whether two files of one base name are two messages, and not one that was moved while we looked."""
