@@ -147,6 +147,20 @@ def _mail_rules(count: int) -> Iterator[dict[str, Any]]:
         yield {"name": f"last{n}", **rule}
 
 
+def changed(content: bytes) -> bytes:
+    """Rule files of one section with five rules changed: turned, gone, new, swapped, narrower."""
+    ((section, rules),) = json.loads(content).items()
+    is_flows = section == "flows"
+    rules[100]["action"] = "drop" if is_flows else "reject"
+    del rules[300]
+    what: dict[str, Any] = {"from": "zone1", "port": 25, "source": "10.1.0.0/22"}
+    what = what if is_flows else {"match": {"client": "zone1", "verdict": "infected"}}
+    rules.insert(50, {"name": "new", "action": "reject", **what})
+    rules[201], rules[202] = rules[202], rules[201]
+    (rules[3] if is_flows else rules[3]["match"]).update({"port": 465} if is_flows else {"authenticated": True})
+    return _yaml({section: rules})
+
+
 def flows(count: int) -> list[Flow]:
     """Flows that hosts of the site open: to anywhere, six in seven to a port of mail."""
     dice = random.Random(791)

@@ -46,6 +46,6 @@ def read_candidate(places: Places, *, only_signed: bool, force: bool) -> Candida
     red = list(red_expectations(places.rules, loaded.policy, places.site))
     if red and not force:
         words = "\n".join(red)
-        raise Refused(f"{words}\nnothing was changed; mend the rules or the expectation (or --force)")
+        raise Refused(f"{words}\nnothing was changed; mend the rules or the expectation (or --force with a --reason)")
     loaded.policy._origin = found.short
     return Candidate(loaded.policy, files, places.rules, found, red)

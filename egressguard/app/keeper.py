@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 APPLYING_SECONDS = 120
 """How long an apply that is to be confirmed at once may take; a crash within it leads back."""
 MOST_CONFIRM_SECONDS = 24 * 3600
+MOST_TOLD = 20
+"""So many promises that forced rules break stand in the journal."""
 
 TellRoles = Callable[[], Awaitable[None]]
 """Let every role take the snapshot; raises Refused when one of them cannot."""
@@ -91,12 +93,22 @@ class Keeper:
                 "after": after,
             }
 
-    async def apply(self, *, confirm_within: float | None = None, force: bool = False) -> dict[str, Any]:
-        """Take the rules as they lie in the rules directory; `confirm_within` seconds, None = as the site says."""
+    async def apply(
+        self, *, confirm_within: float | None = None, forced: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Take the rules as they lie in the rules directory; `confirm_within` seconds, None = as the site says.
+
+        `forced`: they are taken although they break a promise, for this "reason", "by" somebody: both are journaled
+        before anything is changed."""
         async with self._changing:
+            if forced is not None and not forced.get("reason"):
+                raise Refused("expected a reason: rules that break a promise are taken with one only")
             candidate = await asyncio.to_thread(
-                read_candidate, self._places, only_signed=self._only_signed, force=force
+                read_candidate, self._places, only_signed=self._only_signed, force=forced is not None
             )
+            if forced is not None:
+                told = {"revision": candidate.policy.revision, "red": candidate.red[:MOST_TOLD]}
+                self._means.record("policy.forced", {**told, "reason": forced["reason"], "by": forced.get("by", "")})
             if confirm_within is None:
                 confirm_within = candidate.policy.site.apply.confirm_within_seconds or 0
             if not 0 <= confirm_within <= MOST_CONFIRM_SECONDS:

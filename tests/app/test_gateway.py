@@ -315,8 +315,13 @@ def test_a_red_expectation_refuses_an_apply_unless_forced(gateway: Running) -> N
         refused.returncode == 1 and "a.yaml:1:9: it may" in refused.stderr and "nothing was changed" in refused.stderr
     )
     assert said(gateway, "plan").returncode == 1
-    forced = said(gateway, "apply", "--force")
+    assert said(gateway, "apply", "--force").returncode == 2
+    forced = said(gateway, "apply", "--force", "--reason", "the test is wrong")
     assert forced.returncode == 0, forced.stderr
+    until(lambda: '"policy.forced"' in said(gateway, "journal", "--json").stdout)
+    rows = map(json.loads, said(gateway, "journal", "--json").stdout.splitlines())
+    (row,) = [row for row in rows if row["kind"] == "policy.forced"]
+    assert row["reason"] == "the test is wrong" and row["by"] and "it may" in row["red"][0]
 
 
 def test_a_listener_that_does_not_greet_vetoes_a_change(gateway: Running) -> None:

@@ -1,23 +1,22 @@
-"""`egressguard plan`, `apply`, `confirm`, `rollback`, `up`: a change of rules as a transaction."""
+"""`egressguard apply`, `confirm`, `rollback`, `up`: a change of rules as a transaction."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 from typing import Any
 
 import click
 
-from egressguard.app.cli.options import as_json, ask_role, with_places
-from egressguard.app.cli.output import SCHEMA, Exit, colored, emit_one, fail
+from egressguard.app.cli.options import as_json, ask_role, who, with_places
+from egressguard.app.cli.output import Exit, emit_one, fail
 from egressguard.app.keeping import KEEPER
 from egressguard.app.places import Places
 
+MAX_REASON = 400
 _SPAN = re.compile(r"([0-9]{1,5})(s|m|h)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
-_COLORS = {"+": "green", "-": "red"}
 
 
 class _Span(click.ParamType[int]):
@@ -30,46 +29,6 @@ class _Span(click.ParamType[int]):
         return int(found[1]) * _SECONDS[found[2]]
 
 
-@click.command("plan")
-@with_places
-@click.option("--nft/--no-nft", default=True, show_default=True, help="Show what changes in the kernel's table too.")
-@as_json
-def plan_command(places: Places, nft: bool, as_json: bool) -> None:
-    """What `apply` would change: in packets and messages, and in the kernel's table as a diff. Changes nothing.
-
-    The kernel is asked whether it would take it, and the expectations are run.
-
-    \b
-    Example:
-      egressguard plan
-    Exit codes: 0 it could be applied, 1 faults, a red expectation, or the kernel would not take it, 3 no gateway runs,
-    4 permission denied, 6 it takes signed rules only, and these are not.
-    """
-    from egressguard.app.cli.changes import changes_lines
-    from egressguard.firewall.textdiff import ruleset_diff
-    from egressguard.policy.difference.change import Change
-    from egressguard.policy.difference.whole import Difference
-
-    found = ask_role(places, KEEPER, "plan")
-    diff = ruleset_diff(found.pop("before"), found.pop("after"))
-    if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, **found, "nft": diff}))
-    else:
-        if found["changes"] is None:
-            click.echo("nothing is in force: all of it is new")
-        else:
-            changes = Difference(tuple(map(Change.of, found["changes"])), tuple(found["not_compared"]))
-            for line in changes_lines(changes):
-                click.echo(line)
-        for line in diff if nft else ():
-            click.echo(colored(line, _COLORS.get(line[:1], "white")))
-        for words in found["red"]:
-            click.echo(words, err=True)
-        click.echo(f"revision {found['revision']}")
-    if found["red"]:
-        fail("expectations are red: `apply` would refuse (mend them, or --force)")
-
-
 @click.command("apply")
 @with_places
 @click.option(
@@ -77,9 +36,10 @@ def plan_command(places: Places, nft: bool, as_json: bool) -> None:
     type=_Span(),
     help="Roll back unless `egressguard confirm` comes in this time (60s, 5m). Default: site.apply.",
 )
-@click.option("--force", is_flag=True, help="Take the rules although an expectation is red.")
+@click.option("--force", is_flag=True, help="Take the rules although an expectation is red; with --reason.")
+@click.option("--reason", default="", help="Why --force is right this time; it stands in the journal with your name.")
 @as_json
-def apply_command(places: Places, confirm_within: int | None, force: bool, as_json: bool) -> None:
+def apply_command(places: Places, confirm_within: int | None, force: bool, reason: str, as_json: bool) -> None:
     """Check and test the rules directory, and let the gateway take it as one transaction.
 
     What the kernel, a role or a probe refuses is rolled back at once; what is not confirmed in time, too. Neither a
@@ -92,7 +52,10 @@ def apply_command(places: Places, confirm_within: int | None, force: bool, as_js
     Exit codes: 0 applied, 1 refused or rolled back (the old rules are in force), 3 no gateway runs, 4 permission
     denied, 6 it takes signed rules only and these are not, or a management flow would be cut.
     """
-    found = ask_role(places, KEEPER, "apply", confirm_within=confirm_within, force=force)
+    if force != bool(reason.strip()):
+        raise click.UsageError("expected --force and --reason together: who goes past a promise says why")
+    forced = {"reason": reason.strip()[:MAX_REASON], "by": who()} if force else None
+    found = ask_role(places, KEEPER, "apply", confirm_within=confirm_within, forced=forced)
     if as_json:
         emit_one(found, as_json=True)
         return

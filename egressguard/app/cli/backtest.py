@@ -201,7 +201,7 @@ def _tell(tally: Tally, *, as_json: bool, markdown: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, **summary, "found": list(tally.found())}))
         return
-    rows = [_row(found) for found in tally.found()]
+    rows = table_rows(tally)
     if markdown:
         click.echo(markdown_table(rows))
     else:
@@ -225,6 +225,11 @@ def _row(found: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("before", "after"):
         row[key] = f"{found[key]} ({found[f'{key}_rule'] or 'no rule'})"
     return row | {"last": timestamp(found["last"]), "examples": found["examples"][:1]}
+
+
+def table_rows(tally: Tally) -> list[dict[str, Any]]:
+    """What a table has, for a person."""
+    return [_row(found) for found in tally.found()]
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

@@ -57,9 +57,14 @@ def read_policy(text: str, beside: Path, site: str) -> Policy:
     """The policy of a directory or revision, or an end with exit code 2."""
     try:
         with rules_at(text, beside) as directory:
-            loaded, files = read_rules(directory, site, compiles=False)
+            return policy_in(directory, text, site)
     except Unreadable as wrong:
         fail(str(wrong), Exit.USAGE)
+
+
+def policy_in(directory: Path, text: str, site: str) -> Policy:
+    """The policy in a directory, which was asked for as `text`, or an end with exit code 2."""
+    loaded, files = read_rules(directory, site, compiles=False)
     if loaded.policy is None:
         click.echo(render_faults(loaded.faults, files), err=True)
         fail(f"{text}: the rules have faults; nothing was compared", Exit.USAGE)

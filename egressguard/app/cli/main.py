@@ -13,7 +13,7 @@ _WHERE = {
     "run": "daemon",
     "role": "daemon",
     "down": "daemon",
-    "plan": "apply",
+    "plan": "plan",
     "apply": "apply",
     "confirm": "apply",
     "rollback": "apply",
