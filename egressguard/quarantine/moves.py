@@ -74,7 +74,7 @@ class Moves:
             return False
         if order is None:
             self._refuse(account, verb, held)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await asyncio.to_thread(self._showing.views.settled, path)
         return carried_out
 
     async def _meant(self, path: Path) -> Held | None:

@@ -96,6 +96,12 @@ class Views:
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     yield from ((order, directory / name) for name in sorted(os.listdir(directory)))  # noqa: PTH208
 
+    def settled(self, path: Path) -> None:
+        """An order's file goes."""
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the whole view is gone
+            _make_dovecot_look(path.parent.parent)
+
     def accounts(self) -> list[str]:
         """Who has a view."""
         return _names(self.root / OWN)
@@ -143,6 +149,8 @@ class Views:
                 if id_of(name) in ids:
                     (self.root / folder / part / name).unlink(missing_ok=True)
                     taken += 1
+        if taken:
+            _make_dovecot_look(self.root / folder)
         return taken
 
     def _ids_in(self, folder: str) -> Iterator[str]:
@@ -170,6 +178,11 @@ class Views:
             return
         make_maildir(place)
         (place / "maildirfolder").touch(mode=FILE_MODE)  # Maildir++: this is a subfolder
+
+
+def _make_dovecot_look(folder: Path) -> None:
+    """A file that goes from new/ may just have moved to cur/: Dovecot sees that it is gone when cur/ changes, too."""
+    os.utime(folder / "cur")
 
 
 def _make_directory(path: Path) -> None:

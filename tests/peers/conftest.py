@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.test_gateway import Running, running_in
+from tests.peers import reading
 from tests.smtp.fake_mx import FakeMx
 
 ROOT = Path(__file__).parent.parent.parent
@@ -152,6 +153,13 @@ def _account(running: Running, name: str, password: str) -> None:
     place = ["--rules", str(running.rules), "--state", str(running.folder / "state")]
     runtime = ["--runtime", str(running.runtime)]
     subprocess.run([*command, *place, *runtime], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="package")
+def readable() -> Iterator[reading.Gateway]:
+    """Another one, whose mail is read."""
+    with reading.reading_gateway() as made:
+        yield made
 
 
 def peer_of(program: str, folder: str) -> str | None:
