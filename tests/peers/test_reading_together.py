@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from egressguard.app.control import DaemonUnreachable
 from tests.peers.reading import HOLDS, PASSWORD, SECONDS, Gateway, until
 
 pytestmark = pytest.mark.peers
@@ -241,7 +242,7 @@ def test_what_is_killed_comes_back_and_nothing_is_lost(readable: Gateway, doveco
     readable.send(name, LETTER)
 
     def back() -> bool:
-        with contextlib.suppress(OSError, ValueError, imaplib.IMAP4.error):
+        with contextlib.suppress(OSError, ValueError, imaplib.IMAP4.error, DaemonUnreachable):
             return dovecot() != before and count(imap(readable, name), "INBOX") == 3
         return False
 
