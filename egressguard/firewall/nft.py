@@ -88,6 +88,22 @@ def _lasting(item: dict[str, Any]) -> object:
     return [kind, kept]
 
 
+async def list_table() -> str:
+    """Our table as nft lists it in JSON, numbers for names. Raises NftError, also when it is not there."""
+    return await _run(*_LISTING)
+
+
+async def list_apart(ruleset: str) -> str:
+    """The same of a ruleset that is loaded into a network namespace of its own. It needs no rights, but without them
+    the kernel takes no long sets ("Message too long")."""
+    script = f"nft -f - && nft {' '.join(_LISTING)}"
+    rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return await _execute(["unshare", *rights, "--net", "sh", "-c", script], ruleset)
+
+
+_LISTING = ("-n", "-j", "list", "table", "inet", TABLE)
+
+
 async def read_set(name: str) -> dict[str, int]:
     """Element -> packets counted, of one of our sets with counters; empty when it is not there."""
     try:

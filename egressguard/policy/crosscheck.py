@@ -13,6 +13,7 @@ from egressguard.policy.document import Fault, Path
 from egressguard.policy.endpoint import parse_endpoint
 from egressguard.policy.fields import parse_mac, parse_prefixes
 from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
+from egressguard.policy.invariants import INTERNET, Invariant, Packets
 from egressguard.policy.limits import quotas
 from egressguard.policy.mailboxcheck import check_mailboxes
 from egressguard.policy.matchers import ANY_DEVICE
@@ -59,12 +60,13 @@ def crosscheck(policy: Policy, fault: MakeFault) -> Iterator[Fault]:
         check_mailboxes(policy.site),
         check_access(policy),
         chain.from_iterable(_device(i, device) for i, device in enumerate(policy.devices)),
+        chain.from_iterable(_invariant(policy, i, each) for i, each in enumerate(policy.invariants)),
     )
     return (fault(path, message) for path, message in found)
 
 
 def _duplicates(policy: Policy) -> Found:
-    for section in ("flows", "mail", "limits", "routes", "tls", "devices"):
+    for section in ("flows", "mail", "limits", "routes", "tls", "devices", "invariants"):
         first: dict[str, str] = {}
         for index, item in enumerate(getattr(policy, section)):
             if item.name in first:
@@ -336,3 +338,29 @@ def _device(index: int, device: Device) -> Found:
             yield (*path, key), f"a device without {key} may send nothing; expected at least one"
     yield from _paths((*path, "senders"), device.senders, NULL)
     yield from _paths((*path, "recipients"), device.recipients)
+
+
+def _invariant(policy: Policy, index: int, invariant: Invariant) -> Found:
+    path: Path = ("invariants", index)
+    for key in ("never", "always"):
+        if (packets := getattr(invariant, key)) is not None:
+            yield from _packets(policy, (*path, key), packets)
+    for position, packets in enumerate(invariant.besides):
+        yield from _packets(policy, (*path, "except", position), packets)
+
+
+def _packets(policy: Policy, path: Path, packets: Packets) -> Found:
+    zones = policy.site.zones
+    yield from _known((*path, "from"), "zone", packets.from_zone, zones)
+    yield from _known((*path, "to"), "zone", packets.to_zone, {**zones, INTERNET: None})
+    if INTERNET in zones and INTERNET in packets.to_zone:
+        yield (
+            (*path, "to"),
+            f"a zone has the name '{INTERNET}', which means where none is; expected another name of it",
+        )
+    yield from _networks((*path, "source"), packets.source, policy)
+    yield from _networks((*path, "destination"), packets.destination, policy)
+    if packets.protocol in _TUNNELS and packets.port:
+        yield (*path, "port"), f"{packets.protocol} has no ports; expected no `port` beside it"
+    if packets.speaks is not None and packets.protocol != "tcp":
+        yield (*path, "speaks"), "SMTP is spoken over TCP; expected `protocol: tcp`"

@@ -148,6 +148,13 @@ SECTIONS = (
         "A thing that cannot log in: from its addresses, with its senders, to its recipients.\n"
         "A message rule with `device` in its match has to say what such messages may do.",
     ),
+    Section(
+        "## invariants",
+        "Invariant",
+        "What `egressguard prove` proves for all packets, in the rules and in the kernel, or shows a packet against.\n"
+        "It decides nothing. Every site has some without writing them: see `docs/operate.md`.",
+    ),
+    Section("### invariants never, always, except", "Packets", "Packets of one kind; all keys must match."),
 )
 
 AFTER = """\

@@ -31,12 +31,14 @@ from egressguard.policy.fields import (
     Ways,
     Weekdays,
 )
+from egressguard.policy.invariants import Invariant
 from egressguard.policy.match import HeaderName, MailMatch, RouteMatch, TlsMatch
 from egressguard.policy.scheduling import Retry
 from egressguard.policy.site import PerSecond, Site
 from egressguard.policy.smart_host import ClientCertificate
 
-__all__ = ["Device", "FlowRule", "Limit", "MailMatch", "MailRule", "Policy", "Route", "RouteMatch", "Rule", "TlsRule"]
+__all__ = ["Device", "FlowRule", "Invariant", "Limit", "MailMatch", "MailRule"]
+__all__ += ["Policy", "Route", "RouteMatch", "Rule", "TlsRule"]
 
 Line = Annotated[str, Field(max_length=400, pattern=TEXT_PATTERN)]
 Folder = Annotated[str, Field(pattern=FOLDER_PATTERN)]
@@ -350,6 +352,11 @@ class Policy(Strict):
         (),
         description="printers and the like that cannot log in; left out = none",
         examples=[[{"name": "printer", "addresses": "192.168.1.70", "senders": "printer@example.org"}]],
+    )
+    invariants: Listed[Invariant] = Field(
+        (),
+        description="what `egressguard prove` proves of all packets; left out = only what every site has",
+        examples=[[{"name": "port-25", "never": {"from": "lan", "to": "internet", "port": 25}}]],
     )
     _revision: str = PrivateAttr(default="")
     _origin: str = PrivateAttr(default="")

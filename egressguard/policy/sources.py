@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from egressguard.policy.document import Document, Fault, Path
 from egressguard.policy.words import did_you_mean, one_of, quote, show
 
-LISTS = ("flows", "mail", "limits", "routes", "tls", "devices")
+LISTS = ("flows", "mail", "limits", "routes", "tls", "devices", "invariants")
 SECTIONS = ("include", "variables", "site", *LISTS)
 
 

@@ -11,6 +11,7 @@ import yaml
 from egressguard.policy import (
     access,
     bounces,
+    invariants,
     mailboxes,
     model,
     pipes,
@@ -102,6 +103,10 @@ WHOLE: Value = {
     "devices": [
         {"name": "printer-2nd-floor", "addresses": "192.168.1.70", "senders": "printer@example.org"},
     ],
+    "invariants": [
+        {"name": "i", "never": {"from": "lan", "port": 25}, "except": [{"source": "@mail-servers"}]},
+        {"name": "j", "always": {"from": "lan", "port": 587}},
+    ],
 }
 
 PLACES: dict[type[Strict], Path] = {
@@ -159,11 +164,15 @@ PLACES: dict[type[Strict], Path] = {
     model.TlsRule: ("tls", 0),
     model.TlsMatch: ("tls", 0, "match"),
     model.Device: ("devices", 0),
+    invariants.Invariant: ("invariants", 0),
+    invariants.Packets: ("invariants", 0, "never"),
 }
 
 BESIDE: dict[tuple[str, str], Value] = {
     ("Listener", "greeting_pause_seconds"): {"kind": "smtp"},
     ("FlowRule", "destination_host"): {"decide": "queue"},
+    ("Invariant", "always"): {"never": None},
+    ("Packets", "speaks"): {"protocol": "tcp"},
     ("FlowRule", "action"): {"port": 25},
     ("FlowRule", "fail"): {"decide": "queue"},
     ("FlowRule", "speaks"): {"protocol": "tcp"},

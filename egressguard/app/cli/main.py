@@ -39,6 +39,7 @@ _WHERE = {
     "suppression": "suppression",
     "test": "test",
     "explain": "explain",
+    "prove": "prove",
     "trace": "trace",
     "send-test": "trace",
     "dkim": "dkim",
@@ -67,6 +68,7 @@ def main() -> None:
     \b
     Examples:
       egressguard check rules/            every fault in the rule files, with its line
+      egressguard prove rules/            what holds for all packets, or a packet against it
       egressguard run --rules rules/      run the whole gateway
       egressguard apply --confirm-within 60s   take changed rules; back in a minute unless confirmed
       egressguard queue list              what waits for delivery

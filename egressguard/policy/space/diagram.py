@@ -23,14 +23,14 @@ Span = tuple[int, int | None]
 
 
 class Node:
-    """`starts` has the first number of each piece, ascending from 0, `children` what is asked next in it.
+    """`starts` has the first number of each piece, ascending from 0, `children` what is asked next in it, `kinds` each
+    child once. A leaf has none of them, but a `value`."""
 
-    A leaf has neither, but a `value`."""
-
-    __slots__ = ("children", "level", "starts", "value")
+    __slots__ = ("children", "kinds", "level", "starts", "value")
 
     def __init__(self, level: int, starts: tuple[int, ...], children: tuple[Node, ...], value: Hashable) -> None:
         self.level, self.starts, self.children, self.value = level, starts, children, value
+        self.kinds = tuple(dict.fromkeys(children))
 
 
 Answer = Callable[[Node, Node], Node | None]
@@ -149,7 +149,7 @@ class Diagrams:
         return self.node(few.level, starts, children)
 
     def _with_each_child(self, node: Node, change: Callable[[Node], Node]) -> Node:
-        results = {child: change(child) for child in dict.fromkeys(node.children)}
+        results = {child: change(child) for child in node.kinds}
         return self.node(node.level, node.starts, tuple(map(results.__getitem__, node.children)))
 
     def relabel(self, node: Node, label: Callable[[Hashable], Hashable]) -> Node:
@@ -172,7 +172,7 @@ class Diagrams:
                 return each
             if each not in known:
                 if each.level in levels:
-                    first, *rest = map(of, dict.fromkeys(each.children))
+                    first, *rest = map(of, each.kinds)
                     for other in rest:
                         first = self.combine(either, first, other)
                     known[each] = first
@@ -248,7 +248,7 @@ def values_in(node: Node) -> Iterator[Hashable]:
         each = waiting.pop()
         if each.level == LEAF:
             yield each.value
-        fresh = dict.fromkeys(child for child in each.children if child not in seen)
+        fresh = [child for child in each.kinds if child not in seen]
         seen.update(fresh)
         waiting += fresh
 

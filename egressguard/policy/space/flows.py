@@ -4,7 +4,7 @@ Contract
     Pure. For every flow whose names are resolved, `flow_outcomes` says what policy.flows.decide_flow says.
     "@inside" is the interfaces that the caller gives. Without them it is one interface of that name: IN_SIDE.
     A host name is a fact: whether the destination is one of its addresses. So is what a payload begins with.
-    The week's minutes are local ones.
+    The week's minutes are local ones, unless the caller says how far local time is from them.
 """
 
 from __future__ import annotations
@@ -73,8 +73,12 @@ def numbers_of(space: Space, flow: Flow, moment: Moment, hosts: Collection[str] 
 class FlowRegions:
     """The regions of one policy's rules, zones and lists in one space; each list is made once."""
 
-    def __init__(self, space: Space, policy: Policy, inside: Collection[str] = (IN_SIDE,)) -> None:
+    def __init__(
+        self, space: Space, policy: Policy, inside: Collection[str] = (IN_SIDE,), utc_offset_minutes: int = 0
+    ) -> None:
+        """`utc_offset_minutes`: local time less that of the week's minutes."""
         self.space, self.policy, self._inside = space, policy, inside
+        self._offset = utc_offset_minutes
         self._listed: dict[tuple[str, tuple[str, ...]], Region] = {}
         self._zones: dict[str, Region] = {}
 
@@ -110,17 +114,30 @@ class FlowRegions:
             region &= space.union(space.fact(host_fact(name)) for name in rule.destination_host)
         return region
 
+    def let_pass(self, rule: FlowRule) -> Region:
+        """The flows that the rule can let pass: nobody knows of which host names while the daemon is away."""
+        if rule.fail == "open":
+            return self.whatever_host(rule)
+        return self.rule(rule) if rule.action == "allow" else self.space.nothing
+
+    def whatever_host(self, rule: FlowRule) -> Region:
+        """The flows that a rule matches, names aside: of a rule that asks the daemon, those that it asks about."""
+        return self.rule(rule.model_copy(update={"destination_host": ()}))
+
     def zones(self, names: Iterable[str]) -> Region:
         """Packets from any of these zones: by where they arrive or by their source."""
         return self.space.union(map(self._zone, names))
 
     def _zone(self, name: str) -> Region:
         if name not in self._zones:
-            zone = self.policy.site.zones[name]
-            names = set(zone.interfaces) - {INSIDE} | (set(self._inside) if INSIDE in zone.interfaces else set())
-            arrived = self.space.interfaces(sorted(names - {""}))
-            self._zones[name] = arrived | self.space.source(PrefixSet.of(zone.networks))
+            arrived = self.space.interfaces(self.interfaces_of(name))
+            self._zones[name] = arrived | self.space.source(PrefixSet.of(self.policy.site.zones[name].networks))
         return self._zones[name]
+
+    def interfaces_of(self, name: str) -> list[str]:
+        """The interfaces of a zone; "" is where a packet of this machine itself comes from, and in no zone."""
+        named = set(self.policy.site.zones[name].interfaces)
+        return sorted((named - {INSIDE} | (set(self._inside) if INSIDE in named else set())) - {""})
 
     def listed(self, which: str, texts: Sequence[str]) -> Region:
         """Packets "from" or "to" these prefixes, ranges and @sets."""
@@ -137,17 +154,17 @@ class FlowRegions:
         return self.space.cards(mac for macs in named for mac in macs)
 
     def times(self, rule: FlowRule) -> Region:
-        """The minutes of the local week at which the rule is asked."""
+        """The minutes of the week at which the rule is asked."""
         days = frozenset().union(*rule.weekdays) if rule.weekdays else range(len(WEEKDAYS))
         spans = []
         for day in days:
-            midnight = day * DAY_MINUTES
             for first, behind in rule.hours or ((0, DAY_MINUTES),):
-                if first < behind:
-                    spans.append((midnight + first, midnight + behind))
-                else:
-                    spans += [(midnight, midnight + behind), (midnight + first, midnight + DAY_MINUTES)]
-        return self.space.among(axes.MINUTE, spans)
+                parts = [(first, behind)] if first < behind else [(0, behind), (first, DAY_MINUTES)]
+                spans += [(day * DAY_MINUTES + start, day * DAY_MINUTES + end) for start, end in parts]
+        week = len(WEEKDAYS) * DAY_MINUTES
+        moved = [((start - self._offset) % week, end - start) for start, end in spans]
+        over = [(0, start + length - week) for start, length in moved if start + length > week]
+        return self.space.among(axes.MINUTE, [*((start, start + length) for start, length in moved), *over])
 
     def mapped(self) -> Region:
         """Packets with an IPv4-mapped address on the wire."""

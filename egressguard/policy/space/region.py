@@ -113,17 +113,24 @@ class Space:
 
     def first_match(self, rules: Sequence[tuple[Region, Label]], otherwise: Label) -> Outcomes[Label]:
         """What each packet comes to: the label of the first region that it is in, else `otherwise`."""
-        diagrams = self.diagrams
-        waiting = [
-            diagrams.relabel(region.node, lambda inside, label=label: _Told(label) if inside else UNDECIDED)  # type: ignore[misc]
+        nodes = [
+            self.diagrams.relabel(region.node, lambda inside, label=label: _Told(label) if inside else UNDECIDED)  # type: ignore[misc]
             for region, label in rules
         ]
-        waiting.append(diagrams.leaf(_Told(otherwise)))
+        return Outcomes(self, self.first_of([*nodes, self.diagrams.leaf(_Told(otherwise))]))
+
+    def first_of(self, nodes: Sequence[Node]) -> Node:
+        """The leaf of the first diagram that has decided; at least one of them is given."""
+        waiting = list(nodes)
         while len(waiting) > 1:
             pairs = zip(waiting[::2], waiting[1::2], strict=False)
             rest = waiting[-1:] if len(waiting) % 2 else []
-            waiting = [diagrams.combine(FIRST, one, other) for one, other in pairs] + rest
-        return Outcomes(self, waiting[0])
+            waiting = [self.diagrams.combine(FIRST, one, other) for one, other in pairs] + rest
+        return waiting[0]
+
+    def outcomes(self, node: Node) -> Outcomes[Any]:
+        """A diagram whose leaves are labels."""
+        return Outcomes(self, self.diagrams.relabel(node, _Told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,18 @@ class Region:
         levels = frozenset(axis.level for axis in asked)
         return Region(self.space, self.space.diagrams.without(self.node, levels, EITHER))
 
+    def whatever_but(self, *kept: Axis) -> Region:
+        """The packets that are in the region with some number on all other axes and facts: only these are asked."""
+        levels = {axis.level for axis in axes.AXES} | {axes.FIRST_FACT + n for n in range(len(self.space.facts))}
+        others = frozenset(levels - {axis.level for axis in kept})
+        return Region(self.space, self.space.diagrams.without(self.node, others, EITHER))
+
+    def known(self, fact: str, where: Region) -> Region:
+        """The same with the fact no longer open: it is true in `where`, and nowhere else."""
+        level = self.space.fact_level(fact)
+        true, false = (Region(self.space, self.space.diagrams.given(self.node, {level: n})) for n in (1, 0))
+        return (true & where) | (false - where)
+
     def witness(self) -> Witness | None:
         """The most ordinary packet that is in the region; None when none is."""
         return witness_of(self.node, self.space.names, self.space.facts)
@@ -210,6 +229,11 @@ class Outcomes(Generic[Label]):
         nowhere = (~region).node
         label = self.space.diagrams.relabel(nowhere, lambda outside: _Told(None) if outside else UNDECIDED)
         return Outcomes(self.space, self.space.diagrams.combine(FIRST, label, self.node))
+
+    def behind(self, region: Region, label: Label) -> Outcomes[Label]:
+        """The same behind one more rule: in the region the label is this."""
+        told = self.space.diagrams.relabel(region.node, lambda inside: _Told(label) if inside else UNDECIDED)
+        return Outcomes(self.space, self.space.diagrams.combine(FIRST, told, self.node))
 
     def at(self, numbers: Mapping[int, int]) -> Label:
         """What one packet comes to, whose fields these are by level; a field left out is 0."""

@@ -59,8 +59,12 @@ class Witness:
         return axes.STATES[self.number(axes.STATE)]
 
     def moment(self) -> Moment:
-        """The local time of it."""
+        """The local time of it, where the week's minutes are local ones."""
         return Moment(*divmod(self.number(axes.MINUTE), DAY_MINUTES))
+
+    def local_minute(self, utc_offset_minutes: int) -> int:
+        """The minute of the local week, where they are those of UTC."""
+        return (self.number(axes.MINUTE) + utc_offset_minutes) % axes.MINUTE.size
 
     @property
     def payload(self) -> bytes:
@@ -87,6 +91,34 @@ class Witness:
             said,
         )
 
+
+def packet_in_words(packet: Witness) -> str:
+    """ "tcp 192.0.2.7:40000 -> 198.51.100.1:25, arriving on br0, conntrack state new, SYN": what is ordinary is left
+    out."""
+    names = {number: name for name, number in axes.PROTOCOLS.items()}
+    has_ports = packet.protocol in axes.PORT_PROTOCOLS
+    ends = [_end(packet.source, packet.number(axes.FROM_PORT) if has_ports else None)]
+    ends.append(_end(packet.destination, packet.number(axes.TO_PORT) if has_ports else None))
+    parts = [f"{names.get(packet.protocol, f'protocol {packet.protocol}')} {' -> '.join(ends)}"]
+    if packet.interface:
+        parts.append(f"arriving on {packet.interface}")
+    parts += [
+        f"{axis.name} {axis.words([(packet.numbers[axis.level], packet.numbers[axis.level] + 1)])}"
+        for axis in _TOLD
+        if axis.level in packet.numbers and packet.numbers[axis.level] != plain(axis)
+    ]
+    if packet.number(axes.PAYLOAD_LENGTH):
+        parts.append(f"payload {packet.payload[: len(axes.PAYLOAD)]!r}")
+    return ", ".join([*parts, *(fact for fact, is_so in packet.facts.items() if is_so)])
+
+
+def _end(address: IPAddress, port: int | None) -> str:
+    if port is None:
+        return str(address)
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+_TOLD = (axes.CARD, axes.MINUTE, axes.STATE, axes.FLAGS, axes.FRAGMENT_4, axes.FRAGMENT_6, axes.MARK, axes.OWNER)
 
 _PLAIN = {axes.INTERFACE: 0, axes.OUT_INTERFACE: 0, axes.CARD: axes.NO_MAC, axes.OWNER: axes.NO_OWNER}
 
