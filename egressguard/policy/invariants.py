@@ -59,12 +59,14 @@ class Invariant(Strict):
     )
     never: Packets | None = Field(
         None,
-        description="no packet of these passes to where it wants to; a redirect into the relay is no passing",
+        description="no packet of these passes to where it wants to; a redirect into the relay is no passing; "
+        "left out = `always` says what is meant",
         examples=[{"from": "lan", "to": "internet", "port": 25}],
     )
     always: Packets | None = Field(
         None,
-        description="each packet of these passes, when its flow is opened as later",
+        description="each packet of these passes, when its flow is opened as later; left out = `never` says what is "
+        "meant",
         examples=[{"from": "lan", "destination": "198.51.100.9", "port": 22}],
     )
     besides: Listed[Packets] = Field(

@@ -104,7 +104,7 @@ WHOLE: Value = {
         {"name": "printer-2nd-floor", "addresses": "192.168.1.70", "senders": "printer@example.org"},
     ],
     "invariants": [
-        {"name": "i", "never": {"from": "lan", "port": 25}, "except": [{"source": "@mail-servers"}]},
+        {"name": "i", "never": {"from": "lan", "port": 25}, "except": [{"source": "192.168.1.25"}]},
         {"name": "j", "always": {"from": "lan", "port": 587}},
     ],
 }
