@@ -2,6 +2,7 @@
 
 Contract
     Blocks; raises OSError (cannot tell), Unprepared.
+    `all_have_verifiers`: whether each enabled account could log in by SCRAM when this looked last.
     The accounts' file itself is Dovecot's, too: nothing here lets a password in that it does not.
 """
 
@@ -22,6 +23,7 @@ class AccountFiles:
         self._file = PasswdFile(Path("/nonexistent"))
         self._entries: Mapping[str, PasswdEntry] = {}
         self._scram: str | None = None
+        self.all_have_verifiers = True
 
     def follow(self, model: AccessModel, logged_in: Iterable[str] = ()) -> list[str]:
         """Bring Dovecot's files up to date; return whose sessions have to end.
@@ -38,8 +40,10 @@ class AccountFiles:
         return sorted(lost)
 
     def _write_scram(self, model: AccessModel, entries: Mapping[str, PasswdEntry]) -> None:
-        found = ((name, self._file.scram_verifier(name)) for name in sorted(entries))
-        text = render_scram((name, verifier) for name, verifier in found if verifier is not None)
+        enabled = [name for name in sorted(entries) if not entries[name].disabled]
+        found = [(name, verifier) for name in enabled if (verifier := self._file.scram_verifier(name)) is not None]
+        self.all_have_verifiers = len(found) == len(enabled)
+        text = render_scram(found)
         if text != self._scram or not model.scram.exists():
             put_for_dovecot(model, model.scram, text)
             self._scram = text

@@ -28,7 +28,7 @@ def render_2_3(model: AccessModel) -> str:
     return render(
         instance(model),
         (f"protocols = {' '.join(model.ports.protocols)}",),
-        security(),
+        security(model),
         _tls_and_login(model),
         _accounts(model),
         _mail(model),

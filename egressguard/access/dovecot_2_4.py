@@ -33,7 +33,7 @@ def render_2_4(model: AccessModel) -> str:
         ("dovecot_config_version = 2.4.0", "dovecot_storage_version = 2.4.0"),
         instance(model),
         _switches("protocols", model.ports.protocols),
-        security(),
+        security(model),
         _tls_and_login(model),
         _accounts(model),
         _mail(model),

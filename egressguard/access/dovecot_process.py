@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -75,7 +76,14 @@ class Access:
         self._running = asyncio.Event()
         self._hearing = Hearing(record, self._metrics, guesses, started=self._has_started, ending=lambda: self._ending)
         self._upkeep = Upkeep(
-            lambda: self._model, self._answering, self._hearing, guesses, record, self._metrics, ordered
+            lambda: self._model,
+            self._answering,
+            self._hearing,
+            guesses,
+            record,
+            self._metrics,
+            ordered,
+            self._offer_scram,
         )
 
     def status(self) -> dict[str, Any]:
@@ -136,9 +144,10 @@ class Access:
         old, server = self._model, self._server
         assert server is not None
         if model.ports.protocols:
-            problem = await self._prepare(model)
-            if problem:
-                return problem
+            prepared = await self._prepare(model)
+            if isinstance(prepared, str):
+                return prepared
+            model = prepared
         self._model = model
         if _needs_restart(old, model):
             self._restarting = True
@@ -162,21 +171,22 @@ class Access:
         except (ProgramFailed, UnknownVersion) as wrong:
             self._set("refused", str(wrong))
             return None
-        problem = await self._prepare(self._model)
-        if problem:
-            self._set("refused", problem)
+        prepared = await self._prepare(self._model)
+        if isinstance(prepared, str):
+            self._set("refused", prepared)
             return None
+        self._model = prepared
         return await self._serve(programs)
 
-    async def _prepare(self, model: AccessModel) -> str | None:
-        """Directories, the configuration and doveconf's opinion of it: None, or what is wrong."""
+    async def _prepare(self, model: AccessModel) -> AccessModel | str:
+        """Directories, the configuration and doveconf's opinion of it: what is to be in force, or what is wrong."""
         programs = self._find()
         assert self._version is not None
         try:
             if programs is None:
                 return f"IMAP and POP3 need Dovecot: {HOW_TO_GET_IT}"
             await asyncio.to_thread(prepare, model)
-            await self._upkeep.prepare(model)
+            model = await self._upkeep.prepare(model)
             await asyncio.to_thread(write_candidate, model, self._version)
             await check_config(programs, model.candidate)
             await asyncio.to_thread(model.candidate.replace, model.config)
@@ -184,7 +194,7 @@ class Access:
             return str(wrong)
         except OSError as wrong:
             return f"{wrong.filename or model.state_dir}: {wrong.strerror}"
-        return None
+        return model
 
     async def _serve(self, programs: Programs) -> float | None:
         loop = asyncio.get_running_loop()
@@ -217,6 +227,9 @@ class Access:
         if (state, problem) != (self._state, self._problem) and problem:
             log.error("no IMAP and POP3", extra={"fields": {"state": state, "why": problem}})
         self._state, self._problem = state, problem
+
+    async def _offer_scram(self, offered: bool) -> None:
+        await self.reload(replace(self._model, offers_scram=offered))
 
     def _has_started(self) -> None:
         self._state, self._problem = "running", ""

@@ -58,6 +58,7 @@ class AccessModel:
     `views_root` has a Maildir of links for each user, and one for all admins (quarantine.views).
     `quarantine_admins`: accounts that see all that is held below "Quarantine-all". `owners_see`: everybody has a
     folder "Quarantine"; else the admins do.
+    `offers_scram`: everybody can log in by SCRAM. Some mail programs try nothing else where it is offered.
     """
 
     base_dir: Path
@@ -76,6 +77,7 @@ class AccessModel:
     max_sessions: int = 500
     max_user_sessions: int = 20
     pam_service: str | None = None
+    offers_scram: bool = True
 
     def __post_init__(self) -> None:
         for name in _PATHS:

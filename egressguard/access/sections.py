@@ -60,12 +60,12 @@ def instance(model: AccessModel) -> Lines:
     )
 
 
-def security() -> Lines:
+def security(model: AccessModel) -> Lines:
     """`ssl = required` also refuses plaintext AUTH before TLS, whatever the client's address but loopback."""
     return (
         "ssl = required",
         "ssl_min_protocol = TLSv1.2",  # RFC 8996 forbids what is older
-        "auth_mechanisms = plain login scram-sha-256",
+        f"auth_mechanisms = {PASSWORDS} {SCRAM}" if model.offers_scram else f"auth_mechanisms = {PASSWORDS}",
         f"auth_username_chars = {USER_NAME_CHARACTERS}",
     )
 

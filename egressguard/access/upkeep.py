@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 from egressguard.access.account_files import AccountFiles
 from egressguard.access.credentials import render_shut_out
@@ -29,6 +30,8 @@ END_ROUNDS = 3
 """Dovecot looks at its files once a second, and lists a session a moment after it began: it is asked again."""
 LOOK_AGAIN_SECONDS = 60  # after a disk that does not answer
 
+OffersScram = Callable[[bool], Awaitable[None]]
+"""Told whether everybody could log in by SCRAM, when that has changed."""
 Ordered = Callable[[set[str]], Awaitable[None]]
 """Told of whose order folders something was put into."""
 
@@ -45,6 +48,7 @@ class Upkeep:
         record: Record,
         metrics: AccessMetrics,
         ordered: Ordered,
+        offers_scram: OffersScram,
     ) -> None:
         self._model = model
         self._running = running
@@ -53,7 +57,9 @@ class Upkeep:
         self._record = record
         self._metrics = metrics
         self._ordered = ordered
+        self._offers_scram = offers_scram
         self._files = AccountFiles()
+        self._told_of_scram: bool | None = None
         self._to_end: dict[str, int] = {}
         self._stamp: object = None
         self._measured_at = 0.0
@@ -69,9 +75,14 @@ class Upkeep:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
             await asyncio.sleep(ROUND_SECONDS)
 
-    async def prepare(self, model: AccessModel) -> None:
-        """What Dovecot must find when it starts. Raises Unprepared, OSError."""
+    async def prepare(self, model: AccessModel) -> AccessModel:
+        """The model as the accounts are now; what Dovecot must find when it starts. Raises Unprepared, OSError."""
         self._end_soon(await asyncio.to_thread(self._files.follow, model))
+        return replace(model, offers_scram=self._everybody_has_scram(model))
+
+    def _everybody_has_scram(self, model: AccessModel) -> bool:
+        """Of people of the system nobody knows."""
+        return self._files.all_have_verifiers and model.pam_service is None
 
     async def round(self) -> None:
         """Raises Unprepared, OSError."""
@@ -82,10 +93,18 @@ class Upkeep:
             self._end_soon(await asyncio.to_thread(self._files.follow, model, logged_in))
             await self._write_shut_out(model)
         if (programs := self._running()) is not None:
+            await self._tell_of_scram(model)
             await self._end_sessions(programs, model)
             await self._measure(programs, model)
         if ordered := self._hearing.take_ordered():
             await self._ordered(ordered)
+
+    async def _tell_of_scram(self, model: AccessModel) -> None:
+        """Once each time: what is refused is not asked for again every second."""
+        possible = self._everybody_has_scram(model)
+        if possible not in (model.offers_scram, self._told_of_scram):
+            await self._offers_scram(possible)
+        self._told_of_scram = possible
 
     async def look(self) -> list[OpenSession]:
         """Who has a session now. Raises ProgramFailed."""

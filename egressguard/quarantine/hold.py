@@ -57,6 +57,9 @@ Refusal = Callable[[NewMessage, str], Awaitable[NewMessage | None]]
 class Viewer(Protocol):
     """Hears what becomes of held messages (quarantine.showing). Blocks; raises nothing."""
 
+    @property
+    def shows_anything(self) -> bool: ...
+
     def taken_in(self, held: Held) -> None: ...
 
     def given_up(self, held: Held) -> None: ...
@@ -157,8 +160,9 @@ class Quarantine:
         except sqlite3.Error as wrong:  # it is durable; `reconcile` takes it in
             log.error("the quarantine's index was not written", extra={"fields": {"why": str(wrong)}})
             return True
-        if self._viewer is not None and (held := self._index.find(queue_id)) is not None:
-            self._viewer.taken_in(held)
+        viewer = self._viewer
+        if viewer is not None and viewer.shows_anything and (held := self._index.find(queue_id)) is not None:
+            viewer.taken_in(held)
         return True
 
     def _known(self, queue_id: str) -> bool:

@@ -67,16 +67,16 @@ class Showing:
     # What happens to held messages. Blocks; raises nothing.
 
     def taken_in(self, held: Held) -> None:
-        if self._shows_anything():
+        if self.shows_anything:
             self._try(lambda: self._views.show(held, self.owners(held)))
 
     def given_up(self, held: Held) -> None:
-        if self._shows_anything():
+        if self.shows_anything:
             self._try(lambda: self._views.hide(held.message_id, held.folder, self.owners(held), everywhere=True))
 
     def changed(self, held: Held, facts: Mapping[str, Any]) -> None:
         """`facts` are the ones that it has now: somebody may be no owner any more."""
-        if not self._shows_anything():
+        if not self.shows_anything:
             return
 
         def hide() -> None:
@@ -93,7 +93,8 @@ class Showing:
             log.error("a view of the quarantine was not kept up to date", extra={"fields": {"why": str(wrong)}})
             self.out_of_date()
 
-    def _shows_anything(self) -> bool:
+    @property
+    def shows_anything(self) -> bool:
         access = self._policy().site.access
         return bool(access.quarantine_admins) or access.own_quarantine is not None
 
@@ -116,7 +117,7 @@ class Showing:
 
     def _wanted(self) -> Shown:
         access = self._policy().site.access
-        names = frozenset(self._accounts()) if self._shows_anything() else frozenset()
+        names = frozenset(self._accounts()) if self.shows_anything else frozenset()
         if access.own_quarantine is None:
             names &= frozenset(access.quarantine_admins)
         folders = access.own_quarantine.folders if access.own_quarantine is not None else ()

@@ -153,6 +153,28 @@ def test_scram_lets_in_who_knows_the_password_and_nobody_else(server):
     assert "AUTHENTICATIONFAILED" in scram(server, "anna", "wrong")[0]
 
 
+def offers_scram(server):
+    client = server.imap()
+    capabilities = client.capabilities
+    client.logout()
+    return "AUTH=SCRAM-SHA-256" in capabilities
+
+
+def test_scram_is_offered_only_while_everybody_could_log_in_by_it(server):
+    """Some mail programs try nothing else where it is offered."""
+    eventually(lambda: offers_scram(server))
+    starts, client = server.metric("server_starts_total"), server.imap("anna")
+    server.house.add("bell", "ring \x07")  # SASLprep allows no such password
+    eventually(lambda: not offers_scram(server))
+    eventually(lambda: gets_in(server, "bell", "ring \x07"), seconds=40)
+    server.house.accounts.disable("bell")
+
+    eventually(lambda: offers_scram(server))
+    assert client.noop()[0] == "OK"
+    assert server.metric("server_starts_total") == starts
+    server.house.accounts.delete("bell")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -189,9 +211,9 @@ def test_sessions_are_told_and_counted(server):
     client.logout()
 
 
-def gets_in(server, name):
+def gets_in(server, name, password="secret"):
     try:
-        server.imap(name).logout()
+        server.imap(name, password).logout()
     except imaplib.IMAP4.error:
         return False
     return True
@@ -355,7 +377,7 @@ def test_path_tricks_in_login_names_are_refused(server):
         server.imap("../anna")
 
     names = {path.name for path in (server.house.directory / "mailboxes").iterdir()}
-    assert names <= {"anna", "bob", "boss", "newcomer", *(f"user{number}" for number in range(SPARE_ACCOUNTS))}
+    assert names <= {"anna", "bob", "boss", "bell", "newcomer", *(f"user{number}" for number in range(SPARE_ACCOUNTS))}
 
 
 def test_folder_names_cannot_leave_the_mailbox(server):
