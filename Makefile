@@ -23,6 +23,7 @@ bench: ## measure beside the real peers (root); the last line of each is JSON
 	.venv/bin/python -m benchmarks.packets
 	.venv/bin/python -m benchmarks.relay
 	.venv/bin/python -m benchmarks.queue
+	.venv/bin/python -m benchmarks.mailbox_import
 	.venv/bin/python -m benchmarks.bad_hosts
 	.venv/bin/python -m benchmarks.scan
 
