@@ -10,6 +10,7 @@ import contextlib
 import grp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from egressguard.mailbox.backup.backups import Backups
+from egressguard.mailbox.backup.restore import restore_all
 from egressguard.mailbox.delivery import MaildirDelivery
 from egressguard.mailbox.deposit import Deposit
+from egressguard.mailbox.takeover.uid_lists import base_of, parse_dovecot
+from egressguard.mailbox.takeover.verify import as_shown
 from egressguard.policy.model import Policy
 from egressguard.quarantine.hold import Quarantine
 from egressguard.quarantine.order import DELETE, EXPIRE, RELEASE, Order
@@ -97,6 +102,42 @@ def scan(house, world):
             if any("cannot be read" not in str(row["findings"]) for row in odd):
                 world.fault(f"scan: {done.returncode} {odd[:3]} {done.stderr[-300:]!r}")
         if not world.goes_on("scan"):
+            return
+
+
+def back_up(house, world):
+    """A backup, restored elsewhere: each message once, with its UID and octets, and all that nobody moves."""
+    while True:
+        with world.lock:
+            must = {number for number, count in world.expected.items() if count and number % CLASSES > EXPIRED}
+            placed = dict(world.placed)
+        backups = Backups(house.directory / "backup", make=True)
+        there = house.directory / "restored"
+        try:
+            taken = backups.take(house.directory, time.time(), 2, lambda _octets: None)
+            restore_all(backups.objects, backups.entries(taken.name), there, lambda _octets: None, with_spool=False)
+        finally:
+            backups.close()
+        if taken.problems:
+            world.fault(f"backup: {taken.problems}")
+        found = set()
+        for folder in FOLDERS:
+            box = there / "mailboxes/anna" / ("" if folder == "INBOX" else f".{folder}")
+            listed = parse_dovecot((box / "dovecot-uidlist").read_bytes().split(b"\n")[:-1])
+            for path in [*box.glob("new/*"), *box.glob("cur/*")]:
+                octets = path.read_bytes()
+                number = number_of(octets)
+                found.add(number)
+                if not as_shown(octets).endswith(as_shown(content(number))):
+                    world.fault(f"backup: octets of {number}")
+                given = listed.given.get(base_of(path.name))
+                place = (folder, str(listed.uid_validity).encode(), given.uid) if given else None
+                if placed.get(place, number) != number:
+                    world.fault(f"backup: {place} is {number}, was {placed[place]}")
+        if lost := must - found:
+            world.fault(f"backup: {sorted(lost)[:5]} are missing")
+        shutil.rmtree(there)
+        if not world.goes_on("back up and restore"):
             return
 
 
@@ -176,6 +217,7 @@ def test_nobody_gets_in_anothers_way(house, running):
         (deliver, house, world),
         (expire, house, world),
         (scan, house, world),
+        (back_up, house, world),
         (hold_and_release, house, world, held),
     )
     assert world.faults == []
