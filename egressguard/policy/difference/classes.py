@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, islice
 from typing import Any
 
 from egressguard.mail.address import domain_of
@@ -22,16 +22,25 @@ from egressguard.policy.networks import PrefixSet
 from egressguard.policy.patterns import LOCAL, NULL, plain_path
 
 SHOWN_ITEMS = 6
+ENDLESS = 1 << 200
+"""Behind the last number of a fact that has none."""
+
+Span = tuple[int, int]
+"""(first, behind the last)."""
 
 
 @dataclass(slots=True)
 class Fact:
-    """`samples` has one value of each class; the first is the most usual. `names` are sets of classes with a name."""
+    """`samples` has one value of each class; the first is the most usual. `names` are sets of classes with a name.
+
+    `spans`: of classes of numbers, those that each holds, (first, behind the last); `span_words` says one."""
 
     key: str
     samples: Sequence[Any]
     labels: Sequence[str]
     names: dict[int, str] = field(default_factory=dict)
+    spans: Sequence[Sequence[Span]] = ()
+    span_words: Callable[[Span], str] = str
 
     @property
     def full(self) -> int:
@@ -62,11 +71,27 @@ class Fact:
             return name
         if name := self.names.get(self.full & ~classes):
             return f"not {name}"
+        if self.spans:
+            return _listed([self.span_words(span) for span in _joined(self.spans[n] for n in numbers(classes))])
         few = classes.bit_count() <= len(self.samples) // 2
         shown = classes if few else self.full & ~classes
-        listed = [label for number, label in enumerate(self.labels) if shown >> number & 1]
-        more = f" and {len(listed) - SHOWN_ITEMS} more" if len(listed) > SHOWN_ITEMS else ""
-        return f"{'' if few else 'not '}{', '.join(listed[:SHOWN_ITEMS])}{more}"
+        return f"{'' if few else 'not '}{_listed([self.labels[number] for number in numbers(shown)])}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - SHOWN_ITEMS} more" if len(items) > SHOWN_ITEMS else ""
+    return ", ".join(items[:SHOWN_ITEMS]) + more
+
+
+def _joined(classes: Iterable[Sequence[Span]]) -> list[Span]:
+    """The spans of several classes, neighbours as one."""
+    found: list[Span] = []
+    for first, behind in sorted(chain.from_iterable(classes)):
+        if found and found[-1][1] == first:
+            found[-1] = found[-1][0], behind
+        else:
+            found.append((first, behind))
+    return found
 
 
 def one_of(key: str, values: Iterable[Hashable], label: Callable[[Any], str] = str) -> Fact:
@@ -79,27 +104,32 @@ def yes_or_no(*, yes: str, no: str) -> Fact:
     return Fact("", [False, True], [no, yes])
 
 
-def number(key: str, usual: int, cuts: Iterable[int], *, least: int = 0) -> Fact:
+def number(key: str, usual: int, cuts: Iterable[int], *, least: int = 0, behind: int = ENDLESS) -> Fact:
     """A whole number; each cut is the first of a class."""
     starts = sorted({least, *cuts})
-    labels = [f"{a} to {b - 1}" for a, b in pairwise(starts)] + [f"{starts[-1]} or more"]
-    home = max(place for place, start in enumerate(starts) if start <= usual)
-    samples = [usual if place == home else start for place, start in enumerate(starts)]
-    order = [home, *(place for place in range(len(starts)) if place != home)]
-    return Fact(key, [samples[place] for place in order], [labels[place] for place in order])
+    spans = list(zip(starts, [*starts[1:], behind], strict=True))
+    spans.sort(key=lambda span: not span[0] <= usual < span[1])  # the usual class first
+    samples = [usual if first <= usual < last else first for first, last in spans]
+    return Fact(key, samples, [], spans=[(span,) for span in spans], span_words=_number_words)
+
+
+def _number_words(span: Span) -> str:
+    first, behind = span
+    if behind == ENDLESS:
+        return f"{first} or more"
+    return str(first) if behind == first + 1 else f"{first} to {behind - 1}"
 
 
 def hours(spans: Iterable[tuple[int, int]]) -> Fact:
     """The minute of the day, cut where a span begins or ends."""
-    starts = sorted({0, *(bound for span in spans for bound in span if bound < DAY_MINUTES)})
-    fact = number("time", 720, starts)
-    ends = dict(zip(starts, [*starts[1:], DAY_MINUTES], strict=True))
-    first = [max(start for start in starts if start <= minute) for minute in fact.samples]
-    return Fact("time", fact.samples, [f"{_clock(start)}-{_clock(ends[start])}" for start in first])
+    cuts = {bound for span in spans for bound in span if bound < DAY_MINUTES}
+    fact = number("time", 720, cuts, behind=DAY_MINUTES)
+    fact.span_words = _clock_words
+    return fact
 
 
-def _clock(minute: int) -> str:
-    return f"{minute // 60:02}:{minute % 60:02}"
+def _clock_words(span: Span) -> str:
+    return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in span)
 
 
 class Addresses:
@@ -114,7 +144,8 @@ class Addresses:
         self._pieces_of = list(pieces.values())
         kinds = list(pieces)
         samples = [_sample(version, spans, usual) for (version, _), spans in pieces.items()]
-        self.fact = Fact(key, samples, [_label(kind[0], spans) for kind, spans in pieces.items()])
+        spans = [[_apart(version, span) for span in theirs] for (version, _), theirs in pieces.items()]
+        self.fact = Fact(key, samples, [], spans=spans, span_words=_address_words)
         self.versions = {v: sum(1 << place for place, kind in enumerate(kinds) if kind[0] == v) for v in (4, 6)}
         self._within = [0] * len(self._sets)
         for place, (_, containing) in enumerate(kinds):
@@ -148,16 +179,24 @@ def _sample(version: int, spans: Sequence[tuple[int, int]], usual: Sequence[IPAd
     return kind(first + 1 if behind - first > 2 else first)
 
 
-def _label(version: int, spans: Sequence[tuple[int, int]]) -> str:
-    """The prefixes of a class, as many as are bearable."""
-    kind: Any = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
-    shown: list[str] = []
-    for first, behind in spans[:SHOWN_ITEMS]:
-        ends = str(kind(first)), str(kind(behind - 1))
-        whole = behind - first == 1 << (32 if version == 4 else 128)
-        shown.append(f"any IPv{version}" if whole else ends[0] if ends[0] == ends[1] else "-".join(ends))
-    more = f" and {len(spans) - SHOWN_ITEMS} more" if len(spans) > SHOWN_ITEMS else ""
-    return ", ".join(shown) + more
+_IPV6 = 1 << 130
+"""Added to the numbers of IPv6 addresses, so that no IPv4 address is one of them, nor beside one."""
+
+
+def _apart(version: int, span: Span) -> Span:
+    return (span[0] + _IPV6, span[1] + _IPV6) if version == 6 else span
+
+
+def _address_words(span: Span) -> str:
+    """A prefix, where the addresses are one; else a range."""
+    first, behind = (bound - _IPV6 if span[0] >= _IPV6 else bound for bound in span)
+    kind: Any = ipaddress.IPv6Address if span[0] >= _IPV6 else ipaddress.IPv4Address
+    prefixes = list(islice(ipaddress.summarize_address_range(kind(first), kind(behind - 1)), 2))
+    if len(prefixes) > 1:
+        return f"{kind(first)}-{kind(behind - 1)}"
+    if prefixes[0].prefixlen == 0:
+        return f"any IPv{prefixes[0].version}"
+    return str(prefixes[0].network_address if prefixes[0].num_addresses == 1 else prefixes[0])
 
 
 def paths(
@@ -175,11 +214,19 @@ def paths(
     taken = {*exact, *named}
     somebody = next(name for name in _names("somebody") if not any(path.startswith(f"{name}@") for path in exact))
     known = [d for d in dict.fromkeys(named) if d]
-    found = {f"{somebody}@{_free('elsewhere', '.example', taken)}": "another domain"}
+    found = {f"{somebody}@{unnamed(taken, below)}": "another domain"}
     found |= {f"{somebody}@{domain}": f"*@{domain}" for domain in known}
     found |= {f"{somebody}@{_free('other', domain, taken)}": f"*@*{domain}" for domain in below}
     found |= {path: path for path in exact} | {without_domain: without_domain or NULL}
     return Fact(key, list(found), list(found.values()))
+
+
+def unnamed(taken: Iterable[str], below: Iterable[str]) -> str:
+    """A domain that nobody names, nor any domain that it lies below."""
+    names, ends = set(taken), tuple(below)
+    tops = chain(("example", "invalid", "test"), _names("elsewhere"))
+    found = (f"elsewhere.{top}" for top in tops)
+    return next(name for name in found if name not in names and not name.endswith(ends))
 
 
 def _free(label: str, domain: str, taken: set[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from egressguard.policy.difference.change import Change, Place
+from egressguard.policy.difference.classes import unnamed
 from egressguard.policy.difference.settings import tls_words
 from egressguard.policy.model import Policy, TlsRule
 from egressguard.policy.patterns import LOCAL
@@ -52,12 +53,6 @@ def _samples(patterns: list[str], local: list[str]) -> list[str]:
     named = [p.lower() for p in patterns if p != LOCAL and not p.startswith(".")] + [d.lower() for d in local]
     below = [p.lower() for p in patterns if p.startswith(".")]
     taken = {*named}
-    other = next(name for name in _free("elsewhere") if name not in taken)
     labels = ["other", *(f"other{number}" for number in range(2, len(taken) + 3))]
     under = [next(f"{label}{domain}" for label in labels if f"{label}{domain}" not in taken) for domain in below]
-    return list(dict.fromkeys([other, *named, *under]))
-
-
-def _free(word: str) -> Iterator[str]:
-    yield f"{word}.example"
-    yield from (f"{word}{number}.example" for number in range(2, 1 << 30))
+    return list(dict.fromkeys([unnamed(taken, below), *named, *under]))

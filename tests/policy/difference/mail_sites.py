@@ -69,6 +69,8 @@ EFFECTS: dict[str, Callable[[Chance], Any]] = {
     "notify": _some(["a@x.example", "b@x.example"]),
     "add_header": lambda chance: {chance.choice(["X-A", "X-B"]): "yes"},
     "staged": _one(True),
+    "rewrite_sender": _one(True),
+    "source_routes": _some(["mx", "provider"]),
 }
 ACTIONS = ["accept", "accept", "reject", "defer", "quarantine", "hold", "continue", "continue"]
 
@@ -80,6 +82,18 @@ def rule(chance: Chance) -> dict[str, Any]:
         match.pop("user", None)
     effects = {key: EFFECTS[key](chance) for key in EFFECTS if chance.random() < 0.15}
     return {"match": match, "action": chance.choice(ACTIONS), **effects}
+
+
+def routes(chance: Chance) -> Rules:
+    keys = ["client", "listener", "user", "sender", "recipient_domain", "larger_than_octets", "verdict"]
+    tags: dict[str, Callable[[Chance], Any]] = {"tag": _some(["bulk", "seen"]), "smaller_than_octets": _one(999, 1001)}
+    asks = {key: MATCHES[key] for key in keys} | tags
+    found = []
+    for number in range(chance.choice([0, 0, 1, 2, 3])):
+        match = {key: asks[key](chance) for key in chance.sample(sorted(asks), chance.choice([0, 1, 1, 2]))}
+        via = chance.choice(["mx", ["provider", "backup"], "[192.0.2.1]:2525", "backup"])
+        found.append({"name": f"r{number}", "match": match, "via": via})
+    return found
 
 
 def rules(chance: Chance, most: int = 8) -> Rules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,21 @@ def changes(old: Policy, new: Policy) -> list[Change]:
     return comparison.changes()
 
 
+def is_told(before: Any, after: Any, found: list[Change]) -> bool:
+    """Whether some change is about what one message came to and comes to; what a refused one had besides is moot."""
+    was, becomes = (each if isinstance(each[0], str) else each[0] for each in (before, after))
+    if was == becomes and was[0] in {"reject", "defer"}:
+        return True
+    pairs = {(verb(change.before), verb(change.after)) for change in found}
+    by_routes = was[0] == becomes[0] and any(change.before.startswith("leaves") for change in found)
+    return (was[0], becomes[0]) in pairs or by_routes
+
+
+def verb(words: str) -> str:
+    first = words.partition(" ")[0].rstrip(",")
+    return "defer" if first == "contain" else first
+
+
 def test_every_key_has_its_boxes() -> None:
     assert {*BOXES} == {*MailMatch.model_fields, *RouteMatch.model_fields}
 
@@ -36,9 +52,11 @@ def test_random_policies_are_compared_as_they_decide(block: int) -> None:
     for seed in range(block, POLICIES, 10):
         chance = random.Random(seed)
         rules, limits = mail_sites.rules(chance), mail_sites.limits(chance)
-        old = mail_sites.policy(rules, limits=limits)
+        routes = mail_sites.routes(chance)
+        old = mail_sites.policy(rules, limits=limits, routes=routes)
         others = limits if chance.random() < 0.8 else mail_sites.limits(chance)
-        new = mail_sites.policy(mail_sites.changed(chance, rules), limits=others)
+        ways = routes if chance.random() < 0.6 else mail_sites.routes(chance)
+        new = mail_sites.policy(mail_sites.changed(chance, rules), limits=others, routes=ways)
         found = changes(old, new)
         told, silent = told + bool(found), silent + (not found)
         for change in found:
@@ -46,7 +64,8 @@ def test_random_policies_are_compared_as_they_decide(block: int) -> None:
             assert message_comes_to(old, change.witness) != message_comes_to(new, change.witness), (seed, change)
         for _ in range(MESSAGES):
             message = mail_sites.message(chance)
-            assert found or message_comes_to(old, message) == message_comes_to(new, message), (seed, message)
+            before, after = message_comes_to(old, message), message_comes_to(new, message)
+            assert before == after or is_told(before, after, found), (seed, message, before, after)
     assert told and silent
 
 
