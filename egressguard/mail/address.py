@@ -13,6 +13,7 @@ import re
 import stringprep
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 LOCAL_PART_OCTETS = 64  # RFC 5321 s4.5.3.1.1
 DOMAIN_OCTETS = 255  # s4.5.3.1.2
@@ -47,6 +48,7 @@ class Address:
         return f"{self.local_part}@{self.domain}"
 
 
+@lru_cache(4096)
 def parse_address(text: str, *, utf8: bool = False) -> Address:
     """Parse a Mailbox. Raises AddressError; `utf8` allows RFC 6531's wider alphabet."""
     local_part, at, domain = text.rpartition("@")
@@ -150,7 +152,7 @@ def _octets(text: str) -> int:
 
 
 def _has_surrogates(text: str) -> bool:
-    return any(0xD800 <= ord(c) <= 0xDFFF for c in text)
+    return not text.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
 def domain_of(path: str) -> str:

@@ -75,6 +75,8 @@ def find_fields(header_section: bytes, name: str, *, limit: int = 1000) -> list[
     """The values of the fields called `name` (without regard to case), at most `limit` of them."""
     wanted = name.lower().encode("ascii")
     found: list[bytes] = []
+    if wanted not in header_section.lower():  # most of what is looked for is not there
+        return found
     for field in fields(header_section):
         if field.name.lower() == wanted:
             found.append(field.value)
