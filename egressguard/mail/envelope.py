@@ -7,7 +7,9 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from egressguard.values import value
 
 NULL_REVERSE_PATH = ""
 """`MAIL FROM:<>`. A message that carries it must never cause a DSN (RFC 5321 s4.5.5)."""
@@ -18,7 +20,7 @@ DEFAULT_NOTIFY = ("FAILURE",)
 """Of those who did not ask. RFC 3461 s4.1 leaves it to us whether they hear of delays: a device cannot act on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RecipientOptions:
     """RCPT's parameters. `notify` is ("NEVER",) or some of NOTIFY_EVENTS in that order; `orcpt` is "type;xtext"."""
 
@@ -33,7 +35,7 @@ class RecipientOptions:
 NO_OPTIONS = RecipientOptions()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Envelope:
     """Paths without angle brackets; the null reverse-path is the empty string inside, everywhere.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from egressguard.mail.reply import Reply
+from egressguard.values import value
 
 WORDS_CHARACTERS = 500
 
@@ -16,7 +16,7 @@ class Result(enum.Enum):
     PERMANENT = "permanent"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Outcome:
     """`status` is an RFC 3463 code; `said_by` the host that said so ("" = ourselves); `reply` its SMTP reply."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from egressguard.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reply:
     """`status` is "" or an RFC 3463 code whose class agrees with `code` (RFC 2034 s4)."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from egressguard.values import value
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -26,7 +27,7 @@ TEREDO_PORT = 3544
 """UDP (RFC 4380 s2.7): IPv6 to and through a Teredo server."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Flow:
     """`interface` is where it arrived ("" = made by this gateway itself).
 

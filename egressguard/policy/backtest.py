@@ -20,6 +20,7 @@ from egressguard.policy.facts import Moment
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.model import Policy
 from egressguard.policy.recorded import FlowFacts, RecordedFlow
+from egressguard.values import value
 
 BESIDE_RULES = frozenset({"fragments", "own-processes", "contained"})
 GOES_ON, UNKNOWN = "goes on", "unknown"
@@ -37,7 +38,7 @@ class Change(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Outcome:
     """`rule` "": no rule names it."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from egressguard.values import value
+
 
 class FlowAction(enum.Enum):
     ALLOW = "allow"
@@ -32,7 +34,7 @@ class Would:
     action: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FlowDecision:
     """`rule` is "" when no rule matched: flows that no rule names are none of our business and are allowed.
     `action` None: a matcher cannot answer yet; drop the packet silently, TCP asks again."""
@@ -43,7 +45,7 @@ class FlowDecision:
     would: tuple[Would, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Effects:
     """What the rules that matched add to a message, in their order.
 
@@ -63,7 +65,7 @@ class Effects:
 NO_EFFECTS = Effects()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MailDecision:
     """`folder` names the quarantine folder; `text` is what the client is told. No rule matching is REJECT.
 

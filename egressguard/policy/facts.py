@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from egressguard.net.flow import IPAddress
+from egressguard.values import value
 
 
 class Verdict(enum.Enum):
@@ -63,7 +64,7 @@ class EngineResult:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ScanReport:
     """`verdict` None: a scanner could not answer, `findings` says why. `findings` are short words for people.
 
@@ -110,7 +111,7 @@ class Excess:
         return f"{self.found} {self.unit} for {self.key}, {self.most} are allowed"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MailFacts:
     """One message for one recipient. `listener` is the listener's name; `user` None = not authenticated.
 

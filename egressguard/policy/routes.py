@@ -21,6 +21,7 @@ from egressguard.policy.model import Policy, Route
 from egressguard.policy.networks import within, zones_of
 from egressguard.policy.next_hop import canonical, is_next_hop, parse_next_hop
 from egressguard.policy.patterns import domain_matches, path_matches
+from egressguard.values import value
 
 LOCAL = "local"
 MX = "mx"
@@ -28,7 +29,7 @@ UNREADABLE = "(unreadable)"
 """No smart host has this name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RouteFacts:
     """One recipient of a message that was taken. `client` None: nobody's, as a DSN; `verdict` None: not known."""
 
@@ -51,7 +52,7 @@ class RouteFacts:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WayOut:
     """`via` is (LOCAL,), (MX,) with the `domain` whose hosts take it, or what is tried in this order: names of smart
     hosts or next hops. `route` is the route that said so ("" = none did), `written` how a rule writes it."""

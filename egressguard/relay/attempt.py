@@ -34,6 +34,7 @@ from egressguard.relay.unfit_hosts import summed_up, wants_another_host
 from egressguard.smtp.client import Patience, Peer, Send, Sent, SmtpClient, Transaction
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, Due, NewMessage
+from egressguard.values import value
 
 __all__ = ["LOCAL", "MX", "LocalDelivery", "Means", "Way", "attempt", "facts_of", "ways_of"]
 
@@ -44,7 +45,7 @@ class LocalDelivery(Protocol):
     async def deliver(self, policy: Policy, claim: Claim, due: Due, content: Content) -> Outcome: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Way:
     """Recipients of one message that leave by the same hosts: they share a transaction.
 

@@ -15,6 +15,7 @@ from egressguard.mail.header import decode_words, fields
 from egressguard.observe.clock import local_moment
 from egressguard.policy.facts import Authentication, Excess, MailFacts, ScanReport
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.values import value
 
 FIELDS = 1000
 VALUE_OCTETS = 8192
@@ -71,7 +72,7 @@ def recipient_facts(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ContentFacts:
     """What is known of a message's octets: the same for all its recipients."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from egressguard.mail.envelope import Envelope
@@ -23,6 +22,7 @@ from egressguard.policy.mail import contains_hosts, decide_envelope, decide_mail
 from egressguard.policy.model import Policy
 from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts, recipient_facts
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.values import value
 
 CONTAINED = "(contained)"
 
@@ -60,7 +60,7 @@ class Limits(Protocol):
     def contained(self, host: str, now: float) -> Until | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judgement:
     """`via` has the way out of each recipient whose rules named one."""
 

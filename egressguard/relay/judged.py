@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import MailDecision
@@ -16,13 +16,14 @@ from egressguard.relay.judge import Judgement
 from egressguard.relay.outside import Checked
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.store.content import Content
+from egressguard.values import value
 
 JOURNALED_RECIPIENTS = 5
 
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t\r\n]*(<[!-;=?-~]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judged:
     session: SessionFacts
     envelope: Envelope

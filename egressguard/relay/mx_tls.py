@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import dns.exception
@@ -25,6 +25,7 @@ from egressguard.relay.mta_sts import MtaSts, Sts
 from egressguard.relay.route import AddressAnswer, Answer
 from egressguard.relay.tls_demands import Known, Refused, demand
 from egressguard.smtp.dial import Peer
+from egressguard.values import value
 
 Told = Callable[[Peer, str], None]
 """Hears of each host that is not dialled, and why in the words of RFC 8460."""
@@ -36,7 +37,7 @@ class TlsaLookup(Protocol):
     async def is_secure_alias(self, host: str) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judge:
     """What demands are made with. `sts` None: MTA-STS is nobody's business here."""
 

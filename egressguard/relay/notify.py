@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from egressguard.mail.dsn import render_report
 from egressguard.mail.envelope import NULL_REVERSE_PATH, Envelope
@@ -22,13 +22,14 @@ from egressguard.policy.scheduling import Retry
 from egressguard.relay.schedule import retry_at
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, NewMessage
+from egressguard.values import value
 
 RETURNED_OCTETS = 64 * 1024
 """A message up to this size comes back whole where RET=FULL asks for it; of others the header section does."""
 DELAY_SECONDS = 4 * 3600  # as RFC 5321 s4.5.4.1 and most senders' patience have it: some hours, not minutes
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class News:
     """What an attempt came to, by recipient. `failed` for good, `given_up` those of them that might have passed;
     `succeeded`: whom nobody else tells of it, in mailboxes of the site if `local`; `delayed`: who is told of it now."""

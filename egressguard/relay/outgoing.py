@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import Effects
@@ -23,9 +23,10 @@ from egressguard.relay.signatures import Letter, Signatures
 from egressguard.senderauth.sign_keys import KeyTrouble
 from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage
+from egressguard.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Taken:
     """A message as it came, with what is known of it. `checked` None: it is of the site, not of the world.
 
@@ -40,7 +41,7 @@ class Taken:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stored:
     """`renamed` has those recipients for whom others stand in `envelope`."""
 

@@ -7,15 +7,14 @@ Contract
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.header import find_fields
 from egressguard.mail.trace import date_time, received_field
 from egressguard.smtp.hooks import SessionFacts
+from egressguard.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stamp:
     """Who took the message, under which id, when (seconds since the epoch)."""
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 
+from egressguard.values import value
+
 MAX_MEMBERS = 5000
 MAX_CPU_SECONDS = 4.0
 MAX_KEPT_OCTETS = 32 * 1024 * 1024
@@ -81,7 +83,7 @@ class Budget:
         return Taken(kept.getvalue(), size)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Taken:
     """The head of a file and its whole size."""
 

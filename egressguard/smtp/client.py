@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import aiosmtplib
 
@@ -27,6 +27,7 @@ from egressguard.smtp.pool import Pool
 from egressguard.smtp.transaction import Patience, Transaction, Transfer, of_reply
 from egressguard.smtp.transcript import Dialogue
 from egressguard.smtp.waiting import Ticker
+from egressguard.values import value
 
 __all__ = ["Patience", "Peer", "Sent", "SmtpClient", "Transaction", "of_reply", "send"]
 
@@ -36,7 +37,7 @@ BROKEN_TLS_SECONDS = 3600
 BROKEN_TLS_HOSTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Sent:
     """`outcomes` has every recipient. `begun`: the host took part in a transaction, so what it said stands; else
     nothing of the message was offered to it, and another host may be tried at once.

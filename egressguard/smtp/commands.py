@@ -10,7 +10,6 @@ Contract
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from egressguard.mail.address import AddressError, parse_address
 from egressguard.mail.envelope import NO_OPTIONS, NULL_REVERSE_PATH, RecipientOptions
@@ -26,6 +25,7 @@ from egressguard.smtp.parameters import (
     take_size,
 )
 from egressguard.smtp.replies import Refusal
+from egressguard.values import value
 
 COMMAND_OCTETS = 2048
 """RFC 5321 s4.5.3.1.4 asks for 512, extensions add to it (SIZE 26, SMTPUTF8 10, AUTH= 500, ORCPT 507)."""
@@ -41,7 +41,7 @@ BAD_MAIL = Reply(501, "5.5.4", "Expected MAIL FROM:<reverse-path> and parameters
 BAD_RCPT = Reply(501, "5.5.4", "Expected RCPT TO:<forward-path> and parameters")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Command:
     """`verb` in upper case; `argument` is what follows the first space, or "". Case and spaces are kept."""
 
@@ -49,7 +49,7 @@ class Command:
     argument: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Mail:
     """MAIL's argument. `size_octets` is what the client declared, None = nothing; the rest as in mail.Envelope."""
 
@@ -63,7 +63,7 @@ class Mail:
     requiretls: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Rcpt:
     """RCPT's argument."""
 

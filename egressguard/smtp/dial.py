@@ -36,6 +36,7 @@ from egressguard.smtp.host_wire import HostWire
 from egressguard.smtp.recording import RecordingSMTP, tls_words
 from egressguard.smtp.transcript import Dialogue, Transcript
 from egressguard.smtp.waiting import Ticker
+from egressguard.values import value
 
 TlsMode = Literal["none", "opportunistic", "encrypt", "dane", "starttls", "implicit"]
 """opportunistic: STARTTLS if it works; encrypt: STARTTLS, whoever answers; dane: STARTTLS, and the host matches `tlsa`;
@@ -60,7 +61,7 @@ class TlsTerms:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Peer:
     """A host to dial: `addresses` (IP, or a Unix socket's path) are tried in order. One that speaks LMTP (RFC 2033)
     answers for each recipient after the content. Its certificate must carry one of `names`; () = `name`.

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from egressguard.mail.seven_bit import Edit, own_signatures, plan_seven_bit, render_edited
 from egressguard.store.content import Content
+from egressguard.values import value
 
 
 class Offers(Protocol):
     def offers(self, extension: str) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class _Edited(Content):
     """A content in a file, as it is after `edits`; of the file only the header section is looked at besides."""
 

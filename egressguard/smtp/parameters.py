@@ -15,6 +15,7 @@ from egressguard.mail.envelope import NEVER, NOTIFY_EVENTS, RecipientOptions
 from egressguard.mail.reply import Reply
 from egressguard.mail.xtext import XtextError, decode_utf8_text, decode_xtext
 from egressguard.smtp.replies import Refusal
+from egressguard.values import value
 
 ENVID_CHARACTERS = 100  # RFC 3461 s4.4
 ORCPT_OCTETS = 500  # RFC 3461 s4.2
@@ -28,7 +29,7 @@ _GRAPHIC = re.compile(rb"[\x20-\x7e]+")
 UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not recognised")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Offers:
     """What the session's EHLO reply offered, beyond SIZE, 8BITMIME and SMTPUTF8. `extended`: EHLO it was, not HELO."""
 

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from egressguard.mail.address import ascii_form
 from egressguard.mail.envelope import RecipientOptions
@@ -30,6 +30,7 @@ from egressguard.smtp.host_wire import HostLost
 from egressguard.smtp.stuffing import BadOctets, Stuffing
 from egressguard.smtp.transcript import SHOWN_RECIPIENTS, Transcript
 from egressguard.store.content import Content
+from egressguard.values import value
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 s4; what is longer is no limit to
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Transaction:
     """What goes in one MAIL/RCPT/DATA. Paths are without brackets, the null reverse-path is ""; the rest as in
     mail.envelope.Envelope."""
@@ -61,7 +62,7 @@ class Transaction:
     options: Mapping[str, RecipientOptions] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Patience:
     """Seconds. RFC 5321 s4.5.3.2 asks for 300 a command and 600 for the final dot."""
 

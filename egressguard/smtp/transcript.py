@@ -13,8 +13,9 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from egressguard.values import value
 
 SHOWN_RECIPIENTS = 20
 REPLY_CHARACTERS = 1000
@@ -82,7 +83,7 @@ def _shortened(octets: bytes) -> Iterator[str]:
             yield line[:LINE_CHARACTERS].decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Dialogue:
     """One connection's part in an attempt. `tls` is "" or version and cipher; `number`: which transaction on it."""
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from egressguard.mail.header import HEADER_OCTETS, split_header_section
+from egressguard.values import value
 
 PIECE_OCTETS = 256 * 1024
 _FIRST_LOOK_OCTETS = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Content:
     """`front`, then `rest`, then the `file_octets` octets of `file` (either of the two is empty)."""
 

@@ -19,6 +19,7 @@ from egressguard.mail.envelope import NO_OPTIONS, Envelope, RecipientOptions
 from egressguard.mail.outcome import Outcome
 from egressguard.store.content import Content
 from egressguard.store.selection import Change, Changed, Page, Selection
+from egressguard.values import value
 
 
 class SpoolFull(Exception):
@@ -37,7 +38,7 @@ class BeingTried(LookupError):
     """A recipient that was to be given up is being tried, or has gone: nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NewMessage:
     """`content` is header section and body as they leave; `received_at` is seconds since the epoch.
 
@@ -66,7 +67,7 @@ class NewMessage:
     head_start_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Due:
     """One recipient that was claimed. `attempts` counts this attempt already; `via` is the rule's way, () = none."""
 
@@ -76,7 +77,7 @@ class Due:
     options: RecipientOptions = NO_OPTIONS
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Claim:
     """One message and those of its recipients that are now ours to try."""
 
@@ -98,7 +99,7 @@ class Claim:
     verdict: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Settlement:
     """What an attempt came to. Recipients in `retry_at` wait until then; all others in `outcomes` are finished.
 

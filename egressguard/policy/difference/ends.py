@@ -16,6 +16,7 @@ from typing import Any
 
 from egressguard.policy.difference.boxes import Box, Search
 from egressguard.policy.difference.change import Change, Place
+from egressguard.values import value
 
 MOST_RULES = 10
 """So many rules are looked for on the other side of one change, and no more."""
@@ -25,7 +26,7 @@ MOST_BOXES = 3
 Boxes = tuple[Box, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Outcome:
     """`meaning` is compared, `words` are told. `stays_out`: the message is not taken."""
 
