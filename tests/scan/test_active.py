@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-import time
 import zlib
 
 import pytest
@@ -177,32 +176,6 @@ def test_a_virus_in_a_pdf_is_found() -> None:
 )
 def test_macro_sheets_are_macros(name: str, content: bytes, macro: bool) -> None:
     assert has_macro(name, content) is macro
-
-
-HARD = {
-    "blanks behind a blob": b"<html>'" + b"A" * 64 + b" " * 2_000_000,
-    "quotes": b"<html>" + b"'" * 2_000_000,
-    "data": b"<html>" + b"data:" * 400_000,
-    "tabs": b"=\t" * 1_000_000,
-    "streams": b"%PDF-" + b"/ObjStm stream\n" * 200_000,
-    "hashes": b"%PDF-" + b"#41" * 700_000,
-    "objects": b"{\\rtf" + b"\\objdata" * 250_000,
-    "fields": b"<w:instrText" * 200_000,
-    "relationships": b"<Relationship " * 150_000,
-    "markers": onenote(*[b""] * 60_000),
-}
-
-
-@pytest.mark.parametrize("name", HARD)
-def test_two_megabytes_of_what_is_hard_to_read_take_no_time(name: str) -> None:
-    content = HARD[name]
-    started = time.process_time()
-
-    for called in ("a.csv", "a.html", "word/_rels/document.xml.rels", "word/document.xml", ""):
-        active_in(called, content, media_type(content))
-        carried(called, content, media_type(content))
-
-    assert time.process_time() - started < 5
 
 
 def test_a_pdf_that_inflates_to_very_much_is_bounded() -> None:

@@ -7,10 +7,12 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -355,6 +357,48 @@ def zip_bomb() -> bytes:
     return bytes(content)
 
 
+def tar_gz_bomb() -> bytes:
+    header = tarfile.TarInfo("x.bin")
+    header.size = 1 << 30
+    return gzip.compress(header.tobuf(tarfile.USTAR_FORMAT)) + gz_bomb()
+
+
+def bz2_bomb() -> bytes:
+    return bz2.compress(bytes(16 * MIB)) * 64
+
+
+def xz_bomb() -> bytes:
+    return lzma.compress(bytes(8 * MIB), preset=0) * 128
+
+
+def packed_by(*command: str) -> Callable[[], bytes]:
+    """By a program of this machine; the test is skipped by its name where there is none."""
+
+    def bomb() -> bytes:
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"needs {command[0]}")
+        return subprocess.run(command, input=bytes(64 * MIB), stdout=subprocess.PIPE, check=True).stdout * 16
+
+    return bomb
+
+
+def archive_bomb(ending: str, *command: str) -> Callable[[], bytes]:
+    """A gigabyte in one file, by a peer's archiver: takes so long that only `make system` does it."""
+
+    def bomb() -> bytes:
+        if not os.environ.get("EGRESSGUARD_BOMBS"):
+            pytest.skip("a gigabyte is packed only where EGRESSGUARD_BOMBS is set, as `make system` does")
+        with tempfile.TemporaryDirectory() as folder:
+            with (Path(folder) / "x.bin").open("wb") as file:
+                file.truncate(1 << 30)
+            archive = Path(folder) / f"x.{ending}"
+            words = [str(ROOT / "scripts" / "peer"), "archivers", *command, str(archive), "x.bin"]
+            subprocess.run(words, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+            return archive.read_bytes()
+
+    return bomb
+
+
 def tree_of_zips() -> bytes:
     """Sixteen in sixteen in sixteen ..., at the bottom much of nothing."""
     content = zip_of(("0.bin", bytes(4 * MIB)))
@@ -389,6 +433,13 @@ def deep() -> bytes:
 BOMBS: dict[str, Callable[[], bytes]] = {
     "gz": gz_bomb,
     "zip": zip_bomb,
+    "tar-gz": tar_gz_bomb,
+    "bz2": bz2_bomb,
+    "xz": xz_bomb,
+    "zstd": packed_by("zstd", "-q", "-c"),
+    "lz4": packed_by("lz4", "-q", "-c"),
+    "7z": archive_bomb("7z", "7z", "a", "-mx=1"),
+    "cab": archive_bomb("cab", "gcab", "-c", "-z"),
     "tree": tree_of_zips,
     "members": many_members,
     "xz-window": xz_with_a_huge_window,
@@ -396,33 +447,30 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "deep": deep,
 }
 CHILD = """
-import os, resource, sys
+import resource, sys
 from pathlib import Path
 from egressguard.policy.site import Scan
 from egressguard.scan.examine import examine
 from egressguard.scan.kinds import media_type
-time_spent = lambda: os.times()[:4]
 content = Path(sys.argv[1]).read_bytes()
 resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
-started = sum(time_spent())
+resource.setrlimit(resource.RLIMIT_CPU, (6, 6))  # a second of it is for what came before
 report = examine(content, Scan())
-spent = sum(time_spent()) - started
 status = Path("/proc/self/status").read_text()
 most = int(status.split("VmHWM:")[1].split()[0])
-print(report.verdict.value, spent, most, *report.findings, sep="\\n")
+print(report.verdict.value, most, *report.findings, sep="\\n")
 """
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_held_within_five_seconds_and_150_mb(name: str, tmp_path: Path) -> None:
+def test_a_bomb_is_held_within_five_seconds_of_the_processor_and_150_mb(name: str, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(mail_with("a.bin", BOMBS[name]()))
 
     command = [sys.executable, "-c", CHILD, tmp_path / "m"]
     said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
 
-    verdict, seconds, kib, *findings = said.stdout.splitlines()
+    verdict, kib, *findings = said.stdout.splitlines()
     assert verdict == "denied", findings
-    assert float(seconds) < 5
     assert int(kib) < 150 * 1024
 
 

@@ -1,0 +1,144 @@
+"""What is made to cost much goes to a real worker of the scan role, to which the kernel gives five seconds of the
+processor: an answer that is not its reader's own says that it took more."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.site import Scan
+from egressguard.scan import worker
+from egressguard.scan.client import ScanClient
+from egressguard.scan.server import ScanServer
+from egressguard.store.content import Content
+from tests.scan.more_tricks import lines
+from tests.scan.samples import zip_of
+from tests.scan.test_active import onenote
+from tests.scan.tricks import TOP, File, multipart, tnef
+
+FILE = File(b"report.zip", zip_of(("a.txt", b"hello " * 100)))
+SETTINGS = Scan(denied_names=("*.exe",), timeout_seconds=100, workers=1)
+PROCESSOR_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="eg-scan-") as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "PROCESSOR_SHARE", PROCESSOR_SECONDS / SETTINGS.timeout_seconds)
+        server = ScanServer(Path(name) / "s", SETTINGS, registry=CollectorRegistry())
+        server.start()
+        try:
+            yield Path(name) / "s"
+        finally:
+            server.stop()
+
+
+def scan(place: Path, content: bytes) -> ScanReport:
+    client = ScanClient(place, timeout_seconds=200, registry=CollectorRegistry())
+    report = asyncio.run(client.scan(Content.of(content)))
+    assert report.attachments is not None, report.findings  # else its reader did not come to an end
+    return report
+
+
+def _letters_in_archives() -> bytes:
+    letter = multipart(FILE)
+    for _ in range(30):
+        letter = multipart(FILE, part=File(b"a.zip", zip_of(("a.eml", letter))).part)
+    return letter
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "ten thousand levels": lambda: b"".join(
+        b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(10_000)
+    ),
+    "ten thousand attached messages": lambda: b"Content-Type: message/rfc822\r\n\r\n" * 10_000,
+    "hundreds of letters in a ZIP": lambda: multipart(
+        FILE, part=File(b"a.zip", zip_of(*((f"{n}.eml", multipart(FILE)) for n in range(300)))).part
+    ),
+    "letters in archives in letters": _letters_in_archives,
+    "lines of a calendar": lambda: (
+        TOP + b"Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR\r\n" + b"ATTACH;ENCODING=BASE64:AAAA\r\n" * 200_000
+    ),
+    "a million characters by number": lambda: TOP + b"Content-Type: text/html\r\n\r\n" + b"&#65;" * 1_000_000,
+    "begins of another kind": lambda: TOP + b"\r\n" + b"begin  x\r\n!!!\r\n" * 100_000,
+    "a million fields": lambda: b"X: y\r\n" * 1_000_000 + b"\r\nhello",
+    "a million fields of MIME": lambda: b"Content-Type: text/plain; name=x\r\n" * 1_000_000 + b"\r\nhello",
+    "fields in folds": lambda: b"Content-Type: text/plain\r\n " * 200_000 + b"\r\n\r\nx",
+    "a million parts": lambda: multipart(FILE, preamble=b"--bb\r\n\r\nx\r\n" * 1_000_000),
+    "named parts": lambda: multipart(
+        FILE, preamble=b"".join(b"--bb\r\nContent-Type: a/b; name=x%d\r\n\r\n%d\r\n" % (n, n) for n in range(50_000))
+    ),
+    "a boundary of ten megabytes": lambda: multipart(
+        FILE, field=b"Content-Type: multipart/mixed; boundary=" + b"b" * 10_000_000 + b"\r\n"
+    ),
+    "lines like delimiters": lambda: multipart(FILE, preamble=b"--bbx\r\n" * 500_000),
+    "names": lambda: multipart(FILE, part=(b"Content-Type: a/b; " + b"name*1=x;" * 7000 + b"\r\n") * 60 + b"\r\n"),
+    "begins": lambda: TOP + b"\r\n" + b"begin 644 x\r\n" * 300_000,
+    "anchors": lambda: TOP + b"\r\n" + b"UEsDB\r\n!" * 500_000,
+    "data": lambda: TOP + b"Content-Type: text/html\r\n\r\n" + b"data:a/b;base64,QUJD" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_bounded_and_held(place: Path, name: str) -> None:
+    report = scan(place, BOMBS[name]())
+
+    assert report.verdict in (Verdict.DENIED, Verdict.AMBIGUOUS), report.findings
+
+
+LONG = {
+    "padding": b"=" * 3_000_000,
+    "escapes": b"= " * 2_000_000,
+    "blanks": b" " * 3_000_000 + b"x",
+    "cr": b"\r" * 3_000_000,
+    "lf": b"\n" * 3_000_000,
+    "dashes": b"\n--x" * 1_000_000,
+    "eight bits": b"\xd0\x9f" * 1_500_000,
+    "a field without end": b"\ncontent-type" + b" " * 3_000_000,
+    "fields without colons": (b"\ncontent-type" + b" " * 120) * 20_000,
+    "TNEF in TNEF": None,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("encoding", [b"base64", b"quoted-printable", b"7bit"])
+def test_no_body_takes_its_reader_more_than_it_is_given(place: Path, name: str, encoding: bytes) -> None:
+    body = LONG[name] or lines(_tnef_in_tnef())
+
+    scan(place, TOP + b"Content-Type: a/b; name=x\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n" + body)
+
+
+def _tnef_in_tnef() -> bytes:
+    content = b"x" * 100_000
+    for _ in range(300):
+        content = tnef(File(b"a.dat", content))
+    return content
+
+
+HARD = {
+    "blanks behind a blob": b"<html>'" + b"A" * 64 + b" " * 2_000_000,
+    "quotes": b"<html>" + b"'" * 2_000_000,
+    "data": b"<html>" + b"data:" * 400_000,
+    "tabs": b"=\t" * 1_000_000,
+    "streams": b"%PDF-" + b"/ObjStm stream\n" * 200_000,
+    "hashes": b"%PDF-" + b"#41" * 700_000,
+    "objects": b"{\\rtf" + b"\\objdata" * 250_000,
+    "fields": b"<w:instrText" * 200_000,
+    "relationships": b"<Relationship " * 150_000,
+    "markers": onenote(*[b""] * 60_000),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_file_takes_its_reader_more_than_it_is_given(place: Path, name: str) -> None:
+    files = zip_of(
+        *((called, HARD[name]) for called in ("a.csv", "a.html", "word/_rels/document.xml.rels", "word/document.xml"))
+    )
+
+    scan(place, multipart(File(b"a.docx", files)))
