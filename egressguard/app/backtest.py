@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from egressguard.app.children import SMTPD
 from egressguard.app.places import Places
@@ -29,13 +30,22 @@ from egressguard.policy.backtest import FlowJudge, Tally, tally_flow
 from egressguard.policy.facts import ScanReport, Verdict
 from egressguard.policy.limits import NEW_DESTINATION_SECONDS, SLOTS, quotas
 from egressguard.policy.model import Policy
-from egressguard.policy.recorded import ACTION_OF, FlowFacts, RecordedFlow, RecordedMail, recorded_flow, recorded_mail
+from egressguard.policy.recorded import (
+    ACTION_OF,
+    LAST_MOMENT,
+    FlowFacts,
+    RecordedFlow,
+    RecordedMail,
+    looked_at,
+    recorded_flow,
+    recorded_mail,
+)
 from egressguard.policy.site import Scan
 from egressguard.quarantine.maildir import HoldMaildir, held_at
 from egressguard.relay.facts import header_facts
-from egressguard.relay.rejudge import MailJudge, tally_mail
+from egressguard.relay.rejudge import NOT_BY_RULES, MailJudge, tally_mail
 from egressguard.scan.examine import examine
-from egressguard.store.decisions import Row, Span, find_span, halved, read_decisions, whole_since
+from egressguard.store.decisions import Span, find_span, halved, read_decisions, whole_since
 
 log = logging.getLogger(__name__)
 
@@ -190,34 +200,46 @@ def read_flows(places: Places, since: float) -> Iterator[RecordedFlow]:
 
 def _judge_mail(asked: Asked, span: Span, done: _Done) -> None:
     judge, old = asked.judges()
-    for recorded in _messages(read_decisions(span), done.tally):
-        whole = asked.held.get(recorded.queue_id) if recorded.is_whole else None
-        if whole is not None:
-            done.whole.add(whole.queue_id)
-        each = whole or recorded
-        if each.at >= asked.since:
-            tally_mail(done.tally, each, judge, old)
-        else:  # it counts for limits
-            judge.outcomes(each)
-            if old is not None:
-                old.outcomes(each)
-
-
-def _messages(rows: Iterator[Row], tally: Tally) -> Iterator[RecordedMail]:
-    for at, kind, text in rows:
+    for at, kind, text in read_decisions(span):
         fields = _fields(text)
         if kind not in ACTION_OF or "sender" not in fields:  # refused before there was anything to decide
-            tally.odd += "cut" in fields
+            done.tally.odd += "cut" in fields
             continue
-        tally.rows += 1
+        done.tally.rows += 1
+        is_held = str(fields.get("queue_id")) in asked.held and fields.get("stage") != "rcpt"
+        if old is None and not is_held and _is_as_before(done.tally, kind, fields, judge, asked.since):
+            continue
         recorded = recorded_mail(at, kind, fields)
         if recorded is None:
-            tally.odd += 1
+            done.tally.odd += 1
+            continue
+        if is_held:
+            done.whole.add(recorded.queue_id)
+            recorded, looked = asked.held[recorded.queue_id], None
         else:
-            yield recorded
+            looked = looked_at(fields)
+        if recorded.at >= asked.since:
+            tally_mail(done.tally, recorded, judge, old, looked)
+        else:  # it counts for limits
+            judge.outcomes(recorded, looked)
+            if old is not None:
+                old.outcomes(recorded, looked)
 
 
-def _fields(text: str) -> Mapping[str, object]:
+def _is_as_before(tally: Tally, kind: str, fields: Mapping[str, Any], judge: MailJudge, since: float) -> bool:
+    """Count a message that comes to what it came to, if that is known: most are like others before them."""
+    at, size = fields.get("decided_at"), fields.get("size_octets")
+    if not isinstance(at, float) or not (size is None or isinstance(size, int)):
+        return False
+    if not 0 <= at <= LAST_MOMENT or str(fields.get("rule")) in NOT_BY_RULES or "limit" in fields:
+        return False
+    is_same = judge.is_as_before(at, size, looked_at(fields), fields.get("decided", ACTION_OF[kind]))
+    if is_same and at >= since:
+        tally.judge("message")
+    return is_same
+
+
+def _fields(text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ from egressguard.net.flow import Flow, IPAddress, Protocol
 from egressguard.policy.facts import Attachment, Authentication, ScanReport, Verdict
 
 Fields = Mapping[str, Any]
+LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999
 MAX_HOSTS = 50
 HEADER_CHARACTERS = RECIPIENT_CHARACTERS = ATTACHMENT_CHARACTERS = 1500
 """Of one message: an event of the journal is bounded. What would be more is not recorded at all."""
@@ -78,9 +79,17 @@ def recorded_flow(fields: Fields) -> RecordedFlow | None:
         hosts = {str(name): bool(is_one) for name, is_one in fields.get("hosts", {}).items()}
         action, rule, inside = str(fields["action"]), str(fields.get("rule", "")), bool(fields.get("inside"))
         facts = FlowFacts(flow, action, rule, inside, hosts)
-        return RecordedFlow(facts, max(int(fields["count"]), 1), float(fields["first"]), float(fields["last"]))
+        return RecordedFlow(facts, max(int(fields["count"]), 1), _moment(fields["first"]), _moment(fields["last"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def _moment(value: Any) -> float:
+    """Seconds since 1970 that a clock can show. Raises ValueError, TypeError."""
+    at = float(value)
+    if not 0 <= at <= LAST_MOMENT:
+        raise ValueError("no moment")
+    return at
 
 
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
@@ -184,7 +193,7 @@ def recorded_mail(at: float, kind: str, fields: Fields) -> RecordedMail | None:
         paths = tuple(map(str, (*fields["recipients"], *fields.get("more_recipients", ()))))
         report, has_score, asked_engines = _report(fields)
         return RecordedMail(
-            at=float(fields.get("decided_at", at)),
+            at=_moment(fields.get("decided_at", at)),
             client=_address(fields["client"]),
             listener=str(fields["listener"]),
             helo=str(fields.get("helo") or ""),
@@ -209,6 +218,17 @@ def recorded_mail(at: float, kind: str, fields: Fields) -> RecordedMail | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def looked_at(fields: Fields) -> str:
+    """All of a row that rules look at but time and size: rows that have it in common are the same message to them."""
+    return repr((*(fields.get(key) for key in _LOOKED_AT), fields.get("original_destination") is None))
+
+
+_LOOKED_AT = (
+    *("client", "listener", "helo", "tls", "user", "sender", "recipients", "more_recipients", "recipient_count"),
+    *("stage", "scan", "findings", "headers", "authentication", "block_lists"),
+)
 
 
 def _report(fields: Fields) -> tuple[ScanReport | None, bool, bool]:

@@ -9,6 +9,7 @@ Contract
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ from egressguard.net.flow import IPAddress
 from egressguard.policy.facts import Excess
 from egressguard.policy.limits import NEW_DESTINATION_SECONDS, SLOTS, Amounts, Quota, key_of, quotas
 from egressguard.policy.model import Policy
+
+Keys = tuple[tuple[str, str], ...]
+"""(limit, whom it counts for)."""
 
 
 @dataclass(slots=True)
@@ -62,24 +66,18 @@ class Recount:
         self._shut: dict[str, Shut] = {}
         self._now = 0.0
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self._counts.clear()
+        self._shut.clear()
+
     def step(self) -> AbstractContextManager[object]:
         return nullcontext()
 
     def exceeded(
         self, policy: Policy, client: IPAddress, user: str | None, reverse_path: str, amounts: Amounts, now: float
     ) -> dict[str, Excess]:
-        self._now = max(now, self._now)
-        found: dict[str, Excess] = {}
-        for limit in self._limits:
-            key = key_of(policy, limit, client, user, reverse_path)
-            if key is None:
-                continue
-            for quota in self._quotas[limit.name]:
-                would_be = self._would_be(limit.name, key, quota, amounts)
-                if would_be > quota.most:
-                    found[limit.name] = Excess(key, quota.unit, quota.most, would_be)
-                    break
-        return found
+        return self.exceeded_by(self.keys(policy, client, user, reverse_path), amounts, now)
 
     def charge(
         self,
@@ -91,12 +89,29 @@ class Recount:
         amounts: Amounts,
         now: float,
     ) -> None:
+        self.charge_to(self.keys(policy, client, user, reverse_path), limit_names, amounts, now)
+
+    def keys(self, policy: Policy, client: IPAddress, user: str | None, reverse_path: str) -> Keys:
+        """For whom such a message counts."""
+        found = ((limit.name, key_of(policy, limit, client, user, reverse_path)) for limit in self._limits)
+        return tuple((name, key) for name, key in found if key is not None)
+
+    def exceeded_by(self, keys: Keys, amounts: Amounts, now: float) -> dict[str, Excess]:
         self._now = max(now, self._now)
-        for limit in self._limits:
-            if limit.name in limit_names:
-                key = key_of(policy, limit, client, user, reverse_path)
-                for quota in self._quotas[limit.name] if key is not None else ():
-                    self._add(limit.name, str(key), quota, amounts)
+        found: dict[str, Excess] = {}
+        for name, key in keys:
+            for quota in self._quotas[name]:
+                would_be = self._would_be(name, key, quota, amounts)
+                if would_be > quota.most:
+                    found[name] = Excess(key, quota.unit, quota.most, would_be)
+                    break
+        return found
+
+    def charge_to(self, keys: Keys, limit_names: Collection[str], amounts: Amounts, now: float) -> None:
+        self._now = max(now, self._now)
+        for name, key in keys:
+            for quota in self._quotas[name] if name in limit_names else ():
+                self._add(name, key, quota, amounts)
 
     def contain(self, host: str, until: float, limit: str) -> None:
         known = self._shut.get(host)

@@ -4,7 +4,7 @@ Contract
     Each recipient is asked for at RCPT, those that are left as one message: as the server does it.
     Limits are counted again, from the first message on: what other rules would have let pass counts, too.
     A fact that was not recorded and that the outcome hangs on makes it UNKNOWN.
-    Without limits, messages with equal facts are judged once.
+    Messages with equal facts are judged once, as long as none is above a limit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from egressguard.mail.envelope import Envelope
 from egressguard.observe.clock import local_moment
 from egressguard.policy.backtest import GOES_ON, UNKNOWN, Line, Outcome, Tally, change_of
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import Attachment, ScanReport, Verdict
-from egressguard.policy.index import prepared
-from egressguard.policy.index_mail import MailIndex
-from egressguard.policy.mail import CANNOT_TELL, asks_for_block_lists, asks_for_scan, header_fields
+from egressguard.policy.facts import Attachment, Moment, ScanReport, Verdict
+from egressguard.policy.index import Remembered
+from egressguard.policy.limits import Amounts
+from egressguard.policy.mail import CANNOT_TELL, asks_for_block_lists, asks_for_scan, header_fields, limit_of
+from egressguard.policy.matchers import in_hours, in_weekdays
 from egressguard.policy.model import Policy
 from egressguard.policy.patterns import name_matches
 from egressguard.policy.recorded import RecordedMail
-from egressguard.policy.recount import Recount
+from egressguard.policy.recount import Keys, Recount
 from egressguard.policy.site import Scan
 from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts
 from egressguard.relay.judge import judge_message, judge_recipient
@@ -55,6 +56,21 @@ class _Known:
     is_whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a message comes to. `limits` count it (or its refusal) for `keys`; of its recipients (`paths`) `left` were
+    not refused at RCPT."""
+
+    outcomes: Outcomes
+    charges_at_rcpt: bool = False
+    left: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    is_refused: bool = False
+    keys: Keys = ()
+    host: str = ""
+    paths: tuple[str, ...] = ()
+
+
 class MailJudge:
     """Takes recorded decisions on messages again, in the order of time.
 
@@ -63,65 +79,100 @@ class MailJudge:
     def __init__(self, policy: Policy, counted_from: float = 0.0) -> None:
         self._policy = policy
         self._counted_from = counted_from
-        self._limits = Recount(policy)
-        self._remembered: dict[object, Outcomes] = {}
-        keys = prepared(policy, MailIndex).keys
-        self._asks_for_time = not keys.isdisjoint({"weekdays", "hours"})
+        self._limits, self._blank = Recount(policy), Recount(policy)
+        self._remembered: dict[object, _Judged] = {}
+        asked = {(rule.match.weekdays, rule.match.hours) for rule in policy.mail} - {((), ())}
+        self._times = Remembered[Moment, tuple[bool, ...]](
+            lambda moment: tuple(
+                (not days or in_weekdays(days, moment)) and (not hours or in_hours(hours, moment))
+                for days, hours in asked
+            )
+        )
         levels = {rule.match.larger_than_octets for rule in policy.mail} - {None}
         self._levels = sorted(level for level in levels if level is not None)
 
-    def outcomes(self, recorded: RecordedMail) -> Outcomes:
-        if self._policy.limits:
-            return self._judge(recorded)
-        key = self._key(recorded)
-        found = self._remembered.get(key)
-        if found is None:
+    def outcomes(self, recorded: RecordedMail, looked_at: object = None) -> Outcomes:
+        """`looked_at`: the row's policy.recorded.looked_at, if it is a row as it stands."""
+        if recorded.limit:
+            return self._judge(recorded, self._limits).outcomes
+        key = self._key(recorded.at, recorded.size_octets, looked_at or _all_of(recorded))
+        known = self._remembered.get(key)
+        if known is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[key] = self._judge(recorded)
-        return found
+            known = self._remembered[key] = self._judged(recorded)
+        if self._counts_as(known, recorded.at, recorded.size_octets):
+            return known.outcomes
+        return self._judge(recorded, self._limits).outcomes
 
-    def _key(self, r: RecordedMail) -> object:
-        """All that rules can look at; of size and time only what they can tell apart."""
-        return (
-            (r.client, r.listener, r.helo, r.tls, r.user, r.is_redirected, r.reverse_path, r.forward_paths),
-            r.recipient_count,
-            r.is_whole,
-            local_moment(r.at) if self._asks_for_time else None,
-            None if r.size_octets is None else bisect_left(self._levels, r.size_octets),
-            tuple(r.headers.items()) if r.headers else (),
-            r.has_all_headers,
-            (r.report, r.has_score, r.asked_engines, r.authentication, r.lists),
-        )
+    def is_as_before(self, at: float, size_octets: int | None, looked_at: object, action: str) -> bool:
+        """Whether such a message is known to come to this, and counted as it; False: it has to be read whole."""
+        known = self._remembered.get(self._key(at, size_octets, looked_at))
+        if known is None or any(outcome.action != action for outcome in known.outcomes):
+            return False
+        return self._counts_as(known, at, size_octets)
 
-    def _judge(self, r: RecordedMail) -> Outcomes:
+    def _key(self, at: float, size_octets: int | None, looked_at: object) -> object:
+        """Of size and time only what rules can tell apart."""
+        size = None if size_octets is None else bisect_left(self._levels, size_octets)
+        return looked_at, size, self._times[local_moment(at)]
+
+    def _judged(self, r: RecordedMail) -> _Judged:
+        """What it comes to while nothing was counted, and for whom it counts."""
+        judged = self._judge(r, self._blank)
+        if not self._policy.limits:
+            return judged
+        self._blank.forget()
+        keys = self._limits.keys(self._policy, r.client, r.user, r.reverse_path)
+        return replace(judged, keys=keys, host=str(r.client), paths=r.forward_paths)
+
+    def _counts_as(self, known: _Judged, at: float, size_octets: int | None) -> bool:
+        """Count a message like the known one; False, and nothing is counted: it has to be judged by itself.
+
+        Limits look at the whole message first: what that is not above, no recipient by himself is."""
+        if not self._policy.limits:
+            return True
+        if known.charges_at_rcpt or self._limits.contained(known.host, at) is not None:
+            return False
+        amounts = Amounts(messages=1, octets=size_octets or 0, recipients=known.paths)
+        if self._limits.exceeded_by(known.keys, amounts, at):
+            return False
+        if known.limits:
+            counted = Amounts(refusals=1) if known.is_refused else replace(amounts, recipients=known.left)
+            self._limits.charge_to(known.keys, known.limits, counted, at)
+        return True
+
+    def _judge(self, r: RecordedMail, limits: Recount) -> _Judged:
         if r.recipient_count != len(r.forward_paths):
-            return _RECIPIENTS_LOST
+            return _Judged(_RECIPIENTS_LOST)
         policy, known, found = self._policy, self._known(r), Counter[Outcome]()
         left: list[str] = []
+        charges_at_rcpt = False
         for path in r.forward_paths:
             size = r.size_octets or 0
-            refusal = judge_recipient(
-                policy, self._limits, known.session, r.reverse_path, path, size, r.at, known.at_rcpt
-            )
+            refusal = judge_recipient(policy, limits, known.session, r.reverse_path, path, size, r.at, known.at_rcpt)
             if refusal is not None:
                 found[Outcome(refusal.action.value, refusal.rule)] += 1
+                charges_at_rcpt = charges_at_rcpt or bool(refusal.effects.limits)
             else:
                 left.append(path)
+        judged = _Judged(found, charges_at_rcpt=charges_at_rcpt, left=tuple(left))
         if left and r.is_whole:
-            envelope = Envelope(r.reverse_path, tuple(left))
-            judgement = judge_message(policy, self._limits, known.session, envelope, known.content, r.at)
-            if self._misses_count(r, judgement.decision):
-                found[Outcome(UNKNOWN, judgement.decision.rule)] += len(left)
+            envelope = Envelope(r.reverse_path, judged.left)
+            decision = judge_message(policy, limits, known.session, envelope, known.content, r.at).decision
+            if self._misses_count(r, decision):
+                found[Outcome(UNKNOWN, decision.rule)] += len(left)
             else:
-                found[_outcome(judgement.decision, is_known=known.is_whole)] += len(left)
-        elif left:
+                found[_outcome(decision, is_known=known.is_whole)] += len(left)
+            is_refused = decision.action in {MailAction.REJECT, MailAction.DEFER}
+            return replace(judged, limits=decision.effects.limits, is_refused=is_refused)
+        if left:
             found[Outcome(GOES_ON, "")] += len(left)
-        return found
+        return judged
 
     def _misses_count(self, r: RecordedMail, decision: MailDecision) -> bool:
-        """It was above a limit, and is not so here; what was sent before is not known."""
-        return bool(r.limit) and not decision.limit and r.at < self._counted_from
+        """It was above a limit that still counts, and is not so here; what was sent before is not known."""
+        return r.at < self._counted_from and not decision.limit and limit_of(self._policy, r.limit) is not None
 
     def _known(self, r: RecordedMail) -> _Known:
         policy = self._policy
@@ -200,14 +251,26 @@ def _is_denied(each: Attachment, settings: Scan) -> bool:
     return by_type or name_matches(settings.denied_names, each.name)
 
 
-def tally_mail(tally: Tally, recorded: RecordedMail, judge: MailJudge, old: MailJudge | None = None) -> None:
+def _all_of(r: RecordedMail) -> object:
+    """What `looked_at` has of a row, of a message that is known better."""
+    return (
+        (r.client, r.listener, r.helo, r.tls, r.user, r.is_redirected, r.reverse_path, r.forward_paths),
+        (r.recipient_count, r.is_whole, r.has_all_headers, r.has_score, r.asked_engines),
+        tuple(r.headers.items()),
+        (r.report, r.authentication, r.lists),
+    )
+
+
+def tally_mail(
+    tally: Tally, recorded: RecordedMail, judge: MailJudge, old: MailJudge | None = None, looked_at: object = None
+) -> None:
     """Count one message; what it was is what was recorded, or what `old` rules make of it."""
     tally.judge("message")
     if recorded.rule in NOT_BY_RULES:
         tally.beside += 1
         return
-    befores = {Outcome(recorded.action, recorded.rule): 1} if old is None else old.outcomes(recorded)
-    afters = judge.outcomes(recorded)
+    befores = {Outcome(recorded.action, recorded.rule): 1} if old is None else old.outcomes(recorded, looked_at)
+    afters = judge.outcomes(recorded, looked_at)
     if befores is afters or befores.keys() == afters.keys():
         return
     for before, after in _paired(befores, afters):

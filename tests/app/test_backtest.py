@@ -16,6 +16,7 @@ from egressguard.app.backtest import backtest
 from egressguard.app.cli.backtest import markdown_table
 from egressguard.app.cli.main import main
 from egressguard.app.places import Places
+from egressguard.store.decisions import Row, find_span, read_decisions
 from egressguard.store.journal import FLOW, Journal
 from tests.relay.past_day import MORNING, RULES, first, play, policy_of, rules, set_rule, without
 
@@ -211,3 +212,31 @@ def test_a_table_cell_cannot_break_out() -> None:
     row = dict.fromkeys(("change", "plane", "host", "user", "before", "after", "count", "last"), "x")
     (_, _, line) = markdown_table([row | {"examples": ["a|b\n<script>"]}]).splitlines()
     assert line.endswith("| a\\|b?\\<script\\> |")
+
+
+ODD: list[Any] = [None, [], {}, [[]], -1, 1e300, True, "", "x", {"verdict": []}]
+
+
+def test_no_row_of_a_journal_stops_it(past: Places, tmp_path: Path) -> None:
+    """Whatever stands where: it is judged, or it is odd."""
+    whole = json.loads(next(text for _, kind, text in rows_of(past, "smtpd", "event") if kind == "mail.accepted"))
+    keys = {*whole, "stage", "decided", "limit", "authentication", "block_lists", "more_recipients", "headers", "scan"}
+    odd = [whole | {key: value} for key in sorted(keys) for value in ODD]
+    flows = [SEEN[0] | {key: value} for key in {*SEEN[0], "hosts", "inside", "speaks"} for value in ODD]
+    places = Places(tmp_path, tmp_path / "state", tmp_path)
+    places.journals.mkdir(parents=True)
+    for role, kind, every in (("smtpd", "mail.accepted", odd), ("gate", FLOW, flows)):
+        journal = Journal(places.journal(role), max_rows=10_000)
+        for fields in every:
+            journal.record(MORNING, kind, fields)
+        journal.close()
+    for changed in (rules(*with_flows()), rules(without("mail", "users"))):
+        tally = backtest(changed, places, since=0.0, jobs=1)
+        assert tally.rows >= len(odd) + len(flows) - len(ODD)
+        assert 0 < tally.odd < tally.rows
+
+
+def rows_of(places: Places, role: str, table: Any) -> list[Row]:
+    span = find_span(places.journal(role), table, 0.0)
+    assert span is not None
+    return list(read_decisions(span))

@@ -21,6 +21,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
+from egressguard.mail.reply import Reply
 from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.load import parse_rules
 from egressguard.policy.model import Policy
@@ -167,6 +168,16 @@ class _Scanner:
         return examine(content.whole(), self._settings)
 
 
+class _Everybody:
+    """Who has a mailbox here is no matter of rules: all have."""
+
+    def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
+        return None
+
+    def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
+        return None
+
+
 def play(policy: Policy, folder: Path, journal: Path | None = None) -> Played:
     """The whole day under these rules, with stores of its own below `folder`."""
     with ExitStack() as stack:
@@ -205,7 +216,7 @@ async def _play(policy: Policy, folder: Path, journal: Path | None, stack: ExitS
         outside=outside,
         outgoing=Outgoing(Signatures(folder, registry, "smtpd"), return_paths),
         return_paths=return_paths,
-        local_exists=lambda _name: True,
+        mailboxes=_Everybody(),
         record=record,
         registry=registry,
         clock=lambda: now[0],
