@@ -1,8 +1,9 @@
 """Delivery by our private Dovecot, over LMTP: for accounts whose Sieve scripts sort their mail.
 
 Contract
-    What Dovecot says stands, but that it does not know an account that we know: that is trouble of our own, transient.
-    A server that is away is transient. As with any LMTP server a reply that is lost may mean a second copy.
+    What Dovecot says stands, but for two: an account that it does not know and we do is trouble of our own, and one
+    that is full makes its message wait. A server that is away is transient, too.
+    As with any LMTP server a reply that is lost may mean a second copy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from egressguard.policy.model import Policy
 from egressguard.smtp.client import Patience, Peer, Send, Transaction
 
 PATIENCE = Patience.of(60)
-UNKNOWN_THERE = "5.1.1"
+UNKNOWN_THERE, FULL = "5.1.1", "5.2.2"
 
 
 class LmtpDelivery:
@@ -36,4 +37,6 @@ class LmtpDelivery:
         outcome = sent.outcomes[path]
         if outcome.result is Result.PERMANENT and outcome.status == UNKNOWN_THERE:
             return transient("4.3.5", f"Dovecot does not know the account: {outcome.text}", outcome.said_by)
+        if outcome.result is Result.PERMANENT and outcome.status == FULL:
+            return transient("4.2.2", "the mailbox is full")
         return replace(outcome, said_by="")
