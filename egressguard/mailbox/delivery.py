@@ -4,6 +4,7 @@ Contract
     DELIVERED means on stable storage: write, fsync, rename into new/, fsync(new/).
     Once per (queue_id, account): the file name carries the queue id, and what may be a second delivery looks for it in
     all folders. Only a copy that its owner has already deleted, or moved by IMAP, is delivered again.
+    An error leaves nothing in tmp/; what a crash leaves there is removed later.
     The content's octets stay as they came, CRLF included; Return-Path and Delivered-To are put before them.
 """
 
@@ -28,6 +29,8 @@ from egressguard.store.durable import Disk, sync_directory, write_new
 
 REMEMBERED_DELIVERIES = 10_000
 _QUEUE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+CRASHED_SECONDS = 3600
+_TEMPORARY = re.compile(r"[A-Za-z0-9_-]{1,32}\.[0-9a-f]{16}")
 _LOCKS = 64  # enough that two accounts seldom share one
 ALREADY = delivered("already in the mailbox")
 
@@ -109,13 +112,24 @@ class MaildirDelivery:
             sync_directory(maildir, self._disk)
             sync_directory(self._root, self._disk)
             self._synced.add(maildir)
+            self._sweep(maildir)
         folder = maildir / directory_of(name)
         if folder not in self._synced:
             make_folder(folder, group=self._group_id)
             sync_directory(folder, self._disk)
             sync_directory(maildir, self._disk)
             self._synced.add(folder)
+            self._sweep(folder)
         return folder
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove what a crash has left in tmp/. What is young may be another gateway's that is at work."""
+        for path in (folder / "tmp").iterdir():
+            try:
+                if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime < self._clock() - CRASHED_SECONDS:
+                    self._disk.unlink(path)
+            except FileNotFoundError:
+                continue
 
     def _holding(self, deposit: Deposit) -> Path | None:
         """The directory that has it already."""

@@ -222,6 +222,19 @@ def test_a_maildir_removed_under_way_is_made_again(root):
     assert deliver(delivery, deposit("q2", again=True)).result is Result.DELIVERED
 
 
+def test_what_a_crash_left_is_removed_and_nothing_else(root):
+    deliver(MaildirDelivery(root), deposit(folder="Lists"))
+    names = ["q1.0123456789abcdef", "q1.0123456789abcdef.x", "1700000000.M1P2.host", "q2.00000000"]
+    for directory in (root / "anna" / "tmp", root / "anna" / ".Lists" / "tmp"):
+        for name in names:
+            (directory / name).touch()
+    later = {"clock": lambda: os.stat(root).st_mtime + 3700}  # noqa: PTH116 -- the file system's clock
+    deliver(MaildirDelivery(root), deposit("q2", folder="Lists"))
+    assert len(list((root / "anna").rglob("tmp/q1.0123456789abcdef"))) == 2
+    deliver(MaildirDelivery(root, **later), deposit("q3", folder="Lists"))
+    assert sorted({path.name for path in (root / "anna").rglob("tmp/*")}) == sorted(names[1:])
+
+
 @settings(max_examples=40)
 @given(content=st.binary(max_size=2000))
 def test_any_octets_come_back_as_they_went_in(tmp_path_factory, content):

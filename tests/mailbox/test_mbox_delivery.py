@@ -285,7 +285,7 @@ def test_beside_procmail_nothing_is_lost(box):
     assert counted(box) == (10, 10, 20)
 
 
-KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "4"))
+KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "3"))
 VICTIM = """
 import asyncio, os, sys
 from pathlib import Path
