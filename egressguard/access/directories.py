@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from egressguard.access.dovecot import Version, render_dovecot
+from egressguard.access.dovecot import Version, render_dovecot, render_quota_users
 from egressguard.access.dovecot_2_3 import render_rights
 from egressguard.access.model import AccessModel
 from egressguard.mailbox.account_name import is_account_name
@@ -29,7 +29,8 @@ def prepare(model: AccessModel) -> None:
     uid, _ = _owner(model)
     if os.geteuid() not in (0, uid):
         raise Unprepared(f"only root or {model.user} can run this mail server")
-    for path in (model.base_dir, model.state_dir, model.temporary_dir, model.quarantine_state):
+    paths = (model.base_dir, model.state_dir, model.temporary_dir, model.quarantine_state, model.sieve_scripts)
+    for path in paths:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
         if path == model.base_dir and path.stat().st_uid == os.geteuid():
             path.chmod(0o755)  # Dovecot sets it otherwise, and complains; the directory above keeps strangers out
@@ -45,7 +46,8 @@ def write_candidate(model: AccessModel, version: Version) -> None:
     """The next configuration, for doveconf(1) to look at. Raises UnknownVersion, OSError."""
     text = render_dovecot(model, version)
     # 2.3 reads the rights anew at each folder it opens: they go first, and stricter is the safe order.
-    for path, content in ((model.rights, render_rights(model)), (model.candidate, text)):
+    files = ((model.rights, render_rights(model)), (model.quota_users, render_quota_users(model, version)))
+    for path, content in (*files, (model.candidate, text)):
         put_for_dovecot(model, path, content)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from egressguard.access.dovecot_2_3 import render_2_3
-from egressguard.access.dovecot_2_4 import render_2_4
+from egressguard.access import dovecot_2_3, dovecot_2_4
 from egressguard.access.model import AccessModel
 
 Version = tuple[int, int]
@@ -32,7 +31,12 @@ def parse_version(text: str) -> Version:
 def render_dovecot(model: AccessModel, version: Version) -> str:
     """The whole configuration file. Raises UnknownVersion outside 2.3 and 2.4."""
     if version == (2, 3):
-        return render_2_3(model)
+        return dovecot_2_3.render_2_3(model)
     if version == (2, 4):
-        return render_2_4(model)
+        return dovecot_2_4.render_2_4(model)
     raise UnknownVersion(f"Dovecot {version[0]}.{version[1]} is not supported; 2.3 and 2.4 are")
+
+
+def render_quota_users(model: AccessModel, version: Version) -> str:
+    """The file of those with a quota of their own, for a version that has passed `render_dovecot`."""
+    return dovecot_2_3.render_quota_users(model) if version == (2, 3) else dovecot_2_4.render_quota_users(model)

@@ -15,29 +15,45 @@ from egressguard.access.sections import (
     Lines,
     admins,
     block,
+    delivering,
     instance,
+    lmtp_service,
     own_namespace,
+    protocols,
     render,
     security,
     services,
     whom_it_is_shown,
 )
+from egressguard.policy.mailboxes import Quota
 
 
 def render_2_3(model: AccessModel) -> str:
     return render(
         instance(model),
-        (f"protocols = {' '.join(model.ports.protocols)}",),
+        (f"protocols = {' '.join(protocols(model))}",),
         security(model),
         _tls_and_login(model),
         _accounts(model),
+        delivering(model),
         _mail(model),
         own_namespace(),
         _quarantine(model),
         _plugin(model),
         _protocols(model),
         services(model),
+        lmtp_service(model),
     )
+
+
+def render_quota_users(model: AccessModel) -> str:
+    """A line an account with a quota of its own; one without limits has none, whatever all others have."""
+    return "".join(f"{name}:::::::userdb_quota_rule={_rule(quota) or '*:storage=0'}\n" for name, quota in model.quotas)
+
+
+def _rule(quota: Quota) -> str:
+    octets = "" if quota.octets is None else f":storage={quota.octets}B"
+    return f"*{octets}" + ("" if quota.messages is None else f":messages={quota.messages}") if quota.limits else ""
 
 
 def render_rights(model: AccessModel) -> str:
@@ -63,6 +79,8 @@ def _tls_and_login(model: AccessModel) -> Lines:
 
 def _accounts(model: AccessModel) -> Lines:
     """Asked in this order; the first that says yes lets in, and the shut-out's word is final."""
+    # LMTP asks without a mechanism, so that no passdb would know anybody; and the relay knows who has an account.
+    every = " allow_all_users=yes" if model.lmtp else ""
     return (
         *_passdb("driver = passwd-file", "deny = yes", f"args = username_format=%Mr {model.shut_out}"),
         *_passdb(
@@ -76,11 +94,20 @@ def _accounts(model: AccessModel) -> Lines:
             f"args = scheme=SCRAM-SHA-256 username_format=%u {model.scram}",
         ),
         *_people_of_the_system(model),
-        *block(
-            "userdb",
-            ("driver = static", f"args = uid={model.user} gid={model.group} home={model.mailbox_root}/%u"),
-        ),
+        *_own_quotas(model),
+        *block("userdb", ("driver = static", f"args = {_whose(model)}{every}")),
     )
+
+
+def _whose(model: AccessModel) -> str:
+    return f"uid={model.user} gid={model.group} home={model.mailbox_root}/%u"
+
+
+def _own_quotas(model: AccessModel) -> Lines:
+    if not model.quotas:
+        return ()
+    args = f"args = username_format=%u {model.quota_users}"
+    return block("userdb", ("driver = passwd-file", args, f"override_fields = {_whose(model)}"))
 
 
 def _people_of_the_system(model: AccessModel) -> Lines:
@@ -98,8 +125,13 @@ def _passdb(*settings: str) -> Lines:
 
 
 def _mail(model: AccessModel) -> Lines:
-    plugins = ("acl", "notify", "mail_log") if model.shows_quarantine else ("notify", "mail_log")
+    plugins = (*(("acl",) if model.shows_quarantine else ()), *_plugins(model))
     return ("mail_location = maildir:~", f"mail_plugins = {' '.join(plugins)}")
+
+
+def _plugins(model: AccessModel) -> tuple[str, ...]:
+    """Of every protocol."""
+    return ("notify", "mail_log", *(("quota",) if model.has_quotas else ()))
 
 
 def _quarantine(model: AccessModel) -> Lines:
@@ -127,16 +159,39 @@ def _view(prefix: str, maildir: str, state: str, private: str = "") -> Lines:
 def _plugin(model: AccessModel) -> Lines:
     rights = (f"acl = vfile:{model.rights}", "acl_globals_only = yes") if model.shows_quarantine else ()
     audit = (f"mail_log_events = {' '.join(AUDIT_EVENTS)}", "mail_log_fields = uid box size")
-    return block("plugin", (*rights, *audit))
+    quota: Lines = ()
+    if model.has_quotas:
+        rule = _rule(model.quota)
+        # Virtual sizes, of the files as they are: what mailbox.quota sums, too.
+        quota = ("quota = count:User quota", "quota_vsizes = yes", *((f"quota_rule = {rule}",) if rule else ()))
+    sieve = (f"sieve = file:{model.sieve_scripts}/%u.sieve",) if model.sieve else ()
+    return block("plugin", (*rights, *audit, *quota, *sieve))
 
 
 def _protocols(model: AccessModel) -> Lines:
+    return (*_imap(model), *_pop3(model), *_lmtp(model))
+
+
+def _imap(model: AccessModel) -> Lines:
+    if "imap" not in model.ports.protocols or not model.has_quotas:
+        return ()
+    return block("protocol imap", ("mail_plugins = $mail_plugins imap_quota",))
+
+
+def _lmtp(model: AccessModel) -> Lines:
+    if not model.lmtp:
+        return ()
+    plugins = " ".join((*_plugins(model), *(("sieve",) if model.sieve else ())))
+    return block("protocol lmtp", (f"mail_plugins = {plugins}", "lmtp_add_received_header = no"))
+
+
+def _pop3(model: AccessModel) -> Lines:
     if "pop3" not in model.ports.protocols:
         return ()
     return block(
         "protocol pop3",
         (
-            "mail_plugins = notify mail_log",
+            f"mail_plugins = {' '.join(_plugins(model))}",
             "pop3_uidl_format = %g",  # the file's own name: no client downloads all again after a re-index
             "pop3_no_flag_updates = yes",
             "pop3_lock_session = yes",  # RFC 1939 s4: exclusive

@@ -18,13 +18,17 @@ from egressguard.access.sections import (
     Lines,
     admins,
     block,
+    delivering,
     instance,
+    lmtp_service,
     own_namespace,
+    protocols,
     render,
     security,
     services,
     whom_it_is_shown,
 )
+from egressguard.policy.mailboxes import Quota
 
 
 def render_2_4(model: AccessModel) -> str:
@@ -32,16 +36,32 @@ def render_2_4(model: AccessModel) -> str:
         # Both must be the first settings. Storage stays at the first 2.4: an older 2.4 can then read it too.
         ("dovecot_config_version = 2.4.0", "dovecot_storage_version = 2.4.0"),
         instance(model),
-        _switches("protocols", model.ports.protocols),
+        _switches("protocols", protocols(model)),
         security(model),
         _tls_and_login(model),
         _accounts(model),
+        delivering(model),
         _mail(model),
         own_namespace(),
         _quarantine(model),
         _protocols(model),
         services(model),
+        lmtp_service(model),
     )
+
+
+def render_quota_users(model: AccessModel) -> str:
+    """A line an account with a quota of its own, which takes the place of the one of all."""
+    return "".join(
+        f"{name}:::::::{' '.join(f'userdb_{setting}' for setting in _limits(quota, none='0'))}\n"
+        for name, quota in model.quotas
+    )
+
+
+def _limits(quota: Quota, none: str = "unlimited") -> Lines:
+    octets = none if quota.octets is None else f"{quota.octets}B"
+    messages = none if quota.messages is None else str(quota.messages)
+    return (f"quota_storage_size={octets}", f"quota_message_count={messages}")
 
 
 def _switches(name: str, words: Iterable[str]) -> Lines:
@@ -65,6 +85,8 @@ def _accounts(model: AccessModel) -> Lines:
         f"gid = {model.group}",
         f"home = {model.mailbox_root}/%{{user}}",
     )
+    # LMTP asks without a mechanism, so that no passdb would know anybody; and the relay knows who has an account.
+    every = ("allow_all_users = yes",) if model.lmtp else ()
     return (
         *_passdb("shut-out", "deny = yes", _file(model.shut_out), "auth_username_format = %{remote_ip | md5}"),
         *_passdb(
@@ -77,8 +99,13 @@ def _accounts(model: AccessModel) -> Lines:
             "scram", f"mechanisms_filter = {SCRAM}", _file(model.scram), "default_password_scheme = SCRAM-SHA-256"
         ),
         *_people_of_the_system(model),
-        *block("userdb static", block("fields", fields)),
+        *(_own_quotas(model, fields) if model.quotas else ()),
+        *block("userdb static", (*every, *block("fields", fields))),
     )
+
+
+def _own_quotas(model: AccessModel, fields: Lines) -> Lines:
+    return block("userdb quotas", ("driver = passwd-file", _file(model.quota_users), *block("fields", fields)))
 
 
 def _people_of_the_system(model: AccessModel) -> Lines:
@@ -99,15 +126,22 @@ def _file(path: Path) -> str:
 
 def _mail(model: AccessModel) -> Lines:
     rights = ("acl_driver = vfile", "acl_globals_only = yes") if model.shows_quarantine else ()
-    plugins = ("acl", "notify", "mail_log") if model.shows_quarantine else ("notify", "mail_log")
+    plugins = (*(("acl",) if model.shows_quarantine else ()), "notify", "mail_log")
+    # Its driver is count, of virtual sizes: what mailbox.quota sums, too.
+    quota = (*_limits_of_all(model), *block('quota "User quota"', ())) if model.has_quotas else ()
     return (
         "mail_driver = maildir",
         "mail_path = ~",
-        *_switches("mail_plugins", plugins),
+        *_switches("mail_plugins", (*plugins, *(("quota",) if model.has_quotas else ()))),
         *rights,
+        *quota,
         *_switches("mail_log_events", AUDIT_EVENTS),
         *_switches("mail_log_fields", ("uid", "box", "size")),
     )
+
+
+def _limits_of_all(model: AccessModel) -> Lines:
+    return tuple(setting.replace("=", " = ") for setting in _limits(model.quota))
 
 
 def _quarantine(model: AccessModel) -> Lines:
@@ -151,6 +185,27 @@ def _rights(people: Iterable[str], rights: str) -> Lines:
 
 
 def _protocols(model: AccessModel) -> Lines:
+    return (*_imap(model), *_pop3(model), *_lmtp(model))
+
+
+def _imap(model: AccessModel) -> Lines:
+    if "imap" not in model.ports.protocols or not model.has_quotas:
+        return ()
+    return block("protocol imap", _switches("mail_plugins", ("imap_quota",)))
+
+
+def _lmtp(model: AccessModel) -> Lines:
+    if not model.lmtp:
+        return ()
+    acl = ("acl = no",) if model.shows_quarantine else ()
+    sieve = ("sieve = yes",) if model.sieve else ()
+    plugins = block("mail_plugins", (*acl, *sieve)) if acl or sieve else ()
+    path = f"path = {model.sieve_scripts}/%{{user}}.sieve"
+    script = block("sieve_script personal", ("driver = file", path)) if model.sieve else ()
+    return block("protocol lmtp", (*plugins, "lmtp_add_received_header = no", *script))
+
+
+def _pop3(model: AccessModel) -> Lines:
     if "pop3" not in model.ports.protocols:
         return ()
     acl = block("mail_plugins", ("acl = no",)) if model.shows_quarantine else ()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from egressguard.mailbox.account_name import is_account_name
+from egressguard.policy.mailboxes import Quota
 
 # Blank, quote, "%", "#", "=" and the like mean something in Dovecot's files; none belongs in a path of ours.
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,~-]*")
@@ -21,6 +22,10 @@ _SAFE_SERVICE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MOST_SESSIONS = 20_000
 # sun_path holds 108 octets (unix(7)); the longest socket below base_dir is "auth-token-secret.dat" and its kind.
 BASE_DIRECTORY_OCTETS = 80
+
+
+UNLIMITED = Quota()
+SEPARATORS = ("", "+", "=", "#", "~", "_", "-")
 
 
 class ModelError(ValueError):
@@ -59,6 +64,8 @@ class AccessModel:
     `quarantine_admins`: accounts that see all that is held below "Quarantine-all". `owners_see`: everybody has a
     folder "Quarantine"; else the admins do.
     `offers_scram`: everybody can log in by SCRAM. Some mail programs try nothing else where it is offered.
+    `quota` is the one of all but those in `quotas`. `lmtp`: mail for accounts is taken on the socket base_dir/lmtp, and
+    sorted by their Sieve scripts where the plugin is there (`sieve`); `separator` parts an account from a detail.
     """
 
     base_dir: Path
@@ -78,6 +85,11 @@ class AccessModel:
     max_user_sessions: int = 20
     pam_service: str | None = None
     offers_scram: bool = True
+    quota: Quota = UNLIMITED
+    quotas: tuple[tuple[str, Quota], ...] = ()
+    lmtp: bool = False
+    sieve: bool = False
+    separator: str = "+"
 
     def __post_init__(self) -> None:
         for name in _PATHS:
@@ -93,9 +105,10 @@ class AccessModel:
             raise ModelError(f"not the name of a PAM service: {self.pam_service!r}")
         if not (1 <= self.max_user_sessions <= MOST_SESSIONS and 1 <= self.max_sessions <= MOST_SESSIONS):
             raise ModelError(f"sessions: expected 1 to {MOST_SESSIONS}")
-        for admin in self.quarantine_admins:
-            if not is_account_name(admin):
-                raise ModelError(f"quarantine admin {admin!r} is not an account name")
+        if self.separator not in SEPARATORS:
+            raise ModelError(f"not a separator: {self.separator[:10]!r}")
+        _check_accounts("quarantine admin", self.quarantine_admins)
+        _check_accounts("quota:", (name for name, _ in self.quotas))
 
     @property
     def config(self) -> Path:
@@ -111,6 +124,20 @@ class AccessModel:
     def rights(self) -> Path:
         """Dovecot 2.3's ACL file for the quarantine folders."""
         return self.state_dir / "quarantine.acl"
+
+    @property
+    def has_quotas(self) -> bool:
+        return self.quota.limits or any(quota.limits for _, quota in self.quotas)
+
+    @property
+    def quota_users(self) -> Path:
+        """Those with a quota of their own, as Dovecot's users."""
+        return self.state_dir / "quota-users"
+
+    @property
+    def sieve_scripts(self) -> Path:
+        """A script an account, NAME.sieve."""
+        return self.state_dir / "sieve"
 
     @property
     def scram(self) -> Path:
@@ -150,6 +177,12 @@ _PATHS = (
 def _check_path(name: str, path: Path) -> None:
     if not _SAFE_PATH.fullmatch(str(path)):
         raise ModelError(f"{name}: {str(path)!r} is not an absolute path of plain characters")
+
+
+def _check_accounts(what: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not is_account_name(name):
+            raise ModelError(f"{what} {name!r} is not an account name")
 
 
 def _check_ports(ports: Ports) -> None:

@@ -39,6 +39,20 @@ def find_programs() -> Programs | None:
     return Programs(*(Path(one) for one in found if one)) if all(found) else None
 
 
+def offers_lmtp(programs: Programs) -> bool:
+    """Whether its package is there: dovecot-lmtpd."""
+    return (_library(programs) / "lmtp").exists()
+
+
+def offers_sieve(programs: Programs) -> bool:
+    """dovecot-sieve."""
+    return (_library(programs) / "modules" / "lib90_sieve_plugin.so").exists()
+
+
+def _library(programs: Programs) -> Path:
+    return programs.dovecot.resolve().parent.parent / "lib" / "dovecot"
+
+
 async def ask_version(programs: Programs) -> Version:
     """Raises ProgramFailed, UnknownVersion."""
     return parse_version(await answer_of(programs.dovecot, "--version"))

@@ -92,6 +92,24 @@ def own_namespace() -> Lines:
     return block("namespace inbox", ("inbox = yes", "separator = /", "prefix =", *folders))
 
 
+def protocols(model: AccessModel) -> tuple[str, ...]:
+    return (*model.ports.protocols, *(("lmtp",) if model.lmtp else ()))
+
+
+def delivering(model: AccessModel) -> Lines:
+    """What LMTP and quotas need of the whole. A full account makes mail wait (452), as at our RCPT."""
+    separator = (f'recipient_delimiter = "{model.separator}"',) if model.lmtp else ()
+    return (*separator, *(("quota_full_tempfail = yes",) if model.has_quotas else ()))
+
+
+def lmtp_service(model: AccessModel) -> Lines:
+    """A socket for the relay, which is of our group."""
+    if not model.lmtp:
+        return ()
+    owner = ("mode = 0660", f"user = {model.user}", f"group = {model.group}")
+    return block("service lmtp", block("unix_listener lmtp", owner))
+
+
 def services(model: AccessModel) -> Lines:
     """One login service a protocol. Empty `chroot`: an ordinary user may not call chroot(2)."""
     parts = [part for protocol in model.ports.protocols for part in _services_of(model, protocol)]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from egressguard.access.dovecot import UnknownVersion, parse_version, render_dovecot
+from egressguard.access.dovecot import UnknownVersion, parse_version, render_dovecot, render_quota_users
 from egressguard.access.dovecot_2_3 import render_rights
 from egressguard.access.model import AccessModel, Ports
+from egressguard.policy.mailboxes import Quota
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "dovecot"
 STATE = Path("/var/lib/egressguard")
@@ -29,9 +30,17 @@ FULL = AccessModel(
 )
 SMALL = replace(FULL, ports=Ports(imaps=1993), quarantine_admins=(), addresses=("192.0.2.1", "2001:db8::1"))
 WIDE = replace(FULL, owners_see=True, max_sessions=2000, max_user_sessions=50, pam_service="dovecot")
+MAILED = replace(
+    FULL,
+    quota=Quota(octets=10**9, messages=1000),
+    quotas=(("anna", Quota(octets=1000)), ("bob", Quota())),
+    lmtp=True,
+    sieve=True,
+    separator="=",
+)
 CASES = [
     pytest.param(model, version, f"{name}-{version[0]}.{version[1]}", id=f"{name} {version[0]}.{version[1]}")
-    for name, model in (("full", FULL), ("small", SMALL), ("wide", WIDE))
+    for name, model in (("full", FULL), ("small", SMALL), ("wide", WIDE), ("mailed", MAILED))
     for version in ((2, 3), (2, 4))
 ]
 
@@ -61,12 +70,29 @@ def test_the_rights_are_the_reviewed_ones(model, name, golden):
     assert text == golden(f"{name}.acl", text)
 
 
+@pytest.mark.parametrize("version", [(2, 3), (2, 4)], ids=str)
+def test_own_quotas_are_the_reviewed_ones(version, golden):
+    text = render_quota_users(MAILED, version)
+
+    assert text == golden(f"mailed-{version[0]}.{version[1]}.quotas", text)
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize(("model", "version", "name"), CASES)
 def test_the_real_doveconf_takes_it(model, version, name, house, doveconf):
     """With directories and users that are there: doveconf looks at some of them."""
     program = doveconf(version, house.directory)
-    asked = ("quarantine_admins", "owners_see", "max_sessions", "max_user_sessions", "pam_service")
+    asked = (
+        "quarantine_admins",
+        "owners_see",
+        "max_sessions",
+        "max_user_sessions",
+        "pam_service",
+        "quota",
+        "quotas",
+        "lmtp",
+    )
+    asked += ("sieve",) if version == (2, 3) else ()  # 2.4 knows no setting of a plugin that is not there
     model = replace(house.model(ports=model.ports), **{name: getattr(model, name) for name in asked})
     config = house.directory / "try.conf"
     config.write_text(render_dovecot(model, version))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import asdict
 from typing import Any
 
 from egressguard.access.dovecot_process import Access
 from egressguard.access.model import AccessModel, ModelError, Ports
 from egressguard.access.ports import choose_ports, usable_addresses
-from egressguard.access.programs import ProgramFailed
+from egressguard.access.programs import ProgramFailed, find_programs, offers_lmtp, offers_sieve
 from egressguard.access.shut_out import Guesses
 from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask_later
 from egressguard.app.identity import certificate_of, running_group, running_user
@@ -18,6 +19,8 @@ from egressguard.app.listeners import high_port, loopback
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.policy.model import Policy
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 10
 ANSWER_SECONDS = 5
@@ -101,7 +104,27 @@ def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:
         max_sessions=settings.max_sessions,
         max_user_sessions=settings.max_user_sessions,
         pam_service=settings.pam_service,
+        **_delivering(policy),
     )
+
+
+def _delivering(policy: Policy) -> dict[str, Any]:
+    """What of `site.mailboxes` is Dovecot's business. What a package is missing for is told, with the cure."""
+    mailboxes, programs = policy.site.mailboxes, find_programs()
+    wanted = mailboxes.deliver == "lmtp" or any(one.deliver == "lmtp" for one in mailboxes.accounts.values())
+    lmtp = wanted and programs is not None and offers_lmtp(programs)
+    sieve = lmtp and programs is not None and offers_sieve(programs)
+    if wanted and not lmtp:
+        log.error("mail with deliver: lmtp waits: apt install dovecot-lmtpd dovecot-sieve")
+    elif lmtp and not sieve:
+        log.warning("Sieve scripts are not run: apt install dovecot-sieve")
+    return {
+        "quota": mailboxes.quota,
+        "quotas": tuple((name, one.quota) for name, one in mailboxes.accounts.items() if one.quota is not None),
+        "lmtp": lmtp,
+        "sieve": sieve,
+        "separator": mailboxes.separator,
+    }
 
 
 def _summary(status: dict[str, Any]) -> str:
