@@ -26,6 +26,7 @@ bench: ## measure beside the real peers (root); the last line of each is JSON
 	.venv/bin/python -m benchmarks.mailbox_import
 	.venv/bin/python -m benchmarks.bad_hosts
 	.venv/bin/python -m benchmarks.scan
+	.venv/bin/python -m benchmarks.mailboxes
 
 reference: ## write what the rule language says of itself: rules/*schema.json, docs/rules.md
 	.venv/bin/egressguard schema >rules/schema.json.new && mv rules/schema.json.new rules/schema.json
