@@ -29,7 +29,7 @@ MAX_ADDRESSES = 20
 INBOX = "INBOX"
 LEVELS = 8
 FOLDER_CHARACTERS = 120
-_RESERVED = {"quarantine"}  # the shared folders of access/
+_RESERVED = {"quarantine", "quarantine-all"}  # the shared folders of access/
 
 
 def _checked_folder(name: str) -> str:

@@ -118,7 +118,8 @@ FOLDERS = ["../x", "a/../b", "a.b", ".hidden", "a//b", "/a", "a/", "", " a", "a 
 
 
 @pytest.mark.parametrize(
-    "folder", [*FOLDERS, "a" * 121, "/".join("abcdefghi"), "INBOX/x", "Quarantine", "quarantine/x", "e\u0301"]
+    "folder",
+    [*FOLDERS, "a" * 121, "/".join("abcdefghi"), "INBOX/x", "Quarantine", "quarantine/x", "Quarantine-all", "e\u0301"],
 )
 def test_what_is_no_folder_is_refused(folder: str) -> None:
     text = f"rules: [{{name: a, action: file, folder: {folder!r}}}]".encode()
