@@ -61,7 +61,7 @@ def uid_of(account: str) -> int | None:
 
 
 class MboxDelivery:
-    """`notes` is a directory of our own for what is about to be written."""
+    """`notes` is a directory of our own for what is about to be written; made where missing."""
 
     def __init__(
         self,
@@ -138,6 +138,7 @@ class MboxDelivery:
             octets += len(piece)
             begin += piece[: _COMPARED_OCTETS - len(begin)]
         note = Note(queue_id, offset, octets, digest.hexdigest(), begin.hex())
+        self._notes.mkdir(mode=0o700, exist_ok=True)
         put(self._note_path(path), json.dumps(asdict(note)).encode(), disk=self._disk)
 
     def _cut_half_a_message(self, fd: int, note: Note) -> None:

@@ -39,7 +39,7 @@ class Box:
 
     def __init__(self, root):
         self.root = root
-        for name in ("mail", "notes", "home"):
+        for name in ("mail", "home"):
             (root / name).mkdir()
         self.inbox = root / "mail" / "anna"
         mbox = {"inbox": f"{root}/mail/{{account}}", "folders": f"{root}/home/{{account}}"}
