@@ -160,6 +160,16 @@ class Played:
     rows: dict[int, list[RecordedMail]] = field(default_factory=dict)
 
 
+class _Everybody:
+    """Every address of the site has a mailbox, with room."""
+
+    def refusal(self, policy: Policy, forward_path: str) -> None:
+        return None
+
+    def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> None:
+        return None
+
+
 class _Scanner:
     def __init__(self, policy: Policy) -> None:
         self._settings = policy.site.scan
