@@ -9,24 +9,21 @@ import sys
 import pytest
 
 from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.mailbox.deposit import Deposit
 from egressguard.mailbox.takeover.importing import Asked, open_source, take_over
 from egressguard.mailbox.takeover.publish import InUse, is_used
 from egressguard.mailbox.takeover.stage import Stage
 from egressguard.store.content import Content
 from tests.mailbox.takeover.made import held, letters, maildir
+from tests.relay.setting import policy_of
 
 EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime", "os.chmod", "open", "shutil.rmtree"}
 
 
-class Anna:
-    def exists(self, name):
-        return name == "anna"
-
-
 def deliver(root, queue_id, body):
-    delivery = MaildirDelivery(root, Anna())
     content = Content.of(b"Subject: %s\r\n\r\n" % body)
-    asyncio.run(delivery.deliver(queue_id, "anna@example.org", "x@example.net", content))
+    one = Deposit("anna", "INBOX", queue_id, "x@example.net", "anna@example.org", content)
+    asyncio.run(MaildirDelivery(root).store(policy_of(), one))
 
 
 def run(world, source, **how):
