@@ -33,6 +33,7 @@ CRASHED_SECONDS = 3600
 _TEMPORARY = re.compile(r"[A-Za-z0-9_-]{1,32}\.[0-9a-f]{16}")
 _LOCKS = 64  # enough that two accounts seldom share one
 ALREADY = delivered("already in the mailbox")
+_LOOKS = 2
 
 
 class MaildirDelivery:
@@ -132,12 +133,15 @@ class MaildirDelivery:
                 continue
 
     def _holding(self, deposit: Deposit) -> Path | None:
-        """The directory that has it already."""
+        """The directory that has it already.
+
+        A look may miss a file that gets other flags just then (readdir(3) gives neither name): hence the second."""
         mark = f".Q{deposit.queue_id}."
-        for directory in message_directories(str(self._root / deposit.account)):
-            with os.scandir(directory) as entries:
-                if any(mark in entry.name for entry in entries):
-                    return Path(directory)
+        for _ in range(_LOOKS):
+            for directory in message_directories(str(self._root / deposit.account)):
+                with os.scandir(directory) as entries:
+                    if any(mark in entry.name for entry in entries):
+                        return Path(directory)
         return None
 
 

@@ -136,10 +136,12 @@ def _files(entries: list[os.DirEntry[str]], *, in_maildir: bool) -> Iterator[Sou
 
 
 def moved_to(path: str) -> Source | None:
-    """Where the message of a Maildir is now that was at `path`; None: it is gone."""
+    """Where the message of a Maildir is now that was at `path`; None: it is gone.
+
+    It may be moved once more between any two steps of this: only several looks without it mean that it is gone."""
     folder, name = os.path.split(path)
     maildir, base = os.path.dirname(folder), name.partition(":")[0]  # noqa: PTH120
-    for part in _MESSAGES:
+    for part in _MESSAGES * _LOOKS:
         with contextlib.suppress(OSError), os.scandir(f"{maildir}/{part}") as entries:
             for entry in entries:
                 if entry.name.partition(":")[0] == base and entry.is_file(follow_symlinks=False):

@@ -242,3 +242,29 @@ def test_any_octets_come_back_as_they_went_in(tmp_path_factory, content):
     deliver(MaildirDelivery(root), deposit(content=content))
 
     assert messages(root)[0].read_bytes() == TRACE + content
+
+
+def test_a_second_delivery_finds_a_message_that_gets_other_flags_just_then(root, monkeypatch):
+    """readdir(3) may give neither its old name nor its new one."""
+    deliver(MaildirDelivery(root, clock=lambda: 1.0), deposit())
+    real, hidden = os.scandir, [True]
+
+    class Entries(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *wrong): ...
+
+    def missing(path):
+        with real(path) as entries:
+            found = Entries(entries)
+        if found and hidden and str(path).endswith("/new"):
+            hidden.clear()
+            return Entries()
+        return found
+
+    monkeypatch.setattr(os, "scandir", missing)
+    deliver(MaildirDelivery(root, clock=lambda: 2.0), deposit(again=True))
+    assert hidden == []
+    monkeypatch.undo()
+    assert len(messages(root)) == 1

@@ -101,3 +101,32 @@ def test_a_message_that_gets_another_name_while_its_directory_is_read_is_found(
     monkeypatch.setattr(os, "scandir", Missing)
     names = [os.path.relpath(source.path, box) for source in find_sources(str(box))]
     assert sorted(names) == [*(f"cur/{number}:2,S" for number in range(9)), "new/9"]
+
+
+def test_a_message_that_moves_again_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets another name between the listing and the look at its file, twice."""
+    box = maildir(tmp_path / "anna", "cur/1:2,S")
+    real, left = os.scandir, 2
+
+    def moving(path: str) -> object:
+        nonlocal left
+        entries = real(path)
+        if path.endswith("cur") and left:
+            left -= 1
+            listed = list(entries)
+            for entry in listed:
+                Path(entry.path).rename(f"{box}/cur/1:2,{'F' * (2 - left)}")
+            return _Listed(listed)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", moving)
+    assert [os.path.relpath(source.path, box) for source in find_sources(str(box))] == ["cur/1:2,FF"]
+
+
+class _Listed(list[os.DirEntry[str]]):
+    def __enter__(self) -> list[os.DirEntry[str]]:
+        return self
+
+    def __exit__(self, *_wrong: object) -> None: ...
