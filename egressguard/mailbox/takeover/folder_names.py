@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import re
 
+from egressguard.mailbox.folder_name import modified_utf7
 from egressguard.mailbox.takeover.source import Name
 
 PART_OCTETS = 200
@@ -24,18 +25,6 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f./]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def encode_utf7(text: str) -> str:
-    """Text in modified UTF-7."""
-    out, waiting = [], ""
-    for c in text:
-        if " " <= c <= "~":
-            out.append(_shifted(waiting) + ("&-" if c == "&" else c))
-            waiting = ""
-        else:
-            waiting += c
-    return "".join(out) + _shifted(waiting)
-
-
 def decode_utf7(name: str) -> str | None:
     """The text that a name in modified UTF-7 means; None: it is none."""
     if not name.isascii() or _CONTROL.search(name) or "&" in _SHIFTED.sub("", name):
@@ -44,17 +33,17 @@ def decode_utf7(name: str) -> str | None:
         text = _SHIFTED.sub(lambda found: _unshifted(found[1]), name)
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return text if encode_utf7(text) == name else None
+    return text if modified_utf7(text) == name else None
 
 
 def safe_part(raw: str) -> str:
     """A file name's part (octets outside UTF-8 as surrogates) as a part of a name of ours."""
     if decode_utf7(raw) is None:
         octets = raw.encode("utf-8", "surrogateescape")
-        raw = encode_utf7(_CONTROL.sub("_", octets.decode("utf-8", "replace")))
+        raw = modified_utf7(_CONTROL.sub("_", octets.decode("utf-8", "replace")))
     part = _FORBIDDEN.sub("_", raw).strip() or "_"
     if len(part) > PART_OCTETS:
-        part = f"{encode_utf7((decode_utf7(part) or part)[:20])[:150]}_{_digest(raw)}"
+        part = f"{modified_utf7((decode_utf7(part) or part)[:20])[:150]}_{_digest(raw)}"
         part = part if decode_utf7(part) is not None else f"folder_{_digest(raw)}"
     return f"_{part[1:]}" if part[0] == "~" else part
 
@@ -71,13 +60,6 @@ def safe_name(parts: tuple[str, ...]) -> Name:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _shifted(text: str) -> str:
-    if not text:
-        return ""
-    code = base64.b64encode(text.encode("utf-16-be", "surrogatepass"), b"+,").decode().rstrip("=")
-    return f"&{code}-"
 
 
 def _unshifted(code: str) -> str:
