@@ -5,6 +5,7 @@ Contract
     to a link; the message stays held. Losing a view loses nothing: `rebuild` makes it anew.
     `show` links a message into the views where it belongs; what no longer belongs there is noted by `hide` and
     taken out by `sweep`. `rebuild` makes every view exactly what `belongs` says.
+    Nobody waits for a `rebuild`: what `show` and `hide` say meanwhile is done at its end.
     An account's view has a folder for each order beside what it shows. What lies there is nobody's business here.
     Blocking, from any thread; raises OSError.
 """
@@ -15,8 +16,10 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from egressguard.mailbox.maildir import FILE_MODE, make_maildir
@@ -55,26 +58,45 @@ class Views:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
+        self._late: deque[Callable[[], None]] = deque()
         self._hidden: dict[str, set[str]] = {}
         self._shown = Shown()
 
     def show(self, held: Held, owners: Iterable[str]) -> None:
         """Link a message into the views where it belongs."""
-        with self._lock:
-            for folder in self._belongs(held.folder, owners):
-                self._hidden.get(folder, set()).discard(held.message_id)
-                self._link(folder, held.path)
+        self._soon(partial(self._show, held, tuple(owners)))
+
+    def _show(self, held: Held, owners: Iterable[str]) -> None:
+        for folder in self._belongs(held.folder, owners):
+            self._hidden.get(folder, set()).discard(held.message_id)
+            self._link(folder, held.path)
 
     def hide(self, message_id: str, folder: str, owners: Iterable[str], *, everywhere: bool) -> None:
         """Take a message out of these owners' views, and out of the admins' where it is gone `everywhere`."""
-        with self._lock:
-            for place in self._belongs(folder, owners):
-                if everywhere or not place.startswith(f"{ALL}/"):
-                    self._hidden.setdefault(place, set()).add(message_id)
+        self._soon(partial(self._hide, message_id, folder, tuple(owners), everywhere=everywhere))
+
+    def _hide(self, message_id: str, folder: str, owners: Iterable[str], *, everywhere: bool) -> None:
+        for place in self._belongs(folder, owners):
+            if everywhere or not place.startswith(f"{ALL}/"):
+                self._hidden.setdefault(place, set()).add(message_id)
+
+    def _soon(self, change: Callable[[], None]) -> None:
+        """Now, or when whoever is at work is done; at the latest with the next sweep."""
+        self._late.append(change)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._lock.release()
+
+    def _catch_up(self) -> None:
+        while self._late:  # only who has the lock takes from it
+            self._late.popleft()()
 
     def sweep(self) -> int:
         """Take out what was hidden; return how many links went."""
         with self._lock:
+            self._catch_up()
             hidden, self._hidden = self._hidden, {}
             return sum(self._take_out(folder, ids) for folder, ids in hidden.items())
 
@@ -86,7 +108,9 @@ class Views:
             views = _Views({folder: {} for folder in self._folders()})
             for held, owners in messages:
                 views.add(held, self._belongs(held.folder, owners))
-            return sum(self._bring_up_to_date(folder, wanted) for folder, wanted in views.wanted.items())
+            changed = sum(self._bring_up_to_date(folder, wanted) for folder, wanted in views.wanted.items())
+            self._catch_up()
+            return changed
 
     def orders(self, account: str) -> Iterator[tuple[str, Path]]:
         """(order folder, file) of what lies in an account's order folders."""

@@ -116,6 +116,11 @@ def test_accounts_are_added_listed_and_removed(tmp_path: Path) -> None:
     assert run("user", "add", "anna", "--password-file", str(secret), *place).exit_code == 1
     assert run("user", "add", "../x", "--password-file", str(secret), *place).exit_code == 1
     assert json.loads(run("user", "list", "--json", *place).output)["name"] == "anna"
+    for verb, enabled in (("disable", False), ("enable", True)):
+        assert run("user", verb, "anna", *place).exit_code == 0
+        assert json.loads(run("user", "list", "--json", *place).output)["enabled"] is enabled
+    assert run("user", "enable", "bert", *place).exit_code == 1
+    assert run("user", "sessions", *place).exit_code == 3
     assert run("user", "delete", "anna", *place).exit_code == 0
     assert run("user", "list", "--json", *place).stdout == ""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -385,6 +386,29 @@ def test_users_cannot_make_all_views_be_made_anew_all_the_time(tmp_path: Path) -
         house.now += REBUILD_SECONDS
         await house.showing.bring_up_to_date(every)
         assert asked == 1
+
+    with_house(tmp_path, work)
+
+
+def test_nobody_waits_while_all_views_are_made_anew(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        await house.hold(TWO)
+
+        def every() -> Any:
+            yield from house.quarantine.every()
+            # In the middle of it, from another thread, as the quarantine does: a lock that waits would never end.
+            ending = threading.Thread(target=lambda: asyncio.run(house.hold()))
+            ending.start()
+            ending.join(20)
+            assert not ending.is_alive()
+            house.showing.given_up(house.quarantine._index.find(TWO))  # type: ignore[arg-type]
+
+        house.showing.out_of_date()
+        house.now += REBUILD_SECONDS
+        await house.showing.bring_up_to_date(every)
+        assert {folder: ids for folder, ids in house.seen().items() if ONE in ids}.keys() == SHOWN.keys()
+        await house.showing.bring_up_to_date(every)
+        assert house.seen() == SHOWN
 
     with_house(tmp_path, work)
 

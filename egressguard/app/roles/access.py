@@ -131,6 +131,6 @@ def _summary(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         ports = ", ".join(f"{port} ({service})" for service, port in status["ports"].items())
         words = f"{ports} on {', '.join(status['addresses'])} (Dovecot {status['version']})"
-        words += f"; {sum(status['sessions'].values())} sessions" if status["sessions"] else ""
-        return words + (f"; {len(status['shut_out'])} addresses shut out" if status["shut_out"] else "")
+        words += f"; sessions: {sum(status['sessions'].values())}" if status["sessions"] else ""
+        return words + (f"; addresses shut out: {len(status['shut_out'])}" if status["shut_out"] else "")
     return f"IMAP and POP3 {status['state']}: {status['problem']}" if status["problem"] else "IMAP and POP3 off"
