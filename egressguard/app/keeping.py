@@ -39,7 +39,7 @@ def start_with(places: Places, *, take_rules: bool, only_signed: bool) -> Candid
         kept = _kept(places, generations, confirmed, only_signed=only_signed)
         if kept is not None:
             return kept
-    candidate = read_candidate(places, only_signed=only_signed, force=True)
+    candidate = read_candidate(places, only_signed=only_signed, force=True, judged=False)
     write_snapshot(candidate.files, candidate.source, places.snapshot)
     write_provenance(candidate.provenance, places.provenance)
     return candidate

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egressguard.app.backtest import backtest
-from egressguard.app.expectations import red_expectations
 from egressguard.app.places import Places
+from egressguard.app.promises import Promises, promises
 from egressguard.policy.backtest import Tally
 from egressguard.policy.difference.whole import Difference, compare
 from egressguard.policy.model import Policy
@@ -24,29 +24,29 @@ Tick = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """`red` expectations in words; `past` what past decisions would come to, None: see `not_judged`."""
+    """`kept`: what the rules promise; `past`: what past decisions would come to, None: see `not_judged`."""
 
     difference: Difference
-    red: list[str]
+    kept: Promises
     past: Tally | None
     not_judged: str = ""
 
     @property
     def is_green(self) -> bool:
         """Nothing that the rules themselves promise is broken."""
-        return not self.red
+        return not self.kept.broken
 
 
 def review(old: Policy, new: Policy, directory: Path, places: Places, *, since: float, tick: Tick) -> Review:
     """`directory` has the files of `new`, expectations beside them; `places` has the journal."""
     difference = compare(old, new, tick)
-    red = red_expectations(directory, new, places.site)
+    kept = promises(directory, new, places.site)
     try:
         past = backtest(new, places, since=since, old=old)
     except PermissionError as wrong:
-        return Review(difference, red, None, f"{wrong.filename}: permission denied")
+        return Review(difference, kept, None, f"{wrong.filename}: permission denied")
     except (sqlite3.Error, OSError) as wrong:
-        return Review(difference, red, None, f"the journal cannot be read ({wrong})")
+        return Review(difference, kept, None, f"the journal cannot be read ({wrong})")
     if not past.summary()["judged"]:
-        return Review(difference, red, None, "no past decisions are recorded here")
-    return Review(difference, red, past)
+        return Review(difference, kept, None, "no past decisions are recorded here")
+    return Review(difference, kept, past)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from egressguard.app.candidate import Refused, read_candidate
 from egressguard.app.cli.main import main
+from egressguard.app.places import Places
 from egressguard.store.journal import FLOW, Journal
 from tests.app.test_revisions import git
 
@@ -63,7 +65,9 @@ def edit(site: Path, old: str, new: str) -> None:
 def test_nothing_changes(site: Path) -> None:
     found = plan(site)
     assert found.exit_code == 0, found.output
-    assert found.output.splitlines()[0] == "no changes" and found.output.splitlines()[-1] == "expectations: all hold"
+    assert found.output.splitlines()[0] == "no changes" and found.output.splitlines()[-1].startswith(
+        "promises: all kept; "
+    )
 
 
 def test_what_may_change_may_be_an_error_too(site: Path) -> None:
@@ -89,7 +93,25 @@ def test_a_broken_promise_is_red_on_every_page(site: Path) -> None:
     )
     assert page["past"]["changes"]["stopped"] == 7 and page["changes"][0]["part"] == "flows"
     assert "### flows" in markdown.output and "| stopped | flow | 10.0.0.9 |" in markdown.output
-    assert "a partner is reached" in markdown.output.split("## Expectations")[1]
+    assert "a partner is reached" in markdown.output.split("## Expectations and invariants")[1]
+
+
+INVARIANT = "invariants: [{name: by-the-relay, never: {from: lan, destination: 203.0.113.0/25, port: 25}}]\n"
+
+
+def test_a_broken_invariant_is_red_and_stops_an_apply(site: Path) -> None:
+    (site / "rules" / "rules.yaml").write_text(RULES + INVARIANT)
+    found, told = plan(site), json.loads(plan(site, "--json").output)
+    assert found.exit_code == 1
+    assert "rules.yaml:6:14: invariant by-the-relay does not hold" in found.output
+    assert {row["part"] for row in told["changes"]} == {"invariants"} and len(told["red"]) == 1
+    places = Places(site / "rules", site / "state", site / "run")
+    with pytest.raises(Refused, match="by-the-relay does not hold"):
+        read_candidate(places, only_signed=False, force=False)
+    assert len(read_candidate(places, only_signed=False, force=True).red) == 1
+    (site / "rules" / "rules.yaml").write_text(RULES.replace("203.0.113.0/24", "203.0.113.128/25") + INVARIANT)
+    (site / "rules" / "expect" / "a.yaml").unlink()
+    assert plan(site).exit_code == 0 and read_candidate(places, only_signed=False, force=False).red == []
 
 
 def test_without_a_journal_the_page_says_so(site: Path) -> None:

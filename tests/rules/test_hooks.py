@@ -51,7 +51,7 @@ def test_the_hook_lets_a_change_pass_and_stops_a_broken_promise(tmp_path: Path, 
     assert "allow by own-mail-servers" in passed.stdout + passed.stderr
     edit(checkout / "flows.yaml", "port: 25\n    action: reject", "port: 25\n    action: allow")
     stopped = commit()
-    assert stopped.returncode == 1 and "expectations: red ones" in stopped.stdout + stopped.stderr
+    assert stopped.returncode == 1 and "promises: broken" in stopped.stdout + stopped.stderr
 
 
 def test_the_step_leaves_a_page_for_the_reviewer(tmp_path: Path, environment: dict[str, str]) -> None:

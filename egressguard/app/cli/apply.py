@@ -36,7 +36,7 @@ class _Span(click.ParamType[int]):
     type=_Span(),
     help="Roll back unless `egressguard confirm` comes in this time (60s, 5m). Default: site.apply.",
 )
-@click.option("--force", is_flag=True, help="Take the rules although an expectation is red; with --reason.")
+@click.option("--force", is_flag=True, help="Take the rules although they break an expectation or an invariant.")
 @click.option("--reason", default="", help="Why --force is right this time; it stands in the journal with your name.")
 @as_json
 def apply_command(places: Places, confirm_within: int | None, force: bool, reason: str, as_json: bool) -> None:

@@ -46,7 +46,8 @@ def plan_command(
 
     With NEW (a directory, or a revision as in `diff`), for a git hook, CI and a merge request: which packets and
     messages come to another end than --against, what the decisions of the last days would have been, and the
-    expectations that do not hold. Needs no daemon and no root; past decisions only where their journal can be read.
+    expectations and invariants that do not hold. Needs no daemon and no root; past decisions only where their
+    journal can be read.
 
     Without NEW: what `apply` would change of what is in force, in the kernel's table as well; the kernel is asked
     whether it would take it.
@@ -55,7 +56,7 @@ def plan_command(
     Example:
       egressguard plan
       egressguard plan rules/ --against origin/main --markdown
-    Exit codes: 0 it could be applied, 1 faults, a red expectation, or the kernel would not take it (with --exit-code:
+    Exit codes: 0 it could be applied, 1 faults, a broken promise, or the kernel would not take it (with --exit-code:
     or something changes), 2 wrong usage, or rules that cannot be read, 3 no gateway runs, 4 permission denied, 6 it
     takes signed rules only, and these are not.
     """
@@ -89,8 +90,9 @@ def _as_json(found: Review) -> dict[str, Any]:
     from egressguard.app.cli.changes import changes_json
 
     past = None if found.past is None else {**found.past.summary(), "found": list(found.past.found())}
+    kept = {"red": found.kept.broken, "noted": found.kept.noted, "proven": found.kept.proven}
     told = {"schema": SCHEMA, "ok": found.is_green, "same": not found.difference}
-    return {**told, **changes_json(found.difference), "past": past, "not_judged": found.not_judged, "red": found.red}
+    return {**told, **changes_json(found.difference), "past": past, "not_judged": found.not_judged, **kept}
 
 
 def _lines(found: Review) -> Iterator[str]:
@@ -103,9 +105,12 @@ def _lines(found: Review) -> Iterator[str]:
     else:
         yield f"past decisions: {totals(found.past.summary())}"
         yield from _past_rows(list(found.past.found()))
-    for words in found.red:
+    for words in found.kept.broken:
         yield colored(words, "red")
-    yield "expectations: red ones; `apply` would refuse" if found.red else "expectations: all hold"
+    for words in found.kept.noted:
+        yield colored(words, "yellow")
+    held = f"{found.kept.proven} invariants proven"
+    yield f"promises: broken, `apply` would refuse; {held}" if found.kept.broken else f"promises: all kept; {held}"
 
 
 def _past_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -133,13 +138,16 @@ def _markdown(found: Review) -> Iterator[str]:
             yield ""
         yield f"{totals(found.past.summary())}."
     yield ""
-    yield "## Expectations"
+    yield "## Expectations and invariants"
     yield ""
-    if not found.red:
-        yield "All hold."
+    if found.is_green:
+        yield f"All are kept; {found.kept.proven} invariants are proven for all packets."
     else:
+        yield "Broken: `apply` would refuse."
+    yield ""
+    if told := [*found.kept.broken, *found.kept.noted]:
         yield _FENCE
-        yield from (_printable(line).replace(_FENCE, "~") for words in found.red for line in words.splitlines())
+        yield from (_printable(line).replace(_FENCE, "~") for words in told for line in words.splitlines())
         yield _FENCE
 
 
@@ -171,4 +179,4 @@ def _against_the_gateway(places: Places, *, nft: bool, as_json: bool) -> None:
             click.echo(words, err=True)
         click.echo(f"revision {found['revision']}")
     if found["red"]:
-        fail("expectations are red: `apply` would refuse (mend them, or --force with a --reason)")
+        fail("promises are broken: `apply` would refuse (mend them, or --force with a --reason)")

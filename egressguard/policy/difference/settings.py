@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from egressguard.policy.difference.change import Change, Place
+from egressguard.policy.invariants import Invariant
 from egressguard.policy.limits import quotas
 from egressguard.policy.model import Limit, Policy, TlsRule
 from egressguard.policy.networks import PrefixSet
@@ -35,6 +36,23 @@ def setting_changes(old: Policy, new: Policy) -> Iterator[Change]:
         if before[key] != after[key]:
             yield from _site((key,), before[key], after[key])
     yield from _limits(old, new)
+    yield from _invariants(old, new)
+
+
+def _invariants(old: Policy, new: Policy) -> Iterator[Change]:
+    """What is promised of all packets: by name, for a promise that is gone is what a reviewer looks for."""
+    before, after = ({each.name: each for each in policy.invariants} for policy in (old, new))
+    for name in dict.fromkeys([*before, *after]):
+        sides = [_promise(invariants.get(name)) for invariants in (before, after)]
+        if sides[0] != sides[1]:
+            yield Change("invariants", name, sides[0], sides[1])
+
+
+def _promise(invariant: Invariant | None) -> str:
+    if invariant is None:
+        return "not promised"
+    words = f"never {_shown(invariant.never)}" if invariant.never else f"always {_shown(invariant.always)}"
+    return f"{words}, except {_shown(invariant.besides)}" if invariant.besides else words
 
 
 def _who_is_of_the_site(old: Policy, new: Policy) -> Iterator[Change]:

@@ -58,6 +58,10 @@ def rename_host(rules: dict[str, Any]) -> None:
             lambda r: r["limits"][0].update(messages_per_hour=9),
             ("limits", "limit per-user", "per user: messages_per_hour 100", "per user: messages_per_hour 9"),
         ),
+        (
+            lambda r: r.update(invariants=[{"name": "i", "never": {"from": "lan", "port": 25}}]),
+            ("invariants", "i", "not promised", "never {from lan, protocol tcp, port 25}"),
+        ),
     ],
 )
 def test_a_setting_is_told(edit: Edit, change: tuple[str, str, str, str]) -> None:
