@@ -224,7 +224,7 @@ def test_good_rules_are_applied_and_bad_ones_leave_the_old_in_force(gateway: Run
     (gateway.rules / "site.yaml").write_text(SITE.replace("no-smtp", "renamed"))
     planned = said(gateway, "plan")
     assert planned.returncode == 0, planned.stderr
-    assert "added    flows renamed" in planned.stdout and "removed  flows no-smtp" in planned.stdout
+    assert planned.stdout.startswith("no changes\n"), planned.stdout  # another name, and nothing else
     assert "+\tchain rule_renamed {" in planned.stdout and revision(gateway) == first
 
     applied = said(gateway, "apply")
