@@ -24,7 +24,7 @@ from egressguard.policy.facts import Verdict
 from egressguard.scan.sources import Source, Status
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
 
     from egressguard.policy.site import Scan
 
@@ -176,14 +176,27 @@ class Crew:
             self._waiting.extendleft(reversed(hand.given))
 
 
-def _start(sock: socket.socket, settings: Scan, rules: Path) -> ForkServerProcess:
+def prepare() -> None:
+    """Let the server of the workers load what they need, while who calls does something else."""
+    from multiprocessing import forkserver  # noqa: PLC0415
+
+    _context()
+    forkserver.ensure_running()
+
+
+def _context() -> ForkServerContext:
     """Imported here: where nothing is out of date, a scan takes less time than these take to load."""
     import multiprocessing  # noqa: PLC0415
 
-    from egressguard.scan.hand import serve  # noqa: PLC0415
-
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["egressguard.scan.hand"])
+    return context
+
+
+def _start(sock: socket.socket, settings: Scan, rules: Path) -> ForkServerProcess:
+    context = _context()
+    from egressguard.scan.hand import serve  # noqa: PLC0415
+
     process = context.Process(target=serve, args=(sock, settings, rules), daemon=True)
     process.start()
     return process

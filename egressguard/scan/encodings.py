@@ -23,6 +23,7 @@ _LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 _NOT_LETTERS = bytes(octet for octet in range(256) if octet not in _LETTERS)
 _NOT_URL_LETTERS = bytes(octet for octet in range(256) if octet not in _LETTERS and octet not in b"-_")
 _JUNK = re.compile(rb"[^A-Za-z0-9+/=\s]")
+_NO_JUNK = bytes(octet for octet in range(256) if _JUNK.match(bytes((octet,))) is None)
 _LETTER = re.compile(rb"[A-Za-z0-9+/]")
 _LINE = re.compile(rb"[^\r\n]+")
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/ \t]+={0,2}[ \t]*\Z")
@@ -67,7 +68,9 @@ def is_odd_base64(content: Octets, start: int, end: int) -> bool:
     padding = content.find(b"=", start, end)
     if padding >= 0 and _LETTER.search(content, padding, end) is not None:
         return True
-    return _JUNK.search(content, start, end) is not None
+    if end - start > ODD_OCTETS:
+        return _JUNK.search(content, start, end) is not None
+    return bool(content[start:end].translate(None, _NO_JUNK))
 
 
 def looks_like_base64(content: Octets, start: int, end: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from egressguard.scan.names import MAX_PARAMETERS, bounded, loose_names, parameter_names
 
@@ -88,7 +89,7 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
         _boundary(first) if first is not None else None,
         encoding,
         tuple(all_encodings),
-        tuple(dict.fromkeys([media_type, *(t for value in types for t in _media_types(value))])),
+        tuple(dict.fromkeys([media_type, *(t for value in types for t in _media_types(value[:1000]))])),
         tuple(dict.fromkeys([*named, *custom])),
         charset[1].decode("ascii").lower() if charset else "",
         any(named),
@@ -125,10 +126,11 @@ def _media_type(value: bytes | None) -> str:
     return f"{found[1].decode('latin-1')}/{found[2].decode('latin-1')}".lower() if found else ""
 
 
-def _media_types(value: bytes) -> list[str]:
-    found = _MEDIA_TYPE.findall(value[:1000])[:8]
-    found += _MEDIA_TYPE.findall(value[:1000].replace(b"\0", b""))[:8] if b"\0" in value else []
-    return [f"{main.decode('latin-1')}/{sub.decode('latin-1')}".lower() for main, sub in found]
+@lru_cache(maxsize=256)
+def _media_types(value: bytes) -> tuple[str, ...]:
+    found = _MEDIA_TYPE.findall(value)[:8]
+    found += _MEDIA_TYPE.findall(value.replace(b"\0", b""))[:8] if b"\0" in value else []
+    return tuple(f"{main.decode('latin-1')}/{sub.decode('latin-1')}".lower() for main, sub in found)
 
 
 def _boundary(value: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 
 from egressguard.scan.encodings import Octets
 from egressguard.scan.heading import CONTENT_FIELD, describe
+from egressguard.scan.spotting import content_fields, line_of_dashes
 from egressguard.scan.tree import Leaf
 
 MAX_BLOCKS = 3000
@@ -20,7 +21,6 @@ _BLOCK_OCTETS = 256 * 1024
 _VALUE_OCTETS = 64 * 1024
 _EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))[ \t\0]{0,1000}(?:\r\n|\n|\r(?!\n))")
 _LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
-_DASHES = re.compile(rb"[\r\n]--[^ \r\n\t]")
 
 
 _NO_FIELD = re.compile(rb"[\r\n](?![ \t]|[\x21-\x39\x3b-\x7e]{1,200}[ \t]{0,100}:)[^\r\n]")
@@ -36,8 +36,8 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
         following = blocks[number + 1][0] if number + 1 < len(blocks) else len(content)
         heading = None
         for first in dict.fromkeys((body, *_early_bodies(content, after, body))):
-            dashes = _DASHES.search(content, max(0, first - 1), following)
-            end = dashes.start() if dashes else following
+            dashes = line_of_dashes(content, max(0, first - 1), following)
+            end = dashes if dashes >= 0 else following
             if first in bodies and abs(bodies[first] - end) <= 2:
                 continue
             heading = heading or describe(content[start : min(after, start + _BLOCK_OCTETS)])
@@ -51,8 +51,8 @@ def _broken_header(content: Octets) -> Leaf | None:
     if wrong is None:
         return None
     start = wrong.start() + 1
-    dashes = _DASHES.search(content, start)
-    return Leaf(describe(content[:start]), start, dashes.start() if dashes else len(content))
+    dashes = line_of_dashes(content, start, len(content))
+    return Leaf(describe(content[:start]), start, dashes if dashes >= 0 else len(content))
 
 
 def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, int]]:
@@ -77,7 +77,7 @@ def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, in
 def _fields(content: Octets) -> Iterator[int]:
     if CONTENT_FIELD.match(b"\n" + content[:200]):
         yield 0
-    for match in CONTENT_FIELD.finditer(content):
+    for match in content_fields(content):
         yield match.start() + 1
 
 

@@ -16,6 +16,8 @@ MAX_BLOBS = 200
 _MADE = re.compile(
     rb"new\s+(?:Blob|File)\b|createObjectURL|msSaveOrOpenBlob|msSaveBlob|showSaveFilePicker", re.IGNORECASE
 )
+_MADE_WORDS = (b"blob", b"file", b"createobjecturl")
+"""One of them is in all that _MADE finds."""
 _DECODED = re.compile(
     rb"\batob\b|Uint8Array|fromCharCode|charCodeAt|base64|decodeURIComponent|unescape\s*\(", re.IGNORECASE
 )
@@ -29,7 +31,8 @@ _PROGRAMS = frozenset({"application/x-dosexec", "application/x-executable", "app
 
 def active_in_markup(content: bytes, kind: str) -> Iterator[str]:
     text = _eight_bit(content)
-    if _MADE.search(text) and _DECODED.search(text):
+    lowered = text.lower()
+    if any(word in lowered for word in _MADE_WORDS) and _MADE.search(text) and _DECODED.search(text):
         yield "a script that makes a file"
     if kind == SVG and _SCRIPT.search(text):
         yield "a script in a picture"
@@ -51,7 +54,7 @@ def carried_files(content: bytes) -> Iterator[bytes]:
 
 
 def _blobs(text: bytes) -> Iterator[bytes]:
-    for found in _DATA_URI.finditer(text):
+    for found in _DATA_URI.finditer(text) if b"data:" in text.lower() else ():
         packed = unquote_to_bytes(found[3])
         yield _decoded(packed) if b"base64" in found[2].lower() else packed
     for found in _BLOB.finditer(text):

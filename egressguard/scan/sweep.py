@@ -188,6 +188,8 @@ def _binhex(content: Octets, problems: list[str]) -> Iterator[Found]:
 def data_uris(content: bytes, problems: list[str]) -> Iterator[Found]:
     """What a page carries in its own links: unnamed, or as its `download` attribute says."""
     spent = 0
+    if b"data:" not in content.lower():
+        return
     for number, match in enumerate(_DATA.finditer(content)):
         end = _URI_END.search(content, match.end())
         stop = end.start() if end else len(content)

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 from egressguard.scan import apple, pkcs7, sweep, tnef
 from egressguard.scan.encodings import ODD_OCTETS, Octets, base64, decode, is_odd_base64, looks_like_base64
-from egressguard.scan.heading import CONTENT_FIELD, Heading
+from egressguard.scan.heading import Heading
 from egressguard.scan.kinds import dangerous_type
 from egressguard.scan.loose import pieces
 from egressguard.scan.names import bounded
+from egressguard.scan.spotting import content_fields
 from egressguard.scan.tree import Leaf, leaves
 
 MAX_LEVELS = 8
@@ -177,7 +178,7 @@ class _Walk:
         """RFC 2046 s5.2.1 and s6.4 of RFC 2045 forbid encoded messages and multiparts: not all readers look inside."""
         if heading.media_type.startswith(("message/", "multipart/")):
             self._waiting.append((content, level + 1, plain and heading.media_type.startswith("message/")))
-        elif CONTENT_FIELD.search(b"\n" + content[:65536]) is not None:
+        elif any(content_fields(b"\n" + content[:65536])):
             self._waiting.append((content, level + 1, plain and dangerous_type(content) is None))
         else:
             self._sweep(content, level)
@@ -285,4 +286,4 @@ def _other_line_ends(content: Octets) -> Iterator[bytes]:
 
 
 def _fields(content: bytes) -> int:
-    return sum(1 for _ in zip(range(1000), CONTENT_FIELD.finditer(b"\n" + content), strict=False))
+    return sum(1 for _ in zip(range(1000), content_fields(b"\n" + content), strict=False))

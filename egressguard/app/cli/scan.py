@@ -111,7 +111,10 @@ def _rules(places: Places) -> Path:
 
 
 def _read_settings(rules: Path, site: str) -> Scan:
-    """What the rules say of scanning."""
+    """What the rules say of scanning. Where they are read, something is out of date, as a rule: workers get ready."""
+    from egressguard.scan.crew import prepare
+
+    prepare()
     from egressguard.app.rules import read_rules
     from egressguard.policy.load import render_faults
 
