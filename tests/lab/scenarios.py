@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.lab import endurance, mail, wall
+from tests.lab import endurance, mail, past, wall
 from tests.lab.rows import Row, Scenario
 from tests.lab.world import Lab
 
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, Scenario] = {
     "own-processes": wall.other_processes_are_guarded,
     "metrics": endurance.metrics_are_clean,
     "sigkill": endurance.killed_in_mid_load,
+    "backtest": past.day_is_decided_again,
     "down": wall.down_removes_only_ours,
 }
 
