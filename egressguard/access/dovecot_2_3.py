@@ -79,8 +79,7 @@ def _tls_and_login(model: AccessModel) -> Lines:
 
 def _accounts(model: AccessModel) -> Lines:
     """Asked in this order; the first that says yes lets in, and the shut-out's word is final."""
-    # LMTP asks without a mechanism, so that no passdb would know anybody; and the relay knows who has an account.
-    every = " allow_all_users=yes" if model.lmtp else ""
+    # LMTP and doveadm ask without a mechanism, so that no passdb would know anybody; we ask them about accounts only.
     return (
         *_passdb("driver = passwd-file", "deny = yes", f"args = username_format=%Mr {model.shut_out}"),
         *_passdb(
@@ -95,7 +94,7 @@ def _accounts(model: AccessModel) -> Lines:
         ),
         *_people_of_the_system(model),
         *_own_quotas(model),
-        *block("userdb", ("driver = static", f"args = {_whose(model)}{every}")),
+        *block("userdb", ("driver = static", f"args = {_whose(model)} allow_all_users=yes")),
     )
 
 

@@ -85,8 +85,7 @@ def _accounts(model: AccessModel) -> Lines:
         f"gid = {model.group}",
         f"home = {model.mailbox_root}/%{{user}}",
     )
-    # LMTP asks without a mechanism, so that no passdb would know anybody; and the relay knows who has an account.
-    every = ("allow_all_users = yes",) if model.lmtp else ()
+    # LMTP and doveadm ask without a mechanism, so that no passdb would know anybody; we ask them about accounts only.
     return (
         *_passdb("shut-out", "deny = yes", _file(model.shut_out), "auth_username_format = %{remote_ip | md5}"),
         *_passdb(
@@ -100,7 +99,7 @@ def _accounts(model: AccessModel) -> Lines:
         ),
         *_people_of_the_system(model),
         *(_own_quotas(model, fields) if model.quotas else ()),
-        *block("userdb static", (*every, *block("fields", fields))),
+        *block("userdb static", ("allow_all_users = yes", *block("fields", fields))),
     )
 
 
