@@ -23,8 +23,20 @@ LETTER = b"From: <x@far.example>\r\nSubject: hello\r\n\r\nhello\r\n"
 
 
 def imap(gateway: Gateway, name: str) -> imaplib.IMAP4_SSL:
-    client = imaplib.IMAP4_SSL("127.0.0.1", gateway.port("imaps"), ssl_context=gateway.context(), timeout=SECONDS)
-    client.login(name, PASSWORD)
+    """A new account is let in once Dovecot has looked at its file, within a second."""
+
+    def logged_in() -> imaplib.IMAP4_SSL | None:
+        client = imaplib.IMAP4_SSL("127.0.0.1", gateway.port("imaps"), ssl_context=gateway.context(), timeout=SECONDS)
+        try:
+            client.login(name, PASSWORD)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error:
+            return None
+        return client
+
+    client = until(logged_in)
+    assert client is not None
     return client
 
 
