@@ -11,17 +11,18 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from egressguard.policy.decision import FlowAction
-from egressguard.policy.flows import MAPPED_RULE, TUNNELS_RULE
+from egressguard.policy.flows import MAPPED_RULE
 from egressguard.policy.invariants import INTERNET, Invariant, Packets
+from egressguard.policy.model import FlowRule
 from egressguard.policy.networks import PrefixSet
 from egressguard.policy.site import ManagementFlow
 from egressguard.policy.space import axes
-from egressguard.policy.space.flows import NO_RULE, FlowOutcome, FlowRegions
+from egressguard.policy.space.flows import NO_RULE, FlowRegions
 from egressguard.policy.space.region import Outcomes, Region
 from egressguard.policy.space.witness import SPEAKS_SMTP, Witness
 
@@ -182,36 +183,58 @@ def _unnamed_25(regions: FlowRegions) -> Region:
 
 
 def idle_rules(regions: FlowRegions) -> Iterator[Idle]:
-    """Flow rules in force without which every flow would come to the same."""
-    space = regions.space
+    """Flow rules in force without which every flow would come to the same; not looked for among very many rules.
+
+    What a rule decides is cut by each rule that it meets: most meet few, at the first fields that are asked for."""
     rules = [rule for rule in regions.policy.flows if not rule.staged]
-    decisions = regions.decisions()
-    outcomes = space.first_match(decisions, NO_RULE)
-    behind = _behind(regions, decisions)
-    for number, rule in enumerate(rules, 1):  # in front of them stands what is built in
-        matched, label = decisions[number]
-        decided = outcomes.region(label)
+    if len(rules) > MOST_RULES:
+        return
+    matched = [regions.rule(rule) - regions.mapped() for rule in rules]
+    for number, rule in enumerate(rules):
+        earlier = (n for n in range(number) if _may_meet(rules[n], rule))
+        decided, took = _cut(matched[number], earlier, matched)
         if not decided:
-            others = outcomes.within(matched).labels()
-            yield Idle(rule.name, rule.at, "shadowed" if matched else "empty", _by(others))
+            why = "shadowed" if matched[number] else "empty"
+            yield Idle(rule.name, rule.at, why, tuple(sorted(rules[n].name for n in took)))
             continue
-        instead = behind(number).within(decided).labels() - {None}
-        if {each.action for each in instead if each} == {label.action}:
-            yield Idle(rule.name, rule.at, "redundant", _by(instead))
+        later = [(other, matched[n]) for n, other in enumerate(rules) if n > number and _may_meet(other, rule)]
+        instead = _replaced(decided, rule.action, later, regions.tunnels())
+        if instead is not None:
+            yield Idle(rule.name, rule.at, "redundant", tuple(sorted(instead)))
 
 
-def _by(outcomes: Iterable[FlowOutcome | None]) -> tuple[str, ...]:
-    """The rules among them; what is built in is none."""
-    return tuple(sorted(each.rule for each in outcomes if each and each.rule not in {"", MAPPED_RULE, TUNNELS_RULE}))
+MOST_RULES = 1000
+"""Of more, those that do nothing are not looked for: each would be held against each."""
 
 
-def _behind(
-    regions: FlowRegions, decisions: Sequence[tuple[Region, FlowOutcome]]
-) -> Callable[[int], Outcomes[FlowOutcome]]:
-    """Number of a decision -> what flows come to by those behind it; each is made of the one before."""
-    space = regions.space
-    made = [space.first_match([], NO_RULE)]
-    for region, label in reversed(decisions):
-        made.append(made[-1].behind(region, label))
-    made.reverse()
-    return lambda number: made[number + 1]
+def _may_meet(one: FlowRule, other: FlowRule) -> bool:
+    """Whether two rules can match one flow, by what costs nothing to ask."""
+    ports = not one.port or not other.port or not set(one.port).isdisjoint(other.port)
+    return ports and one.protocol == other.protocol
+
+
+def _cut(rest: Region, numbers: Iterable[int], matched: Sequence[Region]) -> tuple[Region, list[int]]:
+    """What these leave of a region, and who took something."""
+    took = []
+    for number in numbers:
+        if hit := rest & matched[number]:
+            took.append(number)
+            rest -= hit
+            if not rest:
+                break
+    return rest, took
+
+
+def _replaced(rest: Region, action: str, later: Iterable[tuple[FlowRule, Region]], tunnels: Region) -> list[str] | None:
+    """The rules that would do the same in a rule's place, or None where something else would be done."""
+    found = []
+    for other, matches in later:
+        if hit := rest & matches:
+            if other.action != action:
+                return None
+            found.append(other.name)
+            rest -= hit
+    closed, left = rest & tunnels, rest - tunnels
+    if (closed and action != "reject") or (left and action != "allow"):
+        return None
+    return found

@@ -230,11 +230,6 @@ class Outcomes(Generic[Label]):
         label = self.space.diagrams.relabel(nowhere, lambda outside: _Told(None) if outside else UNDECIDED)
         return Outcomes(self.space, self.space.diagrams.combine(FIRST, label, self.node))
 
-    def behind(self, region: Region, label: Label) -> Outcomes[Label]:
-        """The same behind one more rule: in the region the label is this."""
-        told = self.space.diagrams.relabel(region.node, lambda inside: _Told(label) if inside else UNDECIDED)
-        return Outcomes(self.space, self.space.diagrams.combine(FIRST, told, self.node))
-
     def at(self, numbers: Mapping[int, int]) -> Label:
         """What one packet comes to, whose fields these are by level; a field left out is 0."""
         label: Label = _label(value_at(self.node, lambda level: numbers.get(level, 0)))
