@@ -163,6 +163,7 @@ def main() -> int:
     options = parser.parse_args()
     results = decisions(4_000 if options.quick else 40_000) | check_site() | diff()
     results |= past(PAST_ROWS // 20 if options.quick else PAST_ROWS)
+    results |= prove()
     print(json.dumps({"benchmark": "policy", "results": results}))
     return 0
 

@@ -25,6 +25,8 @@ from egressguard.policy.space.diagram import LEAF, UNDECIDED, Node, Operation, v
 from egressguard.policy.space.region import Outcomes, Region, Space
 
 CONNTRACK_PRIORITY = -200
+SEEN_BY_NAT = ("new", "related", "related, an answer")
+"""The packets that a nat chain sees, as the first of their connections."""
 MAX_DEPTH = 32  # the kernel takes 16 jumps
 AWAY_FACT = "nobody serves the queue"
 
@@ -107,7 +109,7 @@ class Fates:
         if chain.hook in {"prerouting", "output"} and chain.priority < CONNTRACK_PRIORITY:
             node = self._diagrams.given(node, {axes.STATE.level: axes.STATES.index("invalid")})
         if chain.kind == "nat":
-            node = self._only(self.space.state("new", "related"), node)
+            node = self._only(self.space.state(*SEEN_BY_NAT), node)
         return self._queued(node)
 
     def _when_on(self, node: Node, fate: Fate) -> Node:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from egressguard.firewall.contain import CONTAINED
-from egressguard.firewall.fates import Ask, Fate, Fates
+from egressguard.firewall.fates import SEEN_BY_NAT, Ask, Fate, Fates
 from egressguard.firewall.fates import Asked as Answered
 from egressguard.firewall.host import Host
 from egressguard.firewall.listing import Listing
@@ -70,7 +70,7 @@ class _Prover:
         """The kernel's fates beside the rules' decisions.
 
         Flows are sent elsewhere by the packet that opens them, whatever is said in it."""
-        new = regions.space.state("new", "related")
+        new = regions.space.state(*SEEN_BY_NAT)
         outcomes = rule_actions(regions)
         passes, allowed = passing(through), outcomes.region(FlowAction.ALLOW).known(SPEAKS_SMTP, said)
         broken = (passes - allowed) | (allowed - passes)
