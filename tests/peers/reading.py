@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import imaplib
 import json
 import os
 import shutil
@@ -83,6 +84,14 @@ class Gateway:
         secret = self.running.folder / "secret"
         secret.write_text(PASSWORD)
         self.running.told("user", "add", name, "--password-file", str(secret))
+        until(lambda: self._lets_in(name))  # once Dovecot has looked at its file, within a second
+
+    def _lets_in(self, name: str) -> bool:
+        try:
+            with imaplib.IMAP4_SSL("127.0.0.1", self.port("imaps"), ssl_context=self.context(), timeout=SECONDS) as one:
+                return one.login(name, PASSWORD)[0] == "OK"
+        except imaplib.IMAP4.error:
+            return False
 
     def send(self, recipient: str, content: bytes, sender: str = "x@far.example") -> None:
         with smtplib.SMTP("127.0.0.1", self.running.port("lan"), timeout=SECONDS) as client:

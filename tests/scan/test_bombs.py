@@ -58,8 +58,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(10_000)
     ),
     "ten thousand attached messages": lambda: b"Content-Type: message/rfc822\r\n\r\n" * 10_000,
-    "hundreds of letters in a ZIP": lambda: multipart(
-        FILE, part=File(b"a.zip", zip_of(*((f"{n}.eml", multipart(FILE)) for n in range(300)))).part
+    "thousands of letters in a ZIP": lambda: multipart(
+        FILE, part=File(b"a.zip", zip_of(*((f"{n}.eml", multipart(FILE)) for n in range(3000)))).part
     ),
     "letters in archives in letters": _letters_in_archives,
     "lines of a calendar": lambda: (

@@ -41,7 +41,7 @@ def small_state(world: Lab) -> Iterator[Lab]:
     """The same gateway, its state directory on a tmpfs of STATE_OCTETS."""
     world.gateway.stop()
     state = world.gateway.state
-    kept = {path.name: path.read_bytes() for path in (state / "accounts").iterdir()}
+    kept = {path.name: path.read_bytes() for path in (state / "accounts").iterdir() if path.is_file()}
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={STATE_OCTETS},mode=755", "tmpfs", str(state)], check=False
     )
