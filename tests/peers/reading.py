@@ -23,6 +23,7 @@ import pytest
 from egressguard.access.programs import HOW_TO_GET_IT, find_programs
 from egressguard.app.control import ask
 from tests.app.test_gateway import Running, running_in
+from tests.smtp.scram_client import ScramClient
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent.parent
@@ -84,14 +85,17 @@ class Gateway:
         secret = self.running.folder / "secret"
         secret.write_text(PASSWORD)
         self.running.told("user", "add", name, "--password-file", str(secret))
-        until(lambda: self._lets_in(name))  # once Dovecot has looked at its file, within a second
+        # Once Dovecot has looked at its files, each within a second: passwords in one, what SCRAM needs in the other.
+        until(lambda: self._lets_in(lambda one: one.login(name, PASSWORD)))
+        until(lambda: self._lets_in(lambda one: by_scram(one, name)))
 
-    def _lets_in(self, name: str) -> bool:
+    def _lets_in(self, log_in: Callable[[imaplib.IMAP4_SSL], object]) -> bool:
         try:
             with imaplib.IMAP4_SSL("127.0.0.1", self.port("imaps"), ssl_context=self.context(), timeout=SECONDS) as one:
-                return one.login(name, PASSWORD)[0] == "OK"
+                log_in(one)
         except imaplib.IMAP4.error:
             return False
+        return True
 
     def send(self, recipient: str, content: bytes, sender: str = "x@far.example") -> None:
         with smtplib.SMTP("127.0.0.1", self.running.port("lan"), timeout=SECONDS) as client:
@@ -117,6 +121,20 @@ class Gateway:
         return subprocess.run(
             [*outside, *inside], input=given, capture_output=True, timeout=60, env=environment, check=False
         )
+
+
+def by_scram(client: imaplib.IMAP4_SSL, name: str) -> None:
+    """Log in so where it is offered. Raises imaplib's error."""
+    if "AUTH=SCRAM-SHA-256" not in client.capabilities:
+        return
+    peer = ScramClient(name, PASSWORD)
+
+    def answer(challenge: bytes) -> bytes:
+        if not challenge:
+            return peer.first()
+        return b"" if challenge.startswith(b"v=") else peer.final(challenge)
+
+    client.authenticate("SCRAM-SHA-256", answer)
 
 
 def until(truth: Callable[[], T], seconds: float = SECONDS) -> T:
