@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from egressguard.policy.document import Fault, parse_document
 from egressguard.policy.facts import Verdict
@@ -35,7 +35,7 @@ from egressguard.policy.fields import (
     Ways,
 )
 from egressguard.policy.model import Device, TlsLevel
-from egressguard.policy.words import explain
+from egressguard.policy.words import read_as
 
 MAX_CASES = 20_000
 AT_PATTERN = rf"^({'|'.join(WEEKDAYS)}) ([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -300,13 +300,9 @@ class ExpectFile:
 def parse_expectations(name: str, content: bytes, files: Mapping[str, bytes]) -> ExpectFile | list[Fault]:
     """One file, or its faults. `files` are the files below expect/, by their names relative to it."""
     document = parse_document(name, content)
-    if document.faults:
-        return document.faults
-    try:
-        found = Expectations.model_validate(document.value)
-    except ValidationError as wrong:
-        told = (explain(error, document.value, Expectations) for error in wrong.errors(include_url=False)[:100])
-        return [document.fault_at(path, message, key=key) for path, key, message in told]
+    found = read_as(Expectations, document)
+    if isinstance(found, list):
+        return found
     faults: list[Fault] = []
     if len(found.flows) + len(found.mail) > MAX_CASES:
         faults.append(Fault(name, 1, 1, f"more than {MAX_CASES} cases; expected them in several files"))
@@ -327,15 +323,9 @@ def parse_expectations(name: str, content: bytes, files: Mapping[str, bytes]) ->
 def parse_given(name: str, content: bytes) -> FlowGiven | MailGiven | list[Fault]:
     """The `given` of one case by itself, a flow's (from, to) or a message's (client, recipient); or its faults."""
     document = parse_document(name, content)
-    if document.faults:
-        return document.faults
     is_flow = isinstance(document.value, dict) and "from" in document.value
     schema: type[FlowGiven | MailGiven] = FlowGiven if is_flow else MailGiven
-    try:
-        return schema.model_validate(document.value)
-    except ValidationError as wrong:
-        told = (explain(error, document.value, schema) for error in wrong.errors(include_url=False)[:100])
-        return [document.fault_at(path, message, key=key) for path, key, message in told]
+    return read_as(schema, document)
 
 
 def verdict_of(text: str | None, default: Verdict | None) -> Verdict | None:

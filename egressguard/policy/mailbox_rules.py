@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from egressguard.mail.address import AddressError, parse_address
 from egressguard.policy.document import Fault, parse_document
@@ -21,7 +21,7 @@ from egressguard.policy.fields import Listed, Many, Name, SomeNames, SomeTexts, 
 from egressguard.policy.match import HeaderName
 from egressguard.policy.matchers import is_asked
 from egressguard.policy.patterns import domain_matches, path_matches, text_matches
-from egressguard.policy.words import explain
+from egressguard.policy.words import read_as
 
 MAX_OCTETS = 256 * 1024
 MAX_RULES = 500
@@ -158,13 +158,9 @@ def parse_mailbox_rules(file: str, content: bytes) -> MailboxRules | list[Fault]
     if len(content) > MAX_OCTETS:
         return [Fault(file, 1, 1, f"{len(content)} octets; expected at most {MAX_OCTETS}")]
     document = parse_document(file, content)
-    if document.faults:
-        return document.faults
-    try:
-        found = MailboxRules.model_validate(document.value)
-    except ValidationError as wrong:
-        told = (explain(error, document.value, MailboxRules) for error in wrong.errors(include_url=False)[:100])
-        return [document.fault_at(path, message, key=key) for path, key, message in told]
+    found = read_as(MailboxRules, document)
+    if isinstance(found, list):
+        return found
     faults: list[Fault] = []
     first: dict[str, int] = {}
     for index, rule in enumerate(found.rules):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from egressguard.policy.document import Path
+from egressguard.policy.document import MAX_FAULTS, Document, Fault, Path
 from egressguard.policy.fields import (
     DOMAIN_PATTERN,
     FILE_PATTERN,
@@ -47,6 +47,20 @@ _FORMS = {
     PLACE_PATTERN: "an absolute path such as /var/mail/{account}",
     SEPARATOR_PATTERN: "one of + = # ~ _ - or nothing",
 }
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read_as(schema: type[Schema], document: Document) -> Schema | list[Fault]:
+    """What a whole document says, or its faults, each in its place."""
+    if document.faults:
+        return document.faults
+    try:
+        return schema.model_validate(document.value)
+    except ValidationError as wrong:
+        told = (explain(error, document.value, schema) for error in wrong.errors(include_url=False)[:MAX_FAULTS])
+        return [document.fault_at(path, message, key=key) for path, key, message in told]
 
 
 def explain(error: Mapping[str, Any], value: Any, schema: type[BaseModel] = Policy) -> tuple[Path, bool, str]:

@@ -128,18 +128,9 @@ def test_a_new_account_works_without_a_restart_and_a_disabled_one_does_not(serve
 def scram(server, name, password):
     """Log in by SCRAM-SHA-256: (answer, the client, whether the server has proved that it knows the password, too)."""
     client, peer = server.imap(), ScramClient(name, password)
-    proved = []
-
-    def answer(challenge):
-        if not challenge:
-            return peer.first()
-        if challenge.startswith(b"v="):
-            proved.append(peer.is_satisfied(challenge))
-            return b""
-        return peer.final(challenge)
-
     try:
-        return client.authenticate("SCRAM-SHA-256", answer)[0], client, proved == [True]
+        said = client.authenticate("SCRAM-SHA-256", peer.answer)[0]
+        return said, client, peer.is_satisfied(peer.server_final)
     except imaplib.IMAP4.error as wrong:
         return str(wrong), client, False
 

@@ -125,16 +125,8 @@ class Gateway:
 
 def by_scram(client: imaplib.IMAP4_SSL, name: str) -> None:
     """Log in so where it is offered. Raises imaplib's error."""
-    if "AUTH=SCRAM-SHA-256" not in client.capabilities:
-        return
-    peer = ScramClient(name, PASSWORD)
-
-    def answer(challenge: bytes) -> bytes:
-        if not challenge:
-            return peer.first()
-        return b"" if challenge.startswith(b"v=") else peer.final(challenge)
-
-    client.authenticate("SCRAM-SHA-256", answer)
+    if "AUTH=SCRAM-SHA-256" in client.capabilities:
+        client.authenticate("SCRAM-SHA-256", ScramClient(name, PASSWORD).answer)
 
 
 def until(truth: Callable[[], T], seconds: float = SECONDS) -> T:

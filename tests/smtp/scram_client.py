@@ -15,6 +15,7 @@ class ScramClient:
     nonce: str = "rOprNGfwEbeRWgbNEkqO"
     gs2_header: str = "n,,"
     server_signature: bytes = b""
+    server_final: bytes = b""
 
     def first(self) -> bytes:
         return (self.gs2_header + self._bare()).encode()
@@ -34,6 +35,15 @@ class ScramClient:
         server_key = hmac.new(salted, b"Server Key", hashlib.sha256).digest()
         self.server_signature = hmac.new(server_key, said, hashlib.sha256).digest()
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
+
+    def answer(self, challenge: bytes) -> bytes:
+        """What follows each of the server's challenges; the last one is kept in `server_final`."""
+        if not challenge:
+            return self.first()
+        if challenge.startswith(b"v="):
+            self.server_final = challenge
+            return b""
+        return self.final(challenge)
 
     def is_satisfied(self, server_final: bytes) -> bool:
         return server_final == b"v=" + base64.b64encode(self.server_signature)
