@@ -122,6 +122,7 @@ install_python() {
     flock 9
     build_environment "$1"
     write_command
+    compile_ourselves
     exec 9<&-
 }
 
@@ -186,4 +187,9 @@ PYTHONSAFEPATH=1 exec "$VENV/bin/python" -m egressguard "\$@"
 PROGRAM
     chmod 755 "$VENV/bin/egressguard.new"
     mv "$VENV/bin/egressguard.new" "$VENV/bin/egressguard"
+}
+
+# The roles' users may not write beside the program: without this each of them compiles it anew at every start.
+compile_ourselves() {
+    (umask 022 && "$VENV/bin/python" -m compileall -q "$ROOT/egressguard") >/dev/null 2>&1 || true
 }

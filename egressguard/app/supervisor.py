@@ -1,7 +1,8 @@
 """`egressguard run`: all roles of one gateway under one process.
 
 Contract
-    The wall comes up before the relay, and stays up when everything else stops or dies.
+    The wall comes up before the relay, and stays up when everything else stops or dies; so does who scans mail.
+    What need not wait for each other starts at the same time.
     A role that ends is started again, after 1, 2, 4 ... RESTART_SECONDS_MOST seconds.
     SIGINT or SIGTERM stops the roles in reverse order and returns 0.
     SIGHUP is `egressguard apply`; rules that are refused leave the old ones in force.
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 30
 RESTART_SECONDS_MOST = 30
 METRICS_SOCKET = "metrics"
+FIRST = frozenset({"gate", "scan"})
+"""Roles without which no mail is to be taken: the others are started when these are ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,24 @@ class Supervisor:
             asyncio.TaskGroup() as group,
         ):
             loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(apply(keeper)))
-            keepers = []
-            for child in self._children:
-                keepers.append(group.create_task(self._keep(child)))
-                await self._until_ready(child)
+            keepers: dict[str, asyncio.Task[None]] = {}
+            for together in self._in_turn():
+                keepers |= {child.role.name: group.create_task(self._keep(child)) for child in together}
+                await asyncio.gather(*map(self._until_ready, together))
             if not self._stopping.is_set():
                 notify("READY=1")
                 await asyncio.to_thread(self._say_ready)
             await self._stopping.wait()
             notify("STOPPING=1")
-            for child, keeping_it in reversed(list(zip(self._children, keepers, strict=True))):
+            for child in reversed(self._children):
                 await child.stop()
-                await keeping_it
+                await keepers[child.role.name]
         return 0
+
+    def _in_turn(self) -> tuple[list[Child], list[Child]]:
+        """Most of a start is the processor's work, of one process on one processor."""
+        first = [child for child in self._children if child.role.name in FIRST]
+        return first, [child for child in self._children if child not in first]
 
     async def _until_ready(self, child: Child) -> None:
         waits = {asyncio.create_task(child.ready.wait()), asyncio.create_task(self._stopping.wait())}

@@ -114,6 +114,14 @@ class Running:
                 return pid
         return None
 
+    def started_at(self, role: str) -> float:
+        ticks = int(Path(f"/proc/{self.role_pid(role)}/stat").read_text().rpartition(")")[2].split()[19])
+        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted_at + (ticks + 1) / os.sysconf("SC_CLK_TCK")
+
+    def ready_at(self, role: str) -> float:
+        return (self.runtime / role / "control.sock").stat().st_ctime
+
 
 @pytest.fixture
 def gateway() -> Iterator[Running]:
@@ -138,6 +146,10 @@ def running_in(folder: Path, site: str = SITE) -> Iterator[Running]:
 
 
 def test_it_listens_delivers_its_metrics_and_stops_with_status_0(gateway: Running) -> None:
+    wall_and_scanner, others = ("gate", "scan"), ("relay", "access", "console")
+    assert max(map(gateway.ready_at, wall_and_scanner)) < min(map(gateway.started_at, others))
+    assert max(map(gateway.started_at, wall_and_scanner)) < min(map(gateway.ready_at, wall_and_scanner))
+    assert max(map(gateway.started_at, others)) < gateway.ready_at("relay")  # they do not wait for each other
     with smtplib.SMTP("127.0.0.1", gateway.port("lan"), timeout=20) as client:
         client.sendmail("a@test.example", ["b@mx.example"], "Subject: x\r\n\r\nhello\r\n")
     page = urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics')}/metrics", timeout=20).read().decode()

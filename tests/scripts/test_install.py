@@ -6,6 +6,7 @@ Nothing of this machine is touched: the shell finds only stubs, and the file tha
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,13 @@ def test_one_made_without_a_compiler_is_made_good_when_there_is_one(machine: Mac
     assert _build(machine, "no_compiler=1;" + RUN) == []
     assert _build(machine, RUN) == ["pip requirements.lock"]
     assert _build(machine, RUN) == []
+
+
+def test_the_program_is_compiled_for_roles_that_may_not_write_there(machine: Machine) -> None:
+    program = machine.home / "egressguard"
+    program.mkdir()
+    (program / "part.py").write_text("x = 1\n")
+    makes = f"make_environment() {{ mkdir -p $VENV/bin; ln -s {sys.executable} $VENV/bin/python; }};"
+    _build(machine, f"umask 077; {makes} {RUN}")
+    (compiled,) = (program / "__pycache__").iterdir()
+    assert compiled.stat().st_mode & 0o444 == 0o444 and compiled.parent.stat().st_mode & 0o555 == 0o555
