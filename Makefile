@@ -58,7 +58,7 @@ FUZZ_SECONDS ?= 60
 fuzz: ## octets for every parser of the wire, FUZZ_SECONDS each; then damaged rules and sessions, FUZZ of each
 	.venv/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 	EGRESSGUARD_FUZZ=$(FUZZ) .venv/bin/python -m pytest -q --timeout=0 \
-		tests/policy/test_rubbish.py tests/smtp/test_session_model.py tests/smtp/test_session_splits.py
+		tests/policy/test_rubbish.py tests/policy/test_reference.py tests/smtp/test_session_model.py tests/smtp/test_session_splits.py
 
 fresh: ## prove scripts/run and scripts/test in a minimal Debian: make fresh SUITE=trixie (root)
 	scripts/fresh $(SUITE)

@@ -21,7 +21,7 @@ from tests.smtp.conftest import HASH, PASSWORD, Client, Running, Stand
 from tests.smtp.session_model import MAX_RECIPIENTS, OVERSIZE, Command, Model, Verb
 from tests.smtp.wire_peer import extensions, taken
 
-TRIES = int(os.environ.get("EGRESSGUARD_FUZZ", "400"))
+TRIES = int(os.environ.get("EGRESSGUARD_FUZZ", "160"))
 MUCH = 10**9
 
 
