@@ -1,7 +1,7 @@
 """The spool on SQLite: small bodies in rows, large ones in files, all writing on one thread.
 
 Contract
-    See store.interface. A commit is on the disk when it returns (WAL, synchronous=FULL).
+    See store.interface. A commit is on the disk when it returns (WAL; see store.wal).
     The row is the truth: a body file without a row is swept at start, a row without its file is set aside, loudly.
     A failed fsync is never tried again: nothing is written any more until the process starts anew; reading goes on.
     A caller that is cancelled does not stop a put midway: it is stored whole or not at all.
@@ -86,7 +86,7 @@ class SqliteSpool:
         except BaseException:
             os.close(self._lock)
             raise
-        self._writer = Writer(db)
+        self._writer = Writer(db, directory / "spool.sqlite")
 
     def close(self) -> None:
         """Commit what waits and end the writer; what is asked later raises SpoolBroken."""

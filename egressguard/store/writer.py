@@ -1,13 +1,14 @@
 """Group commit: all that waits becomes one transaction, and one wait for the disk.
 
 Contract
-    Everything that waits goes into one transaction (at most BATCH_JOBS jobs or BATCH_OCTETS), then all are
-    answered. No artificial delay: batches form by themselves while the disk is busy.
+    Everything that waits goes into one transaction (at most BATCH_JOBS jobs or BATCH_OCTETS), and is answered when the
+    log with it is on the disk. No artificial delay: batches form by themselves while the disk is busy with LANES of
+    them.
     When the transaction fails nobody in it is told that it worked. A job that fails alone harms no other.
     Full storage refuses the batch and ends by itself; any other trouble with storage ends all writing.
 
-A job's statements run on the event loop: they touch memory, and take less time than a change of threads. What waits
-for the disk (COMMIT, checkpoints) runs on a thread, and the loop goes on meanwhile.
+A job's statements and their COMMIT run on the event loop: they touch memory and the page cache, and take less time than
+a change of threads. What waits for the disk (store.wal) runs on threads, and the loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -20,22 +21,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from egressguard.store.interface import SpoolBroken, SpoolFull
-from egressguard.store.schema import give_back_free_pages
+from egressguard.store.wal import LARGE_LOG_OCTETS, Wal
 
 log = logging.getLogger(__name__)
 
 BATCH_JOBS = 256
 BATCH_OCTETS = 8 * 1024 * 1024
-CHECKPOINT_OCTETS = 4 * 1024 * 1024
-"""While the WAL is moved its contents exist twice: on a small flash disk that has to stay little."""
+LANES = 2
+"""Batches that wait for the disk at a time: what comes while it is busy with one need not wait until that is done."""
 _JOB_OCTETS = 8 * 1024
 """What a job writes into the WAL beside the body, roughly."""
 PATIENCE_SECONDS = 0.02
-SPARE_PAGES = 2000
-"""Free pages the file may keep; more are given back to the file system, which others fill too."""
 _OWN_FAULT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
 """What sqlite3 raises for a statement or its values; the rest of sqlite3.Error is about storage."""
 
@@ -64,18 +64,21 @@ class _Job:
 class Writer:
     """Owns the connection from now on, for one event loop at a time. `broken` says why nothing is written any more."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        """`path` is the database's. Raises OSError, sqlite3.Error."""
         self._db = db
+        self._wal = Wal(db, path, LANES)
         self._jobs: deque[_Job] = deque()
-        self._batch: list[_Job] = []
-        self._disk = ThreadPoolExecutor(1, "spool-writer")
-        self._committing: Future[Exception | None] | None = None
+        self._disk = ThreadPoolExecutor(LANES + 1, "spool-writer")
+        self._under_way: dict[Future[Exception | None], list[_Job]] = {}
+        self._alone: Future[Exception | None] | None = None  # has the connection for itself
         self._pumping = False
         self._hurried = False
         self._later: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._since_checkpoint_octets = 0
+        self._wants_room = False
         self.broken: str | None = None
 
     async def submit(
@@ -111,12 +114,13 @@ class Writer:
             return
         self._closed = True
         self._disk.shutdown()
-        self._committed()
+        self._land()
         while self._jobs:
-            self._take_batch()
-            self._finish(self._run() or self._to_disk())
+            batch = self._take_batch()
+            self._finish(batch, self._transact(batch) or self._sync(batch))
         if self.broken is None:
-            self._checkpoint_now()
+            self._checkpoint(give_back=True)
+        self._wal.close()
         self._db.close()
 
     def refuse_if_broken(self) -> None:
@@ -135,82 +139,115 @@ class Writer:
 
     async def tidy(self) -> None:
         """Give space back to the file system, as far as that goes; soon, not yet when this returns."""
-        await self.submit(lambda _db: None, CHECKPOINT_OCTETS)
+        self._wants_room = True
+        await self.submit(lambda _db: None, LARGE_LOG_OCTETS)
 
     # On the event loop.
 
     def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
         self._hurried = True
-        if not self._pumping and self._committing is None:
+        if not self._pumping and self._has_lane():
             self._pumping = True
             loop.call_soon(self._pump, loop)  # what else this turn of the loop brings comes along
 
+    def _has_lane(self) -> bool:
+        return self._alone is None and len(self._under_way) < LANES
+
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One transaction for all that waits, up to the COMMIT."""
+        """One transaction for all that waits, and off to the disk with it."""
         self._pumping = False
-        if self._committing is not None or not self._jobs or self._closed or not self._hurried:
+        if not self._jobs or self._closed or not self._hurried or not self._has_lane():
             return
-        self._take_batch()
+        batch = self._take_batch()
         if not self._jobs:
             self._hurried = False
             if self._later is not None:
                 self._later.cancel()
                 self._later = None
-        wrong = self._run()
-        if wrong is not None and not isinstance(wrong, SpoolFull):
-            self._finish(wrong)
-            return
-        self._committing = self._disk.submit(self._to_disk, wrong)
-        self._committing.add_done_callback(lambda _: self._call_back(loop))
+        wrong = self._transact(batch)
+        if isinstance(wrong, SpoolFull):
+            self._alone = self._start(loop, batch, self._make_room_for, batch)
+        elif wrong is not None:
+            self._finish(batch, wrong)
+        else:
+            self._start(loop, batch, self._sync, batch)
+            self._checkpoint_when_due(loop, batch)
+
+    def _checkpoint_when_due(self, loop: asyncio.AbstractEventLoop, batch: list[_Job]) -> None:
+        self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in batch)
+        if self._since_checkpoint_octets >= self._wal.due_octets:
+            give_back, self._wants_room = self._wants_room, False
+            self._alone = self._start(loop, [], self._checkpoint, give_back)
+
+    def _start(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Job], work: Callable[..., Exception | None], *given: object
+    ) -> Future[Exception | None]:
+        """Something that waits for the disk, on a thread; `batch` is answered behind it."""
+        future = self._disk.submit(work, *given)
+        self._under_way[future] = batch
+        future.add_done_callback(lambda _: self._call_back(loop))
+        return future
 
     def _call_back(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for these answers any more
-            loop.call_soon_threadsafe(self._committed_on, loop)
+            loop.call_soon_threadsafe(self._landed_on, loop)
 
-    def _committed_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._committed()
+    def _landed_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._land(only_done=True)
         self._pump(loop)
 
-    def _committed(self) -> None:
-        if self._committing is not None:
-            wrong = self._committing.result()
-            self._committing = None
-            self._finish(wrong)
+    def _land(self, *, only_done: bool = False) -> None:
+        """Answer what has come back from the disk; wait for the rest of it, unless `only_done`."""
+        for future in [future for future in self._under_way if future.done() or not only_done]:
+            wrong = future.result()
+            if future is self._alone:
+                self._alone = None
+            self._finish(self._under_way.pop(future), wrong)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Another loop than before: the last one may have ended with a commit under way."""
-        self._committed()
+        """Another loop than before: the last one may have ended with something under way."""
+        self._land()
         self._pumping = self._hurried = False
         self._later = None
         self._loop = loop
 
-    def _take_batch(self) -> None:
+    def _take_batch(self) -> list[_Job]:
+        batch: list[_Job] = []
         size = 0
-        while self._jobs and len(self._batch) < BATCH_JOBS and size < BATCH_OCTETS:
+        while self._jobs and len(batch) < BATCH_JOBS and size < BATCH_OCTETS:
             job = self._jobs.popleft()
-            self._batch.append(job)
+            batch.append(job)
             size += job.size_octets
+        return batch
 
-    def _run(self) -> Exception | None:
-        """Every job's statements; the transaction stays open. Return why there is none."""
+    def _finish(self, batch: list[_Job], wrong: Exception | None) -> None:
+        for job in batch:
+            job.wrong = job.wrong or wrong
+            job.reply()
+
+    # Wherever the connection is: on the event loop, but for `_make_room_for`.
+
+    def _transact(self, batch: list[_Job]) -> Exception | None:
+        """Every job's statements, in one transaction that is not on the disk yet; return why there is none."""
         if self.broken is not None:
             return SpoolBroken(self.broken)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            if not self._run_all():
+            if not self._run_all(batch):
                 self._roll_back()
                 self._db.execute("BEGIN IMMEDIATE")
-                for job in self._batch:
+                for job in batch:
                     self._run_one(job)
+            self._db.execute("COMMIT")
         except sqlite3.Error as wrong:
             self._roll_back()
             return self._explain(wrong)
         return None
 
-    def _run_all(self) -> bool:
+    def _run_all(self, batch: list[_Job]) -> bool:
         """All jobs, as if none could fail; False when one did (or storage: trying them one by one will tell)."""
         try:
-            for job in self._batch:
+            for job in batch:
                 job.wrong = None
                 job.answer = job.work(self._db)
         except Exception:  # noqa: BLE001 -- it comes again, and is handed to whoever asked for the job
@@ -235,43 +272,6 @@ class Writer:
         job.wrong = wrong
         self._db.execute("ROLLBACK TO job")
 
-    def _finish(self, wrong: Exception | None) -> None:
-        batch, self._batch = self._batch, []
-        for job in batch:
-            job.wrong = job.wrong or wrong
-            job.reply()
-
-    # On the writer's thread; the loop keeps its hands off the connection meanwhile.
-
-    def _to_disk(self, refused: Exception | None = None) -> Exception | None:
-        """Commit and see to the WAL; return what went wrong with the batch. `refused`: it had no room as it stood."""
-        wrong = refused or self._commit()
-        if isinstance(wrong, SpoolFull):  # the WAL itself may be what fills the disk
-            self._checkpoint_now()
-            wrong = self._run() or self._commit()
-        if wrong is None:
-            self._afterwards()
-        self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in self._batch)
-        if self._since_checkpoint_octets >= CHECKPOINT_OCTETS and self.broken is None:
-            self._checkpoint_now()
-        return wrong
-
-    def _afterwards(self) -> None:
-        for job in self._batch:
-            if job.then is not None and job.wrong is None:
-                try:
-                    job.then(job.answer)
-                except OSError as wrong:  # a file that nobody needs stays: the next start sweeps it
-                    log.warning("a file could not be removed", extra={"fields": {"why": str(wrong)}})
-
-    def _commit(self) -> Exception | None:
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error as wrong:
-            self._roll_back()
-            return self._explain(wrong)
-        return None
-
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # there may be no transaction left to undo
             self._db.execute("ROLLBACK")
@@ -282,16 +282,34 @@ class Writer:
             return SpoolFull(str(wrong))
         return self.give_up(wrong)
 
-    def _checkpoint_now(self) -> None:
-        """Move the WAL into the database, and see its errors (SQLite's own checkpoints hide them)."""
+    # On a thread.
+
+    def _sync(self, batch: list[_Job]) -> Exception | None:
+        """The transaction that was committed last, and all before it, to the disk."""
         try:
-            self._checkpoint()
+            self._wal.sync()
+        except OSError as wrong:
+            return self.give_up(wrong)
+        if self.broken is not None:  # what came before this may be a hole in the log
+            return SpoolBroken(self.broken)
+        for job in batch:
+            if job.then is not None and job.wrong is None:
+                try:
+                    job.then(job.answer)
+                except OSError as wrong:  # a file that nobody needs stays: the next start sweeps it
+                    log.warning("a file could not be removed", extra={"fields": {"why": str(wrong)}})
+        return None
+
+    def _make_room_for(self, batch: list[_Job]) -> Exception | None:
+        """What had no room once more: the log itself may be what fills the disk."""
+        self._checkpoint(give_back=True)
+        return self._transact(batch) or self._sync(batch)
+
+    def _checkpoint(self, give_back: bool) -> None:
+        try:
+            self._wal.checkpoint(give_back=give_back)
             self._since_checkpoint_octets = 0
-            if self._db.execute("PRAGMA freelist_count").fetchone()[0] > SPARE_PAGES:
-                give_back_free_pages(self._db)
-                self._checkpoint()
         except sqlite3.Error as wrong:
             self._explain(wrong)
-
-    def _checkpoint(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except OSError as wrong:
+            self.give_up(wrong)

@@ -151,7 +151,7 @@ def test_a_failed_fsync_ends_all_writing_but_not_reading(tmp_path: Path) -> None
 
 
 def test_a_queue_that_has_emptied_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressguard.store.writer.SPARE_PAGES", 100)
+    monkeypatch.setattr("egressguard.store.wal.SPARE_PAGES", 100)
 
     async def walk() -> None:
         spool = SqliteSpool(tmp_path)
