@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -95,14 +96,22 @@ def bomb(path: Path) -> None:
 
 
 def large(path: Path) -> None:
-    """200 MB, most of it one attachment."""
+    """200 MB, most of it one attachment; what must be found stands at its end."""
     part = b'--b\r\nContent-Disposition: attachment; filename="x.bin"\r\nContent-Transfer-Encoding: base64\r\n\r\n'
     line = encodebytes(os.urandom(57 * 1000)).replace(b"\n", b"\r\n")
     with path.open("wb") as file:
         file.write(HEAD % 0 + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part)
         while file.tell() < 200 * MB:
             file.write(line)
-        file.write(b"--b--\r\n")
+        file.write(b'--b\r\nContent-Disposition: attachment; filename="eicar.zip"\r\n')
+        file.write(b"Content-Transfer-Encoding: base64\r\n\r\n" + encodebytes(eicar_zip()) + b"--b--\r\n")
+
+
+def eicar_zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("eicar.com", b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*")
+    return packed.getvalue()
 
 
 @contextlib.contextmanager
@@ -228,7 +237,7 @@ def most_resident(command: list[str]) -> tuple[float, float, list[dict[str, Any]
 def memory_cases(folder: Path) -> dict[str, dict[str, Any]]:
     results = {}
     rule_files = rules(folder, None)
-    for name, make in (("bomb", bomb), ("200m", large)):
+    for name, make, verdict in (("bomb", bomb, "denied"), ("200m", large, "infected")):
         mail = folder / name
         mail.mkdir()
         make(mail / "message")
@@ -236,6 +245,8 @@ def memory_cases(folder: Path) -> dict[str, dict[str, Any]]:
         megabytes, took, rows = most_resident(command)
         words = ", ".join(f"{row['verdict']} {row['findings']}" for row in rows)
         print(f"memory_{name}: {megabytes:.0f} MB, {took:.1f} s, {words:.200}", file=sys.stderr)
+        if [row["verdict"] for row in rows] != [verdict]:
+            raise RuntimeError(f"memory_{name}: {words:.200}; expected {verdict}")
         case_ = {"ours": round(megabytes, 1), "peer": MEMORY_MB, "ratio": round(MEMORY_MB / max(megabytes, 1), 3)}
         results[f"memory_{name}"] = case_ | {"unit": "MB"}
         shutil.rmtree(mail)

@@ -17,6 +17,7 @@ from egressguard.scan.active import carried
 from egressguard.scan.budget import MAX_NAME_CHARACTERS, Budget, Member, Opened, shown
 from egressguard.scan.kinds import CLOSED, CPIO, ISO, PACKED, TAR, ZIP, archive_kinds, media_type
 from egressguard.scan.libarchive import Entry, Unreadable
+from egressguard.scan.octets import Octets, part, windows
 
 __all__ = ["Budget", "Member", "Opened", "members"]
 
@@ -45,7 +46,7 @@ end of the file, some to the end of the archive."""
 
 
 def members(
-    path: tuple[str, ...], content: bytes, kind: str, budget: Budget, levels: int, opened: Opened
+    path: tuple[str, ...], content: Octets, kind: str, budget: Budget, levels: int, opened: Opened
 ) -> Iterator[Member]:
     """Every file inside `content` of the media type `kind`, archives inside it opened in turn down to `levels`; none
     if it is no archive."""
@@ -60,7 +61,7 @@ def members(
             yield from _member(entry, path, budget, levels, opened)
 
 
-def _readings(content: bytes, kind: str, name: str, budget: Budget, opened: Opened) -> Iterator[Iterator[Entry]]:
+def _readings(content: Octets, kind: str, name: str, budget: Budget, opened: Opened) -> Iterator[Iterator[Entry]]:
     """Each way to read `content` as an archive."""
     try:
         archive = zipped.find(content)
@@ -82,12 +83,12 @@ def _readings(content: bytes, kind: str, name: str, budget: Budget, opened: Open
         for options in _READINGS.get(each, (b"",)):
             yield unpacker.entries(content, _FORMATS[each], options, seconds=budget.seconds_left())
     if files := carried(name, content, kind):
-        yield iter([Entry((inner,), iter([octets])) for inner, octets in files])
+        yield iter([Entry((inner,), windows(octets)) for inner, octets in files])
     if not kinds and archive is None:
         yield from _behind(content, budget)
 
 
-def _packed(content: bytes, budget: Budget) -> Iterator[Entry]:
+def _packed(content: Octets, budget: Budget) -> Iterator[Entry]:
     """A packed tar archive is read without keeping the whole of it; libarchive would take zeros for one, too."""
     head = b""
     with contextlib.suppress(Unreadable):
@@ -100,7 +101,7 @@ def _packed(content: bytes, budget: Budget) -> Iterator[Entry]:
         yield replace(entry, names=_name_in_gzip(content)) if entry.raw else entry
 
 
-def _name_in_gzip(content: bytes) -> tuple[str, ...]:
+def _name_in_gzip(content: Octets) -> tuple[str, ...]:
     """RFC 1952 s2.3.1: the name that the file had; some programs give it back."""
     flags = content[3] if content.startswith(b"\x1f\x8b\x08") and len(content) >= _GZIP_OCTETS else 0
     if not flags & _GZIP_NAME:
@@ -112,11 +113,11 @@ def _name_in_gzip(content: bytes) -> tuple[str, ...]:
     return (name.decode("utf-8", "replace"),) if name else ()
 
 
-def _behind(content: bytes, budget: Budget) -> Iterator[Iterator[Entry]]:
+def _behind(content: Octets, budget: Budget) -> Iterator[Iterator[Entry]]:
     for signature, formats in _BEHIND.items():
         at = content.find(signature)
         if at > 0:
-            yield _without_noise(unpacker.entries(content[at:], formats, seconds=budget.seconds_left()))
+            yield _without_noise(unpacker.entries(part(content, at), formats, seconds=budget.seconds_left()))
 
 
 def _without_noise(entries: Iterator[Entry]) -> Iterator[Entry]:

@@ -9,10 +9,10 @@ Contract
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 
+from egressguard.scan.octets import Octets, gather
 from egressguard.values import value
 
 MAX_MEMBERS = 5000
@@ -72,22 +72,28 @@ class Budget:
 
     def take(self, name: str, chunks: Iterable[bytes], opened: Opened) -> Taken:
         """What `chunks` hold, as far as the budget goes; all of it is counted, no more than fits is kept."""
-        kept, size, limit = BytesIO(), 0, min(MAX_KEPT_OCTETS, self.kept)
-        for chunk in chunks:
-            size += len(chunk)
-            self.octets -= len(chunk)
-            if kept.tell() < limit:
-                kept.write(chunk[: limit - kept.tell()])
-            if self.spent(name, opened):
-                break
-        return Taken(kept.getvalue(), size)
+        size = 0
+
+        def kept() -> Iterator[bytes]:
+            nonlocal size
+            room = min(MAX_KEPT_OCTETS, self.kept)
+            for chunk in chunks:
+                size += len(chunk)
+                self.octets -= len(chunk)
+                yield chunk[:room]
+                room = max(room - len(chunk), 0)
+                if self.spent(name, opened):
+                    break
+
+        content = gather(kept())
+        return Taken(content, size)
 
 
 @value(frozen=True, slots=True)
 class Taken:
     """The head of a file and its whole size."""
 
-    content: bytes
+    content: Octets
     size: int
 
     @property
@@ -103,7 +109,7 @@ class Member:
     has."""
 
     path: tuple[str, ...]
-    content: bytes
+    content: Octets
     media_type: str
     encrypted: bool = False
     size_octets: int | None = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from egressguard.scan.clamd_session import Session
 from egressguard.scan.engine import Answer, EngineDown, Subject, printable
 from egressguard.scan.link import Link, connect
+from egressguard.scan.octets import Octets
 
 if TYPE_CHECKING:
     from egressguard.policy.scanning import Clamd
@@ -97,7 +98,7 @@ def _send_descriptor(link: Link, fd: int) -> None:
     link.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
 
 
-def _send_stream(link: Link, content: bytes) -> None:
+def _send_stream(link: Link, content: Octets) -> None:
     link.sendall(b"zINSTREAM\0")
     for start in range(0, len(content), _CHUNK_OCTETS):
         chunk = content[start : start + _CHUNK_OCTETS]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from egressguard.policy.facts import ScanRequest
+from egressguard.scan.octets import Octets
 
 NAME_CHARACTERS = 200
 MAX_NAMES = 20
@@ -35,7 +36,7 @@ class Subject:
 
     `number`: clamd has been given it ahead, under this number of its session."""
 
-    content: bytes
+    content: Octets
     request: ScanRequest = NOTHING_SAID
     fd: int | None = None
     seen: Seen | None = None

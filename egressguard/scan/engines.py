@@ -24,6 +24,7 @@ from egressguard.scan.clamd import ClamdEngine
 from egressguard.scan.engine import Answer, Engine, EngineDown, Seen, Subject
 from egressguard.scan.health import Health
 from egressguard.scan.merged import Merged, Said, beside, merge
+from egressguard.scan.octets import Octets
 from egressguard.scan.rspamd import RspamdEngine
 from egressguard.scan.spamd import SpamdEngine
 from egressguard.scan.turns import Turns
@@ -134,7 +135,7 @@ class Inquiry:
         if "verdict" in self.request.asks:
             self.engines.see(member, self.seen, self.engines.left(self.until))
 
-    def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
+    def said(self, content: Octets, hidden: Sequence[Octets] = ()) -> Merged:
         """`hidden` is asked about until something is found or cannot be known; it has no score of its own."""
         subject = Subject(content, self.request, self.fd, self.seen, self.number)
         said = self.engines.ask(subject, self.engines.left(self.until))

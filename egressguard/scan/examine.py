@@ -23,6 +23,7 @@ from egressguard.scan.eicar import contains_eicar, is_eicar
 from egressguard.scan.inner_mail import with_mail
 from egressguard.scan.kinds import ZIP, media_type
 from egressguard.scan.merged import NOBODY_ASKED, Merged
+from egressguard.scan.octets import Octets
 from egressguard.scan.office import has_macro, is_encrypted
 from egressguard.scan.protocol import MAX_ATTACHMENTS
 from egressguard.scan.walk import Part, Walked, walk
@@ -41,12 +42,12 @@ class Scanners(Protocol):
         """A file in the message; it is not kept."""
         ...
 
-    def said(self, content: bytes, hidden: Sequence[bytes] = ()) -> Merged:
+    def said(self, content: Octets, hidden: Sequence[Octets] = ()) -> Merged:
         """Of the whole message, when all files in it were seen, and of parts that an engine's reader may not see."""
         ...
 
 
-def examine(content: bytes, settings: Scan, scanners: Scanners | None = None) -> ScanReport:
+def examine(content: Octets, settings: Scan, scanners: Scanners | None = None) -> ScanReport:
     """The facts of one message for the rules."""
     walked = walk(content)
     opened = Opened(problems=list(walked.problems))
@@ -80,7 +81,7 @@ def examine(content: bytes, settings: Scan, scanners: Scanners | None = None) ->
     return ScanReport(verdict, findings, tuple(attachments), said.score, said.engines)
 
 
-def _hidden(walked: Walked) -> Sequence[bytes]:
+def _hidden(walked: Walked) -> Sequence[Octets]:
     """An engine reads the message in its own way; what only others see it gets by itself."""
     hidden = [part.content for part in walked.parts if not part.plain and not part.is_text and part.content]
     return tuple(dict.fromkeys(hidden))[:MAX_ASKED]

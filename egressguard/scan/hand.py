@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from egressguard.policy.site import Scan
 from egressguard.scan.crew import REQUEST
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
+from egressguard.scan.octets import digest_of, read
 from egressguard.scan.worker import MEMORY_OCTETS
 
 log = logging.getLogger(__name__)
@@ -98,10 +98,10 @@ def _receive(sock: socket.socket, look: Look, flags: int) -> _Request | None:
 
 def _answer(asked: _Request, look: Look) -> bytes:
     try:
-        content = os.pread(asked.fd, asked.size, asked.start)
+        content = read(asked.fd, asked.start, asked.size)
+        digest = digest_of(content, DIGEST_OCTETS)
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
-    digest = hashlib.blake2b(content, digest_size=DIGEST_OCTETS).digest()
     try:
         return _encode(look(content, fd=asked.fd if asked.is_file else None, number=asked.number), digest)
     except Exception as wrong:  # one message's parser fault: the next message is fine

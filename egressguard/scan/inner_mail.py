@@ -16,6 +16,8 @@ from egressguard.scan.archive import members
 from egressguard.scan.budget import Budget, Member, Opened, shown
 from egressguard.scan.heading import CONTENT_FIELD
 from egressguard.scan.kinds import media_type
+from egressguard.scan.octets import Octets
+from egressguard.scan.searching import match, search
 from egressguard.scan.walk import walk
 
 MAX_LEVELS = 3
@@ -24,7 +26,7 @@ _SUFFIXES = (".eml", ".emlx", ".mht", ".mhtml", ".mim", ".nws")
 _FIRST_FIELD = re.compile(rb"[\s\xef\xbb\xbf]{0,10}(?:From |[!-9;-~]{1,76}[ \t]{0,3}:)")
 _EMPTY_LINE = re.compile(rb"\r?\n[ \t]{0,100}\r?\n")
 
-Found = tuple[tuple[str, ...], bytes]
+Found = tuple[tuple[str, ...], Octets]
 
 
 def with_mail(
@@ -61,18 +63,18 @@ def _wrapped_again(
     yield from again
 
 
-def _is_mail(name: str, content: bytes) -> bool:
+def _is_mail(name: str, content: Octets) -> bool:
     if content.startswith((tnef.TNEF, apple.SINGLE, apple.DOUBLE)):
         return True
     if name.lower().endswith(_SUFFIXES):
         return bool(content)
-    if _FIRST_FIELD.match(content) is None:
+    if match(_FIRST_FIELD, content) is None:
         return False
-    empty = _EMPTY_LINE.search(content, 0, _HEADER_OCTETS)
+    empty = search(_EMPTY_LINE, content, 0, _HEADER_OCTETS)
     return CONTENT_FIELD.search(b"\n" + content[: empty.start() if empty else _HEADER_OCTETS]) is not None
 
 
-def _parts(name: str, content: bytes, opened: Opened) -> Iterator[Found]:
+def _parts(name: str, content: Octets, opened: Opened) -> Iterator[Found]:
     if content.startswith(tnef.TNEF):
         yield from tnef.attachments(content)
     elif content.startswith((apple.SINGLE, apple.DOUBLE)):

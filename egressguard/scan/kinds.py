@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from egressguard.scan.octets import Octets
 from egressguard.scan.signatures import media_type_of
 
 UNKNOWN = "application/octet-stream"
@@ -109,11 +110,12 @@ _HOLDING = frozenset({*PACKED, *ARCHIVES, *CLOSED})
 _LHA = re.compile(rb"..-l[hz][0-9ds]-", re.DOTALL)
 _BZIP2 = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*<(?:!doctype html|!--|html|head|body|script|svg|\?xml)", re.IGNORECASE)
+_MARK_OCTETS = 16
 _SECTOR = 2048
 _VOLUMES = 16 * _SECTOR  # ECMA-119 s6.2.1: the first volume descriptor
 
 
-def dangerous_type(content: bytes) -> str | None:
+def dangerous_type(content: Octets) -> str | None:
     """The media type of what programs, archives and documents start with; None for all else. Fast."""
     for magic, kind in _BY_FIRST_OCTET.get(content[:1], ()):
         if content.startswith(magic):
@@ -121,7 +123,7 @@ def dangerous_type(content: bytes) -> str | None:
     return next(_elsewhere(content), None)
 
 
-def media_type(content: bytes) -> str:
+def media_type(content: Octets) -> str:
     """The media type of `content`; application/octet-stream when nothing is known about it."""
     head = content[:_SNIFFED_OCTETS]
     if known := dangerous_type(content) or _markup(head):
@@ -129,17 +131,17 @@ def media_type(content: bytes) -> str:
     return media_type_of(head) or UNKNOWN
 
 
-def archive_kinds(content: bytes, kind: str) -> frozenset[str]:
+def archive_kinds(content: Octets, kind: str) -> frozenset[str]:
     """All the kinds of archive that `content`, whose media type is `kind`, is as well: an ISO image may begin with
     anything, a tar archive with a name."""
     return _HOLDING.intersection((kind, *_elsewhere(content)))
 
 
-def _elsewhere(content: bytes) -> Iterator[str]:
+def _elsewhere(content: Octets) -> Iterator[str]:
     """Kinds whose mark does not stand at the very beginning."""
-    if _BZIP2.match(content):
+    if _BZIP2.match(content[:_MARK_OCTETS]):
         yield "application/x-bzip2"
-    if _LHA.match(content):
+    if _LHA.match(content[:_MARK_OCTETS]):
         yield "application/x-lha"
     if content[257:262] == b"ustar" or _is_old_tar(content):
         yield TAR
@@ -155,7 +157,7 @@ def _elsewhere(content: bytes) -> Iterator[str]:
         yield "application/x-vhd"
 
 
-def _is_old_tar(content: bytes) -> bool:
+def _is_old_tar(content: Octets) -> bool:
     """A header of the time before POSIX: only its sum tells."""
     header = content[:512]
     if len(header) < 512 or not header[0]:

@@ -116,7 +116,7 @@ def teach_rspamd(controller: RspamdController, password: str, kind: str, octets:
 def teach_spamd(settings: Spamd, kind: str, octets: bytes) -> Lesson:
     """Raises EngineDown."""
     head = f"TELL SPAMC/1.5\r\nMessage-class: {kind}\r\nSet: local\r\nContent-length: {len(octets)}\r\n\r\n"
-    answer = spamd.said(settings.address, head.encode() + octets, settings.timeout_seconds)
+    answer = spamd.said(settings.address, (head.encode(), octets), settings.timeout_seconds)
     status = _SPAMD_STATUS.match(answer)
     if status is None:
         raise EngineDown(f"said {printable(answer.partition(chr(13))[0], 100) or 'nothing'}")

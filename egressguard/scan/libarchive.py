@@ -1,4 +1,4 @@
-"""Debian's libarchive, as much of it as is needed: the files in an archive, one after the other, from memory.
+"""Debian's libarchive, as much of it as is needed: the files in an archive, one after the other.
 
 Contract
     `entries` never raises: what cannot be read is an Entry with `problem`, the last one when nothing more follows.
@@ -15,6 +15,9 @@ import functools
 from collections.abc import Iterable, Iterator
 from ctypes import byref, c_char_p, c_int, c_size_t, c_ssize_t, c_void_p, c_wchar_p
 from dataclasses import dataclass, field
+from typing import Any
+
+from egressguard.scan.octets import Octets
 
 LIBRARY = "libarchive.so.13"
 PACKAGE = "libarchive13"
@@ -25,14 +28,11 @@ _RAW = 0x90000
 _KIND_MASK, _FOLDER = 0o170000, 0o040000
 _FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "lzip", "compress")
 _FORMATS = ("7zip", "rar", "rar5", "cab", "iso9660", "tar", "ar", "cpio", "lha", "raw")
-_CHUNK_OCTETS = 1 << 18
-_EOF, _OK, _WARN, _FAILED = 1, 0, -20, -25
-_RAW = 0x90000
-_KIND_MASK, _FOLDER = 0o170000, 0o040000
-_FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "lzip", "compress")
-_FORMATS = ("7zip", "rar", "rar5", "cab", "iso9660", "tar", "ar", "cpio", "lha", "raw")
 PACKED = ("tar", "cpio", "raw")
 """What a packed file may hold: one of these archives, or else anything."""
+
+_READ = ctypes.CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, ctypes.POINTER(c_char_p))
+_SEEK = ctypes.CFUNCTYPE(ctypes.c_int64, c_void_p, c_void_p, ctypes.c_int64, c_int)
 
 _PASSWORD_WORDS = (b"ncrypt", b"assphrase", b"Crypto")
 
@@ -54,7 +54,7 @@ def is_missing() -> bool:
     return _library() is None
 
 
-def entries(content: bytes, formats: Iterable[str], options: bytes = b"", *, packed: bool = False) -> Iterator[Entry]:
+def entries(content: Octets, formats: Iterable[str], options: bytes = b"", *, packed: bool = False) -> Iterator[Entry]:
     """The files in `content`, read as one of `formats`; `packed`: what gzip and the like did to it is undone first.
 
     `options` as in archive_read_set_options(3)."""
@@ -79,6 +79,8 @@ def _library() -> ctypes.CDLL | None:
         ("archive_read_new", c_void_p, ()),
         ("archive_read_free", c_int, (c_void_p,)),
         ("archive_read_open_memory", c_int, (c_void_p, c_char_p, c_size_t)),
+        ("archive_read_set_seek_callback", c_int, (c_void_p, _SEEK)),
+        ("archive_read_open", c_int, (c_void_p, c_void_p, c_void_p, _READ, c_void_p)),
         ("archive_read_set_options", c_int, (c_void_p, c_char_p)),
         ("archive_read_next_header", c_int, (c_void_p, c_void_p)),
         ("archive_read_data", c_ssize_t, (c_void_p, c_void_p, c_size_t)),
@@ -103,7 +105,7 @@ class _Reading:
         self._library = library
         self._handle = handle
 
-    def entries(self, content: bytes, formats: Iterable[str], options: bytes, packed: bool) -> Iterator[Entry]:
+    def entries(self, content: Octets, formats: Iterable[str], options: bytes, packed: bool) -> Iterator[Entry]:
         library, handle = self._library, self._handle
         for name in _FILTERS if packed else ():
             getattr(library, f"archive_read_support_filter_{name}")(handle)
@@ -111,7 +113,7 @@ class _Reading:
             getattr(library, f"archive_read_support_format_{name}")(handle)
         if options:
             library.archive_read_set_options(handle, options)
-        if library.archive_read_open_memory(handle, content, len(content)) != _OK:
+        if not self._is_open(content):
             yield self._trouble()
             return
         entry = c_void_p()
@@ -123,6 +125,13 @@ class _Reading:
                 return
             elif library.archive_entry_filetype(entry) & _KIND_MASK != _FOLDER:
                 yield self._entry(entry)
+
+    def _is_open(self, content: Octets) -> bool:
+        if isinstance(content, bytes):
+            return bool(self._library.archive_read_open_memory(self._handle, content, len(content)) == _OK)
+        self._feed = _Feed(content)  # the library calls it as long as it reads
+        self._library.archive_read_set_seek_callback(self._handle, self._feed.seek)
+        return bool(self._library.archive_read_open(self._handle, None, None, self._feed.read, None) == _OK)
 
     def _entry(self, entry: c_void_p) -> Entry:
         names = self._names(entry)
@@ -154,6 +163,31 @@ class _Reading:
         if not locked and self._library.archive_format(self._handle):  # 3.6.2 crashes where it knows no format
             locked = self._library.archive_read_has_encrypted_entries(self._handle) > 0
         return Entry(encrypted=locked, problem=words.decode("utf-8", "replace")[:100])
+
+
+class _Feed:
+    """What the library asks for octets that are not in memory (archive_read_open(3)); -1 is fatal."""
+
+    def __init__(self, content: Octets) -> None:
+        self._content = content
+        self._at = 0
+        self._given = b""
+        self.read = _READ(self._read)
+        self.seek = _SEEK(self._seek)
+
+    def _read(self, _archive: int, _client: int, buffer: Any) -> int:
+        try:
+            self._given = self._content[self._at : self._at + _CHUNK_OCTETS]  # it has to stay until the next
+        except OSError:
+            return -1
+        self._at += len(self._given)
+        buffer[0] = self._given
+        return len(self._given)
+
+    def _seek(self, _archive: int, _client: int, offset: int, whence: int) -> int:
+        start = (0, self._at, len(self._content))[whence]
+        self._at = min(max(start + offset, 0), len(self._content))
+        return self._at
 
 
 class Unreadable(Exception):

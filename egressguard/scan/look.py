@@ -16,6 +16,7 @@ from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.site import Scan
 from egressguard.scan.engines import Engines
 from egressguard.scan.examine import examine
+from egressguard.scan.octets import Octets
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Look:
 
     def __call__(
         self,
-        content: bytes,
+        content: Octets,
         request: ScanRequest = FOR_THE_VERDICT,
         fd: int | None = None,
         number: int | None = None,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from egressguard.scan.encodings import Octets
 from egressguard.scan.heading import CONTENT_FIELD, describe
+from egressguard.scan.octets import Octets
+from egressguard.scan.searching import search
 from egressguard.scan.spotting import content_fields, line_of_dashes
 from egressguard.scan.tree import Leaf
 
@@ -46,8 +47,8 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
 
 def _broken_header(content: Octets) -> Leaf | None:
     """What follows the first line of the message's header that is no field: many readers end the header there."""
-    empty = _EMPTY_LINE.search(content, 0, min(len(content), _BLOCK_OCTETS))
-    wrong = _NO_FIELD.search(content, 0, empty.start() if empty else min(len(content), _BLOCK_OCTETS))
+    empty = search(_EMPTY_LINE, content, 0, min(len(content), _BLOCK_OCTETS))
+    wrong = search(_NO_FIELD, content, 0, empty.start() if empty else min(len(content), _BLOCK_OCTETS))
     if wrong is None:
         return None
     start = wrong.start() + 1
@@ -67,7 +68,7 @@ def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, in
             if start >= 0:
                 yield start, _value_end(content, last), body
             start, most = field, min(len(content), field + _BLOCK_OCTETS)
-            empty = _EMPTY_LINE.search(content, start, most)
+            empty = search(_EMPTY_LINE, content, start, most)
             limit, body = (empty.start(), empty.end()) if empty else (most, most)
         last = field
     if start >= 0:
@@ -83,12 +84,12 @@ def _fields(content: Octets) -> Iterator[int]:
 
 def _value_end(content: Octets, start: int) -> int:
     """Behind the field's last line, folds included."""
-    end = _LAST_LINE_END.search(content, start, min(len(content), start + _VALUE_OCTETS))
+    end = search(_LAST_LINE_END, content, start, min(len(content), start + _VALUE_OCTETS))
     return end.end() if end else min(len(content), start + _VALUE_OCTETS)
 
 
 def _early_bodies(content: Octets, after: int, body: int) -> Iterator[int]:
     """Where a line stands behind the last field of ours that is no field at all: many take that for the body."""
-    wrong = _NO_FIELD.search(content, max(0, after - 1), body)
+    wrong = search(_NO_FIELD, content, max(0, after - 1), body)
     if wrong is not None:
         yield wrong.start() + 1

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from egressguard.scan.octets import Octets
+from egressguard.scan.searching import has_word, search
+
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _RELATIONSHIPS_OCTETS = 1 << 20
 _FIELDS_OCTETS = 8 << 20
@@ -37,45 +40,45 @@ _RTF_DDE = re.compile(rb"\\fldinst\b[^\\;]{0,200}?\bDDE(?:AUTO)?\b", re.IGNORECA
 _RTF_TEMPLATE = re.compile(rb"\\template[\s{]{1,9}(?:https?:|ftp:|\\\\\\\\|//)", re.IGNORECASE)
 
 
-def has_macro(name: str, content: bytes) -> bool:
+def has_macro(name: str, content: Octets) -> bool:
     """A VBA project as an OLE file of its own (old formats, vbaProject.bin inside new ones), or sheets of Excel 4."""
     lower = name.lower().replace("\\", "/")
     if content.startswith(OLE):
         if _VBA_NAME in content or lower.rpartition("/")[2] == "vbaproject.bin":
             return True
-        return any(book in content for book in _WORKBOOKS) and _MACRO_SHEET.search(content) is not None
+        return any(book in content for book in _WORKBOOKS) and search(_MACRO_SHEET, content) is not None
     return "xl/macrosheets/" in lower
 
 
-def is_encrypted(content: bytes) -> bool:
+def is_encrypted(content: Octets) -> bool:
     """An office document or PDF that asks for a password."""
     if content.startswith(OLE):
         return _ENCRYPTED_NAME in content
-    return content.startswith(b"%PDF-") and _PDF_ENCRYPT.search(content) is not None
+    return content.startswith(b"%PDF-") and search(_PDF_ENCRYPT, content) is not None
 
 
-def active_in_ole(content: bytes) -> Iterator[str]:
+def active_in_ole(content: Octets) -> Iterator[str]:
     if _stream("Ole10Native") in content:
         yield "an embedded package"
     if _stream("Equation Native") in content:
         yield "an equation object"
-    if _DDE_FIELD.search(content) or _DDE_WIDE.search(content):
+    if search(_DDE_FIELD, content) or search(_DDE_WIDE, content):
         yield "a DDE field"
     at = content.find(b"This program cannot be run in DOS mode")
     if at >= 0 and content.rfind(b"MZ", max(at - 512, 0), at) >= 0:
         yield "an embedded program"
 
 
-def active_in_rtf(content: bytes) -> Iterator[str]:
-    if b"\\objdata" in content.lower():
+def active_in_rtf(content: Octets) -> Iterator[str]:
+    if has_word(content, b"\\objdata"):
         yield "an embedded object"
-    if _RTF_DDE.search(content):
+    if search(_RTF_DDE, content):
         yield "a DDE field"
-    if _RTF_TEMPLATE.search(content):
+    if search(_RTF_TEMPLATE, content):
         yield "a template from elsewhere"
 
 
-def active_in_package(name: str, content: bytes) -> Iterator[str]:
+def active_in_package(name: str, content: Octets) -> Iterator[str]:
     """A file inside a document of the new kind, which is a ZIP archive: `name` is the one it has there."""
     lower = name.lower().replace("\\", "/")
     if lower.endswith(".rels"):

@@ -10,20 +10,25 @@ import re
 import zlib
 from collections.abc import Iterator
 
+from egressguard.scan.octets import Octets, gather, part, windows
+from egressguard.scan.searching import finditer, replaced, search
+
 _STREAM = re.compile(rb"stream\r?\n")
 _ESCAPE = re.compile(rb"#([0-9A-Fa-f]{2})")
+_UNFINISHED_ESCAPE = re.compile(rb"#[0-9A-Fa-f]?\Z")
 _DICTIONARY_OCTETS = 2048
 MAX_STREAMS = 5000
 MAX_STREAM_OCTETS = 8 << 20
 MAX_ALL_OCTETS = 32 << 20
 
 
-def active_in_pdf(content: bytes) -> Iterator[str]:
+def active_in_pdf(content: Octets) -> Iterator[str]:
     text = _unescaped(content)
     texts = [text, *(_unescaped(inside) for inside in _object_streams(text, content))]
 
     def named(*names: bytes) -> bool:
-        return any(re.search(rb"/(?:%s)(?![A-Za-z0-9_])" % b"|".join(names), text) for text in texts)
+        name = re.compile(rb"/(?:%s)(?![A-Za-z0-9_])" % b"|".join(names))
+        return any(search(name, text) for text in texts)
 
     if named(b"Launch"):
         yield "an action that starts a program"
@@ -33,46 +38,57 @@ def active_in_pdf(content: bytes) -> Iterator[str]:
         yield "rich media"
 
 
-def embedded_files(content: bytes) -> Iterator[bytes]:
+def embedded_files(content: Octets) -> Iterator[Octets]:
     """What stands in streams of the type EmbeddedFile."""
-    if b"EmbeddedFile" in _unescaped(content):
+    if _unescaped(content).find(b"EmbeddedFile") >= 0:
         for head, octets in _streams(content):
             if re.search(rb"/EmbeddedFile(?![A-Za-z])", head):
                 yield octets
 
 
-def _object_streams(text: bytes, content: bytes) -> Iterator[bytes]:
-    if b"/ObjStm" in text:
+def _object_streams(text: Octets, content: Octets) -> Iterator[Octets]:
+    if text.find(b"/ObjStm") >= 0:
         for head, octets in _streams(content):
             if b"/ObjStm" in head:
                 yield octets
 
 
-def _streams(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _streams(content: Octets) -> Iterator[tuple[bytes, Octets]]:
     """Each stream's dictionary, unescaped, and its octets; of filters only Flate is undone."""
     left, reached = MAX_ALL_OCTETS, 0
-    for number, found in enumerate(_STREAM.finditer(content)):
+    for number, found in enumerate(finditer(_STREAM, content)):
         if number >= MAX_STREAMS or left <= 0:
             return
         head = content[max(reached, found.start() - _DICTIONARY_OCTETS) : found.start()]
-        head = _unescaped(head[max(head.rfind(b" obj"), 0) :])
+        head = _ESCAPE.sub(_octet, head[max(head.rfind(b" obj"), 0) :])
         reached = found.end()
         if b"/ObjStm" not in head and b"/EmbeddedFile" not in head:
             continue
         end = content.find(b"endstream", reached)
-        octets = content[reached : end if end >= 0 else len(content)]
+        octets = part(content, reached, end if end >= 0 else len(content))
         if re.search(rb"/Fl(?:ateDecode)?(?![A-Za-z])", head):
             octets = _inflated(octets, min(MAX_STREAM_OCTETS, left))
         left -= len(octets)
         yield head, octets
 
 
-def _inflated(octets: bytes, most: int) -> bytes:
+def _inflated(octets: Octets, most: int) -> bytes:
+    inflating, out = zlib.decompressobj(), bytearray()
     try:
-        return zlib.decompressobj().decompress(octets, most)
+        for window in windows(octets):
+            if len(out) >= most or inflating.eof:
+                break
+            out += inflating.decompress(window, most - len(out))
     except zlib.error:
         return b""
+    return bytes(out)
 
 
-def _unescaped(content: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), content) if b"#" in content else content
+def _unescaped(content: Octets) -> Octets:
+    if content.find(b"#") < 0:
+        return content
+    return gather(replaced(_ESCAPE, _octet, windows(content), _UNFINISHED_ESCAPE))
+
+
+def _octet(found: re.Match[bytes]) -> bytes:
+    return bytes((int(found[1], 16),))

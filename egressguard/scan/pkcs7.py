@@ -5,9 +5,13 @@ The octet strings inside, in BER or DER; PEM's lines about it are taken off firs
 
 from __future__ import annotations
 
-import binascii
 import re
 import zlib
+from collections.abc import Iterator
+
+from egressguard.scan.encodings import base64
+from egressguard.scan.octets import WINDOW_OCTETS, Octets, gather, part, windows
+from egressguard.scan.searching import match, run_end
 
 _DATA = bytes.fromhex("06092a864886f70d010701")
 """The object identifier id-data (RFC 5652 s4): the signed content follows."""
@@ -15,7 +19,8 @@ _DATA = bytes.fromhex("06092a864886f70d010701")
 _OCTET_STRING, _CONSTRUCTED_STRING, _CONTEXT_0 = 0x04, 0x24, 0xA0
 _COMPRESSED = bytes.fromhex("060b2a864886f70d0109100109")
 """id-ct-compressedData."""
-_PEM = re.compile(rb"\s{0,100}-----BEGIN [A-Z0-9 ]{1,40}-----([A-Za-z0-9+/=\s]*)")
+_PEM = re.compile(rb"\s{0,100}-----BEGIN [A-Z0-9 ]{1,40}-----")
+_PEM_LETTERS = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/=\s]", bytes((octet,))))
 MAX_INFLATED_OCTETS = 32 * 1024 * 1024
 _SHORTEST = 16
 _DEEPEST = 8
@@ -26,43 +31,53 @@ def is_wrapping(media_type: str, names: tuple[str, ...]) -> bool:
     return "pkcs7" in media_type or any(name.lower().endswith((".p7m", ".p7z")) for name in names)
 
 
-def wrapped(content: bytes, problems: list[str]) -> bytes | None:
+def wrapped(content: Octets, problems: list[str]) -> Octets | None:
     """The message inside, None when there is none."""
     content = _without_pem(content)
     inner = signed_content(content)
     if inner is None or content.find(_COMPRESSED, 0, 64) < 0:
         return inner
-    inflating = zlib.decompressobj()
     try:
-        message = inflating.decompress(inner, MAX_INFLATED_OCTETS)
+        message = gather(_inflated(inner, problems))
     except zlib.error:
         problems.append("a compressed message that cannot be read")
         return None
-    if inflating.unconsumed_tail:
-        problems.append("a compressed message that is too large to be read")
     return message
 
 
-def _without_pem(content: bytes) -> bytes:
-    pem = _PEM.match(content)
-    try:
-        return content if pem is None else binascii.a2b_base64(pem[1])
-    except binascii.Error:
+def _inflated(content: Octets, problems: list[str]) -> Iterator[bytes]:
+    """Raises zlib.error."""
+    inflating, left = zlib.decompressobj(), MAX_INFLATED_OCTETS
+    for window in windows(content):
+        packed, is_more = window, True
+        while is_more and left and not inflating.eof:
+            piece = inflating.decompress(packed, min(left, WINDOW_OCTETS))
+            yield piece
+            packed, left, is_more = inflating.unconsumed_tail, left - len(piece), bool(piece)
+        if packed and not inflating.eof:
+            problems.append("a compressed message that is too large to be read")
+            return
+
+
+def _without_pem(content: Octets) -> Octets:
+    pem = match(_PEM, content)
+    if pem is None:
         return content
+    return base64(content, pem.end(), run_end(content, pem.end(), len(content), _PEM_LETTERS))
 
 
-def signed_content(content: bytes) -> bytes | None:
+def signed_content(content: Octets) -> Octets | None:
     """What follows id-data, None when nothing does."""
     start = content.find(_DATA)
     if start < 0:
         return None
-    pieces: list[bytes] = []
+    pieces: list[Octets] = []
     _collect(content, start + len(_DATA), _DEEPEST, pieces)
-    inner = b"".join(pieces)
+    inner = gather(window for piece in pieces for window in windows(piece))
     return inner if len(inner) >= _SHORTEST else None
 
 
-def _collect(content: bytes, position: int, levels: int, pieces: list[bytes]) -> int:
+def _collect(content: Octets, position: int, levels: int, pieces: list[Octets]) -> int:
     """Follow the strings from `position` on; the position after the last."""
     while levels and position + 2 <= len(content) and len(pieces) < _MOST_PIECES:
         tag = content[position]
@@ -72,7 +87,7 @@ def _collect(content: bytes, position: int, levels: int, pieces: list[bytes]) ->
         if tag == _OCTET_STRING:
             if size is None:
                 return position
-            pieces.append(content[body : body + size])
+            pieces.append(part(content, body, body + size))
             position = body + size
             continue
         after = _collect(content, body, levels - 1, pieces)
@@ -81,7 +96,7 @@ def _collect(content: bytes, position: int, levels: int, pieces: list[bytes]) ->
     return position
 
 
-def _length(content: bytes, position: int) -> tuple[int | None, int]:
+def _length(content: Octets, position: int) -> tuple[int | None, int]:
     first = content[position]
     if first < 0x80:
         return first, position + 1

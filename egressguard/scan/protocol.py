@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest, Verdict
+from egressguard.scan.octets import Octets, read
 from egressguard.store.content import Content
 
 VERB = b"scan"
@@ -121,7 +122,7 @@ class Received:
     """A message as a worker has it; `fd` is open while the worker has it in hand."""
 
     request: ScanRequest
-    content: bytes
+    content: Octets
     fd: int
 
 
@@ -141,7 +142,7 @@ def received_message(sock: socket.socket, max_octets: int) -> Iterator[Received]
         size = os.fstat(fds[0]).st_size
         if size > max_octets:
             raise ValueError(f"a message of {size} octets; expected at most {max_octets}")
-        yield Received(request, os.pread(fds[0], size, 0) if size < 1 << 30 else b"", fds[0])
+        yield Received(request, read(fds[0], 0, size), fds[0])
     finally:
         for fd in fds:
             os.close(fd)

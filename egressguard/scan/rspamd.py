@@ -16,6 +16,7 @@ from egressguard.policy.facts import ScanRequest
 from egressguard.policy.scanning import Rspamd
 from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Subject, printable
 from egressguard.scan.link import connect
+from egressguard.scan.octets import Octets, windows
 
 ANSWER_OCTETS = 1 << 20
 
@@ -36,7 +37,7 @@ class RspamdEngine:
         return printable(response.getheader("Server") or "rspamd")
 
     def _exchange(
-        self, method: str, path: str, content: bytes, fields: Iterable[tuple[str, str]], seconds: float
+        self, method: str, path: str, content: Octets, fields: Iterable[tuple[str, str]], seconds: float
     ) -> tuple[http.client.HTTPResponse, bytes]:
         response, body = exchange(self._settings.address, method, path, content, fields, seconds)
         if response.status != 200:
@@ -45,7 +46,7 @@ class RspamdEngine:
 
 
 def exchange(
-    address: str, method: str, path: str, content: bytes, fields: Iterable[tuple[str, str]], seconds: float
+    address: str, method: str, path: str, content: Octets, fields: Iterable[tuple[str, str]], seconds: float
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """One request and its whole answer. Raises EngineDown."""
     connection = http.client.HTTPConnection("localhost")
@@ -55,7 +56,7 @@ def exchange(
         for name, value in fields:
             connection.putheader(name, value.encode("utf-8", "replace"))
         connection.putheader("Content-Length", str(len(content)))
-        connection.endheaders(content or None)
+        connection.endheaders(windows(content))
         response = connection.getresponse()
         body = response.read(ANSWER_OCTETS + 1)
     except (OSError, http.client.HTTPException, ValueError) as wrong:

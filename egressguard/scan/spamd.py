@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import re
 import socket
+from collections.abc import Iterable
+from itertools import chain
 
 from egressguard.policy.scanning import Spamd
 from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Subject, printable
 from egressguard.scan.link import connect, read_all
+from egressguard.scan.octets import windows
 
 _ANSWER_OCTETS = 65536
 _STATUS = re.compile(r"SPAMD/[0-9.]{1,10} ([0-9]{1,3}) ([^\r\n]{0,100})\r\n")
@@ -27,24 +30,25 @@ class SpamdEngine:
         if len(subject.content) > self._settings.max_octets:
             return Answer()
         head = f"SYMBOLS SPAMC/1.5\r\nContent-length: {len(subject.content)}\r\n\r\n"
-        return understood(self._said(head.encode() + subject.content, seconds))
+        return understood(self._said(chain((head.encode(),), windows(subject.content)), seconds))
 
     def version(self, seconds: float) -> str:
         """That of its protocol: spamd tells of no other."""
-        answer = self._said(b"PING SPAMC/1.5\r\n\r\n", seconds)
+        answer = self._said((b"PING SPAMC/1.5\r\n\r\n",), seconds)
         if not answer.startswith("SPAMD/"):
             raise EngineDown(f"said {printable(answer) or 'nothing'}")
         return printable(answer.split(" ")[0], 20)
 
-    def _said(self, request: bytes, seconds: float) -> str:
+    def _said(self, request: Iterable[bytes], seconds: float) -> str:
         return said(self._settings.address, request, seconds)
 
 
-def said(address: str, request: bytes, seconds: float) -> str:
+def said(address: str, request: Iterable[bytes], seconds: float) -> str:
     """What it answers to one request. Raises EngineDown."""
     try:
         with connect(address, seconds) as link:
-            link.sendall(request)
+            for piece in request:
+                link.sendall(piece)
             link.shutdown(socket.SHUT_WR)
             return read_all(link, _ANSWER_OCTETS).decode("utf-8", "replace")
     except OSError as wrong:

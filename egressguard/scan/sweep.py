@@ -13,7 +13,19 @@ import re
 from collections.abc import Iterator
 
 from egressguard.scan.binhex import unhex
-from egressguard.scan.encodings import Octets, base64, uudecode, ydecode
+from egressguard.scan.encodings import base64, uudecode, ydecode
+from egressguard.scan.octets import Octets, gather, part, windows
+from egressguard.scan.searching import (
+    REACH_OCTETS,
+    count_of,
+    finditer,
+    first_of,
+    has_word,
+    match,
+    replaced,
+    run_end,
+    search,
+)
 
 MAX_FILES = 64
 MAX_POSITIONS = 2000
@@ -35,7 +47,7 @@ _AT_LINE_START = tuple(
 )
 """Of MZ, gzip, CAB, PDF, "#!/": they mean something at the start of a line only."""
 
-_RUN = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
+_RUN = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/\s]", bytes((octet,))))
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
 _LOOSE_BEGIN = re.compile(
@@ -50,17 +62,24 @@ _YBEGIN = re.compile(
 )
 _DATA = re.compile(rb"(?i)data:([a-z0-9.+/-]{0,80})((?:;[^,;\"'<>\s]{0,80}){0,5}),")
 _DOWNLOAD = re.compile(rb"(?i)download[ \t]*=[ \t]*[\"']?([^\"'<>\r\n]{1,255})")
+_SOFT_BREAK = re.compile(rb"=[ \t]{0,100}\r?\n")
+_UNFINISHED_BREAK = re.compile(rb"=[ \t]{0,100}\r?\Z")
+_UNFINISHED_ESCAPE = re.compile(rb"=[0-9A-Fa-f]?\Z")
+_UNFINISHED_PERCENT = re.compile(rb"%[0-9A-Fa-f]?\Z")
 _ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _ENTITY = re.compile(rb"(?i)&(?:#|colon|comma|semi|tab|newline|sol|plus|equals)")
 _CARD = re.compile(rb"(?i)[\s\xef\xbb\xbf]{0,100}BEGIN:VC")
+_LINE_END = re.compile(rb"[\r\n]")
+_UNFINISHED_FOLD = re.compile(rb"(?:\r\n|\n|\r)\Z")
+_FIELD_OCTETS = 64 * 1024
 _CARD_FOLD = re.compile(rb"(?:\r\n|\n|\r)[ \t]")
 _IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
 _CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
 _URI_END = re.compile(rb"[\"'<>)]")
 _BINHEX = b"(This file must be converted"
 
-Found = tuple[tuple[str, ...], bytes]
+Found = tuple[tuple[str, ...], Octets]
 """Names, content."""
 
 
@@ -81,12 +100,12 @@ def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
             end = content.find(b"PK\x05\x06", start) + 22
             if end < 22:
                 return
-            yield (), content[start:end]
+            yield (), part(content, start, end)
 
 
 def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
     """Each run of letters from the first anchor in it on."""
-    ahead = {anchor: content.find(anchor) for anchor in (*_ANYWHERE, *_AT_LINE_START)}
+    ahead = first_of((*_ANYWHERE, *_AT_LINE_START), content)
     ahead |= {a[1:]: 0 for a in _AT_LINE_START if content[: len(a) - 1] == a[1:]}
     for _ in range(MAX_FILES):
         ahead = {anchor: position for anchor, position in ahead.items() if position >= 0}
@@ -94,8 +113,8 @@ def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
             return
         anchor = min(ahead, key=ahead.__getitem__)
         start = ahead[anchor] + (anchor[:1] in b"\r\n")
-        run = _RUN.match(content, start, min(len(content), start + _RUN_OCTETS))
-        taken = run.end() if run else start + 1
+        taken = run_end(content, start, min(len(content), start + _RUN_OCTETS), _RUN)
+        taken += len(content[taken : taken + 2]) - len(content[taken : taken + 2].lstrip(b"="))
         yield (), base64(content, start, taken)
         ahead = {a: p if p >= taken else content.find(a, taken - 1) for a, p in ahead.items()}
     _note_too_many(problems)
@@ -119,12 +138,12 @@ def _note_too_many(problems: list[str]) -> None:
 def _quoted_printable(content: Octets) -> Iterator[Found]:
     if content.find(b"=03=") < 0 and content.find(b"=05=") < 0:
         return
-    match = _QP_ZIP.search(content)
-    if match is not None:
-        end = content.find(b"\n--", match.start())
-        body = content[match.start() : end if end > 0 else len(content)][:_RUN_OCTETS]
-        body = re.sub(rb"=[ \t]{0,100}\r?\n", b"", body)
-        yield (), _ESCAPED.sub(_octet, body)
+    found = search(_QP_ZIP, content)
+    if found is not None:
+        end = content.find(b"\n--", found.start())
+        body = part(content, found.start(), min(end if end > 0 else len(content), found.start() + _RUN_OCTETS))
+        joined = replaced(_SOFT_BREAK, b"", windows(body), _UNFINISHED_BREAK)
+        yield (), gather(replaced(_ESCAPED, _octet, joined, _UNFINISHED_ESCAPE))
 
 
 def _octet(match: re.Match[bytes]) -> bytes:
@@ -137,41 +156,41 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
     for start in (start for word in _BEGINS for start in _positions(content, word, problems)):
         if start and content[start - 1 : start] not in (b"\r", b"\n", b"\t", b" ", b">", b"\0", b"\x0b", b"\x0c"):
             continue
-        match = _BEGIN.match(content, start) or _loose_begin(content, start)
-        if match is None:
+        begin = match(_BEGIN, content, start) or _loose_begin(content, start)
+        if begin is None:
             continue
-        end = _UU_END.search(content, match.end())
+        end = search(_UU_END, content, begin.end())
         stop = end.start() if end else len(content)
-        spent += stop - match.end()
+        spent += stop - begin.end()
         if spent > 2 * len(content):
             return _note_too_many(problems)
-        name = match[2].decode("utf-8", "replace").strip().strip("\"'")
-        body = content[match.end() : stop]
-        yield (name,), base64(body, 0, len(body)) if match[1] else uudecode(body)
+        name = begin[2].decode("utf-8", "replace").strip().strip("\"'")
+        body = part(content, begin.end(), stop)
+        yield (name,), base64(body, 0, len(body)) if begin[1] else uudecode(body)
 
 
 def _loose_begin(content: Octets, start: int) -> re.Match[bytes] | None:
-    match = _LOOSE_BEGIN.match(content, start)
-    if match is None or match[1]:
-        return match
-    line = match[3].rstrip()
+    begin = match(_LOOSE_BEGIN, content, start)
+    if begin is None or begin[1]:
+        return begin
+    line = begin[3].rstrip()
     letters = ((line[0] - 32 & 63) + 2) // 3 * 4 if line else 0
-    return match if letters - 4 <= len(line) - 1 <= letters + 2 else None
+    return begin if letters - 4 <= len(line) - 1 <= letters + 2 else None
 
 
 def _yencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
     spent = 0
     for start in _positions(content, b"=ybegin", problems):
-        match = _YBEGIN.match(content, start)
-        if match is None:
+        begin = match(_YBEGIN, content, start)
+        if begin is None:
             continue
-        end = content.find(b"=yend", match.end())
+        end = content.find(b"=yend", begin.end())
         stop = end if end > 0 else len(content)
-        spent += stop - match.end()
+        spent += stop - begin.end()
         if spent > 2 * len(content):
             return _note_too_many(problems)
-        name = (match[1] or b"").decode("utf-8", "replace").strip().strip('"')
-        yield (name,) if name else (), ydecode(content[match.end() : stop])
+        name = (begin[1] or b"").decode("utf-8", "replace").strip().strip('"')
+        yield (name,) if name else (), ydecode(part(content, begin.end(), stop))
 
 
 def _binhex(content: Octets, problems: list[str]) -> Iterator[Found]:
@@ -180,58 +199,86 @@ def _binhex(content: Octets, problems: list[str]) -> Iterator[Found]:
         spent += len(content) - start
         if spent > 4 * len(content):
             return _note_too_many(problems)
-        found = unhex(content[start : start + _RUN_OCTETS])
+        found = unhex(part(content, start, start + _RUN_OCTETS))
         if found is not None:
             yield found
 
 
-def data_uris(content: bytes, problems: list[str]) -> Iterator[Found]:
+def data_uris(content: Octets, problems: list[str]) -> Iterator[Found]:
     """What a page carries in its own links: unnamed, or as its `download` attribute says."""
     spent = 0
-    if b"data:" not in content.lower():
+    if not has_word(content, b"data:"):
         return
-    for number, match in enumerate(_DATA.finditer(content)):
-        end = _URI_END.search(content, match.end())
+    for number, link in enumerate(finditer(_DATA, content)):
+        end = search(_URI_END, content, link.end())
         stop = end.start() if end else len(content)
-        spent += stop - match.end()
+        spent += stop - link.end()
         if number >= MAX_URIS or spent > 2 * len(content):
             return _note_too_many(problems)
-        body = _PERCENT.sub(_octet, content[match.end() : stop])
-        near = content[max(0, match.start() - _NEAR_OCTETS) : match.start()] + content[stop : stop + _NEAR_OCTETS]
+        body = gather(replaced(_PERCENT, _octet, windows(content, link.end(), stop), _UNFINISHED_PERCENT))
+        near = content[max(0, link.start() - _NEAR_OCTETS) : link.start()] + content[stop : stop + _NEAR_OCTETS]
         names = tuple(name.decode("utf-8", "replace") for name in _DOWNLOAD.findall(near)[:2])
-        yield names, base64(body, 0, len(body)) if b"base64" in match[2].lower() else body
+        yield names, base64(body, 0, len(body)) if b"base64" in link[2].lower() else body
 
 
-def cards(content: bytes, problems: list[str]) -> Iterator[Found]:
+def cards(content: Octets, problems: list[str]) -> Iterator[Found]:
     """Files in a calendar's or a card's own lines (RFC 5545 s3.8.1.1, RFC 6350 s6.2.4), folds undone."""
-    if _CARD.match(content) is None:
+    if match(_CARD, content) is None:
         return
     found = 0
-    for line in _CARD_FOLD.sub(b"", content).splitlines():
-        field, _, value = line.rpartition(b":")
+    for line in _lines(gather(replaced(_CARD_FOLD, b"", windows(content), _UNFINISHED_FOLD))):
+        colon = line.rfind(b":")
+        if colon > _FIELD_OCTETS and not isinstance(line, bytes):
+            return _note_too_many(problems)
+        field = line[: max(colon, 0)]
         if _IN_BASE64.search(field) is None:
             continue
         found += 1
         if found > MAX_FILES:
             return _note_too_many(problems)
         names = tuple(name.decode("utf-8", "replace") for name in _CARD_NAME.findall(field)[:4])
-        yield names, base64(value, 0, len(value))
+        yield names, base64(line, colon + 1, len(line))
 
 
-def shown_markup(content: bytes, problems: list[str]) -> bytes | None:
+def _lines(content: Octets) -> Iterator[Octets]:
+    if isinstance(content, bytes):
+        yield from content.splitlines()
+        return
+    start = 0
+    while window := next(windows(content, start), b""):
+        end = max(window.rfind(b"\r"), window.rfind(b"\n")) + 1
+        yield from window[:end].splitlines()
+        if not end:
+            after = search(_LINE_END, content, start)
+            end = (after.end() if after else len(content)) - start
+            yield part(content, start, start + end)
+        start += end
+
+
+def shown_markup(content: Octets, problems: list[str]) -> Octets | None:
     """A page as its reader takes its links: characters by their names or numbers, no line ends and tabs inside, one
     octet a letter. None: nothing in it is written so."""
-    plain = content.translate(None, b"\0\t\r\n")
-    if b"&" in plain and _ENTITY.search(plain) is not None:
-        if plain.count(b"&") <= MAX_ENTITIES:
-            return html.unescape(plain.decode("latin-1")).encode("utf-8", "replace")
+    plain = gather(window.translate(None, b"\0\t\r\n") for window in windows(content))
+    if plain.find(b"&") >= 0 and search(_ENTITY, plain) is not None:
+        if sum(window.count(b"&") for window in windows(plain)) <= MAX_ENTITIES:
+            return gather(_unescaped(plain))
         _note_too_many(problems)
-    return plain if plain.lower().count(b"data:") != content.lower().count(b"data:") else None
+    return plain if count_of(plain, b"data:") != count_of(content, b"data:") else None
 
 
-def zip_behind(content: bytes) -> bytes | None:
+def _unescaped(content: Octets) -> Iterator[bytes]:
+    rest = b""
+    for window in windows(content):
+        text = rest + window
+        end = text.rfind(b"&", max(0, len(text) - REACH_OCTETS))
+        rest = text[end:] if end >= 0 else b""
+        yield html.unescape(text[: len(text) - len(rest)].decode("latin-1")).encode("utf-8", "replace")
+    yield html.unescape(rest.decode("latin-1")).encode("utf-8", "replace")
+
+
+def zip_behind(content: Octets) -> Octets | None:
     """The ZIP archive that starts after something else (a picture, a text) and ends with `content`."""
     if content.rfind(b"PK\x05\x06", max(0, len(content) - _TAIL_OCTETS)) < 0:
         return None
     start = content.find(b"PK\x03\x04")
-    return content[start:] if start > 0 else None
+    return part(content, start) if start > 0 else None

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from egressguard.scan.encodings import Octets
 from egressguard.scan.heading import Heading, describe
+from egressguard.scan.octets import Octets
+from egressguard.scan.searching import match
 
 MAX_PARTS = 1000
 MAX_DEPTH = 50
@@ -63,7 +64,7 @@ def _note(problems: list[str], problem: str) -> None:
 
 def _heading(content: Octets, start: int, end: int, default_type: str, problems: list[str]) -> tuple[Heading, int]:
     """The header section ends at the first empty line; without one there is no body."""
-    empty = _NEWLINE.match(content, start, end)
+    empty = match(_NEWLINE, content, start, end)
     if empty is not None:
         return describe(b"", default_type), empty.end()
     most = min(end, start + HEADER_OCTETS)
@@ -101,7 +102,7 @@ def _split(content: Octets, mark: bytes, body: int, end: int, problems: list[str
     for _ in range(MAX_LOOKALIKES):
         if position < 0:
             break
-        after = _AFTER_DELIMITER.match(content, position + len(mark), end)
+        after = match(_AFTER_DELIMITER, content, position + len(mark), end)
         if after is not None:
             if start >= 0:
                 parts.append((start, max(start, _before_newline(content, position))))

@@ -22,6 +22,7 @@ from typing import IO, Any, NoReturn
 
 from egressguard.scan import libarchive
 from egressguard.scan.libarchive import Entry, Unreadable
+from egressguard.scan.octets import Octets
 
 MEMORY_OCTETS = 112 * 1024 * 1024
 """What the library may take for one archive: `xz -9` and `7z -mx=9` ask for 65 MiB."""
@@ -33,7 +34,7 @@ _LINE_OCTETS = 1 << 20
 
 
 def entries(
-    content: bytes, formats: Iterable[str], options: bytes = b"", *, packed: bool = False, seconds: float
+    content: Octets, formats: Iterable[str], options: bytes = b"", *, packed: bool = False, seconds: float
 ) -> Iterator[Entry]:
     """As `libarchive.entries`, in at most `seconds` of the processor's time."""
     if libarchive.is_missing():  # loads it, so that each child need not

@@ -15,11 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from egressguard.scan import apple, pkcs7, sweep, tnef
-from egressguard.scan.encodings import ODD_OCTETS, Octets, base64, decode, is_odd_base64, looks_like_base64
-from egressguard.scan.heading import Heading
+from egressguard.scan.encodings import (
+    ODD_OCTETS,
+    base64,
+    decode,
+    has_many_blanks,
+    is_odd_base64,
+    looks_like_base64,
+)
+from egressguard.scan.heading import CONTENT_FIELD, Heading
 from egressguard.scan.kinds import dangerous_type
 from egressguard.scan.loose import pieces
 from egressguard.scan.names import bounded
+from egressguard.scan.octets import Octets, contains, gather, part, same, stored, windows, without_end
 from egressguard.scan.spotting import content_fields
 from egressguard.scan.tree import Leaf, leaves
 
@@ -34,6 +42,8 @@ _COMPARISON_OCTETS = 1000
 _TAIL_OCTETS = 128
 """So much junk may follow a file and it is still the same file: a line of text behind base64, decoded along with it."""
 
+_FIELD_OCTETS = 64 * 1024
+
 _REMOTE = {
     "message/partial": "a piece of a message, the rest comes in others",
     "message/external-body": "a part that mail programs fetch from elsewhere",
@@ -47,7 +57,7 @@ class Part:
     `plain`: the plain reading has it; otherwise only some mail programs would see it."""
 
     names: tuple[str, ...]
-    content: bytes
+    content: Octets
     is_text: bool
     plain: bool = True
 
@@ -68,7 +78,7 @@ def walk(content: Octets) -> Walked:
 class Reading:
     """A body as one reader has it. `decoded`: it stands nowhere in the message as it is."""
 
-    content: bytes
+    content: Octets
     decoded: bool
 
 
@@ -79,7 +89,7 @@ class _Walk:
         self._walked = Walked()
         self._decoded = 0
         self._compared = 0
-        self._texts: set[bytes] = set()
+        self._texts: set[Octets] = set()
         self._waiting: deque[tuple[Octets, int, bool]] = deque()
 
     def run(self, content: Octets) -> Walked:
@@ -141,9 +151,16 @@ class _Walk:
             large = leaf.end - leaf.start > ODD_OCTETS
             if encoding == "base64" and large and is_odd_base64(content, leaf.start, leaf.end):
                 self._problem("a large part in odd base64")
+            if encoding == "quoted-printable" and not isinstance(content, bytes):
+                self._check_blanks(content, leaf)
             for reading in decode(encoding, content, leaf.start, leaf.end):
                 self._decoded += len(reading)
                 yield Reading(reading, bool(encoding))
+
+    def _check_blanks(self, content: Octets, leaf: Leaf) -> None:
+        body = part(content, leaf.start, leaf.end)
+        if not isinstance(body, bytes) and has_many_blanks(body):
+            self._problem("a large part with more blanks in a row than are read")
 
     def _inside(self, reading: Reading, heading: Heading, level: int, *, plain: bool) -> None:
         """What a part carries in its turn."""
@@ -164,7 +181,7 @@ class _Walk:
         if reading.decoded:
             self._decoded_part(content, heading, level, plain)
 
-    def _text(self, content: bytes, heading: Heading, level: int, plain: bool) -> None:
+    def _text(self, content: Octets, heading: Heading, level: int, plain: bool) -> None:
         """Files in a page's links, and in the lines of calendars and cards."""
         self._members(sweep.data_uris(content, self._walked.problems), plain)
         self._members(sweep.cards(content, self._walked.problems), plain)
@@ -174,11 +191,11 @@ class _Walk:
             if shown is not None:
                 self._members(sweep.data_uris(shown, self._walked.problems), False)
 
-    def _decoded_part(self, content: bytes, heading: Heading, level: int, plain: bool) -> None:
+    def _decoded_part(self, content: Octets, heading: Heading, level: int, plain: bool) -> None:
         """RFC 2046 s5.2.1 and s6.4 of RFC 2045 forbid encoded messages and multiparts: not all readers look inside."""
         if heading.media_type.startswith(("message/", "multipart/")):
             self._waiting.append((content, level + 1, plain and heading.media_type.startswith("message/")))
-        elif any(content_fields(b"\n" + content[:65536])):
+        elif any(content_fields(b"\n" + content[:_FIELD_OCTETS])):
             self._waiting.append((content, level + 1, plain and dangerous_type(content) is None))
         else:
             self._sweep(content, level)
@@ -190,7 +207,7 @@ class _Walk:
             self._decoded += len(content)
             self._walked.parts.append(Part(bounded(names)[0], content, False, plain))
 
-    def _charset(self, content: bytes, charset: str, level: int) -> None:
+    def _charset(self, content: Octets, charset: str, level: int) -> None:
         """Text in a charset whose letters are not ASCII's: looked at as it is shown, too."""
         shown = _as_shown(content, charset)
         if shown is not None and shown != content:
@@ -236,15 +253,15 @@ class _Walk:
         self._walked.parts.append(Part(heading.names, content, not matters, False))
         self._inside(reading, heading, level, plain=False)
 
-    def _is_known(self, names: tuple[str, ...], content: bytes) -> bool:
+    def _is_known(self, names: tuple[str, ...], content: Octets) -> bool:
         """Whether a part so named with such a content has come out; "no" where finding out would take too long."""
-        stripped = content.rstrip(b"\r\n\t \0")
-        for part in self._walked.parts:
-            if not names or set(names) <= set(part.names):
-                self._compared += len(part.content) + _COMPARISON_OCTETS
+        stripped = without_end(content, b"\r\n\t \0")
+        for known in self._walked.parts:
+            if not names or set(names) <= set(known.names):
+                self._compared += len(known.content) + _COMPARISON_OCTETS
                 if self._compared > MAX_COMPARED_OCTETS:
                     return False
-                if _holds(part.content, stripped):
+                if _holds(known.content, stripped):
                     return True
         return False
 
@@ -257,14 +274,15 @@ class _Walk:
             self._walked.problems.append(problem)
 
 
-def _holds(known: bytes, found: bytes) -> bool:
+def _holds(known: Octets, found: Octets) -> bool:
     """Whether what was found is nothing new: part of a known content, or that with a line of junk behind it."""
     if len(found) <= len(known):
-        return found in known
-    return len(found) - len(known) <= _TAIL_OCTETS and len(known) > _TAIL_OCTETS and found.startswith(known)
+        return contains(known, found)
+    is_near = len(found) - len(known) <= _TAIL_OCTETS and len(known) > _TAIL_OCTETS
+    return is_near and same(part(found, 0, len(known)), known)
 
 
-def _as_shown(content: bytes, charset: str) -> bytes | None:
+def _as_shown(content: Octets, charset: str) -> bytes | None:
     if not charset.startswith(("utf-7", "utf7", "utf-16", "utf16", "utf-32", "utf32", "iso-2022", "hz", "ucs")):
         return None
     try:
@@ -273,17 +291,18 @@ def _as_shown(content: bytes, charset: str) -> bytes | None:
         return None
 
 
-def _other_line_ends(content: Octets) -> Iterator[bytes]:
+def _other_line_ends(content: Octets) -> Iterator[Octets]:
     """The message without its NULs, or with one CR a line, if that makes more of it a header section."""
     if len(content) > 8 * ODD_OCTETS:
         return
     if content.find(b"\0") >= 0:
-        bare = content[:].replace(b"\0", b"")
-        if _fields(bare) != _fields(content[:]):
+        bare = gather(window.replace(b"\0", b"") for window in windows(content))
+        if _fields(bare) != _fields(content):
             yield bare
     if content.find(b"\r\r\n", 0, 1 << 16) >= 0:
-        yield content[:].replace(b"\r\r\n", b"\r\n")
+        yield stored(content[:].replace(b"\r\r\n", b"\r\n"))
 
 
-def _fields(content: bytes) -> int:
-    return sum(1 for _ in zip(range(1000), content_fields(b"\n" + content), strict=False))
+def _fields(content: Octets) -> int:
+    at_start = CONTENT_FIELD.match(b"\n" + content[:_FIELD_OCTETS]) is not None
+    return at_start + sum(1 for _ in zip(range(1000 - at_start), content_fields(content), strict=False))

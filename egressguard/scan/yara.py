@@ -17,6 +17,7 @@ from typing import Any
 from egressguard.policy.load import YARA_SUFFIXES
 from egressguard.scan.archive import Member
 from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Seen, Subject, printable
+from egressguard.scan.octets import Octets, file_of
 
 MAX_FAULTS = 100
 NOT_ALLOWED = (
@@ -120,7 +121,7 @@ class YaraEngine:
         found = dict.fromkeys(map(printable, self._matches(subject.content, seconds))) | seen.found
         return Answer(found=tuple(found)[:MAX_NAMES])
 
-    def _matches(self, content: bytes, seconds: float) -> list[str]:
+    def _matches(self, content: Octets, seconds: float) -> list[str]:
         if self._rules is None:
             raise EngineDown(self._trouble)
         if seconds <= 0:
@@ -130,7 +131,7 @@ class YaraEngine:
         scanner = yara_x.Scanner(self._rules)
         scanner.set_timeout(max(int(seconds), 1))
         try:
-            return [rule.identifier for rule in scanner.scan(content).matching_rules]
+            return [rule.identifier for rule in _scanned(scanner, content).matching_rules]
         except (yara_x.ScanError, yara_x.TimeoutError) as wrong:
             raise EngineDown(printable(str(wrong))) from wrong
 
@@ -138,6 +139,14 @@ class YaraEngine:
         if self._rules is None:
             raise EngineDown(self._trouble)
         return f"rules {self._digest}"
+
+
+def _scanned(scanner: Any, content: Octets) -> Any:
+    """A rule may ask for anything in a file: what is not in memory is mapped, and resident as far as it is read."""
+    if isinstance(content, bytes):
+        return scanner.scan(content)
+    with file_of(content) as path:
+        return scanner.scan_file(path)
 
 
 def digest(files: Mapping[str, bytes]) -> str:

@@ -11,7 +11,6 @@ Source: the ZIP file format as PKWARE publishes it (APPNOTE 6.3: 4.3.7 local hea
 
 from __future__ import annotations
 
-import io
 import lzma
 import struct
 import zipfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from egressguard.scan.libarchive import Entry, Unreadable
+from egressguard.scan.octets import Octets, opened, part
 
 LOCAL, CENTRAL, END, LOCATOR64 = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x07"
 _END_OCTETS, _LOCAL_OCTETS = 22, 30
@@ -50,7 +50,7 @@ class Broken(Exception):
 
 @dataclass(slots=True)
 class Zip:
-    content: bytes
+    content: Octets
     file: zipfile.ZipFile
     listed: list[zipfile.ZipInfo]
     end: int
@@ -95,8 +95,8 @@ class Zip:
         start = info.header_offset
         if self.content[start : start + 4] != LOCAL or start + _LOCAL_OCTETS > len(self.content):
             return None
-        flags, method = struct.unpack_from("<HH", self.content, start + 6)
-        packed, size, name_octets, extra_octets = struct.unpack_from("<IIHH", self.content, start + 18)
+        flags, method = struct.unpack("<HH", self.content[start + 6 : start + 10])
+        packed, size, name_octets, extra_octets = struct.unpack("<IIHH", self.content[start + 18 : start + 30])
         name = self.content[start + _LOCAL_OCTETS : start + _LOCAL_OCTETS + name_octets]
         try:
             named = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
@@ -120,7 +120,7 @@ class Zip:
         """A ZIP64 end record that contradicts the old one: a reader may go by either (4.4.1.4)."""
         if self.content[max(self.end - 20, 0) : self.end][:4] != LOCATOR64:
             return False
-        count, size = struct.unpack_from("<HI", self.content, self.end + 10)
+        count, size = struct.unpack("<HI", self.content[self.end + 10 : self.end + 16])
         listed = len(self.listed)
         return (count not in (0xFFFF, listed)) or (size not in (0xFFFFFFFF, self._directory_octets()))
 
@@ -129,7 +129,7 @@ class Zip:
         return (behind if behind >= 0 else self.end) - self.file.start_dir
 
 
-def find(content: bytes) -> Zip | None:
+def find(content: Octets) -> Zip | None:
     """The archive that ends last in `content`, wherever that is. Raises Broken for one that cannot be listed."""
     at = len(content)
     for _ in range(_MOST_CANDIDATES):
@@ -143,20 +143,20 @@ def find(content: bytes) -> Zip | None:
     return None
 
 
-def _is_end(content: bytes, at: int) -> bool:
+def _is_end(content: Octets, at: int) -> bool:
     """Whether a directory of the size that it names stands before this end record."""
     if at + _END_OCTETS > len(content):
         return False
-    count, size = struct.unpack_from("<HI", content, at + 10)
+    count, size = struct.unpack("<HI", content[at + 10 : at + 16])
     if content[max(at - 20, 0) : at][:4] == LOCATOR64 or (count == 0 and size == 0):
         return True
     return size <= at and content.startswith(CENTRAL, at - size)
 
 
-def _opened(content: bytes, end: int) -> Zip:
+def _opened(content: Octets, end: int) -> Zip:
     comment = int.from_bytes(content[end + 20 : end + 22], "little")
     try:
-        file = zipfile.ZipFile(io.BytesIO(content[: end + _END_OCTETS + comment]))
+        file = zipfile.ZipFile(opened(part(content, 0, end + _END_OCTETS + comment)))
         return Zip(content, file, file.infolist(), end)
     except _WRONG as wrong:
         raise Broken(str(wrong)[:100]) from wrong
@@ -192,7 +192,7 @@ def _gaps(covered: list[tuple[int, int]], length: int) -> Iterator[tuple[int, in
         yield reached, length
 
 
-def _holds_records(content: bytes, start: int, stop: int) -> bool:
+def _holds_records(content: Octets, start: int, stop: int) -> bool:
     """A record that a reader could take for one: a program that unpacks archives has the bare signatures in it."""
     for signature in (LOCAL, CENTRAL, END):
         at = start
@@ -208,7 +208,7 @@ def _holds_records(content: bytes, start: int, stop: int) -> bool:
     return False
 
 
-def _is_header(content: bytes, at: int, signature: bytes) -> bool:
+def _is_header(content: Octets, at: int, signature: bytes) -> bool:
     offset, least = (26, _LOCAL_OCTETS) if signature == LOCAL else (28, 46)
     if at + least > len(content):
         return False

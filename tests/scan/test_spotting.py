@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+from egressguard.scan import octets
 from egressguard.scan.heading import CONTENT_FIELD
+from egressguard.scan.octets import stored
 from egressguard.scan.spotting import content_fields, line_of_dashes
 
 DASHES = re.compile(rb"[\r\n]--[^ \r\n\t]")
@@ -63,6 +65,23 @@ def test_dashes_are_those_of_the_expression() -> None:
         assert line_of_dashes(text, start, end) == (match.start() if match else -1), (text, start, end)
         found += match is not None
     assert found > 100
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is in a file, and read in windows of a few octets."""
+    monkeypatch.setattr(octets, "LARGE_OCTETS", 0)
+    monkeypatch.setattr(octets, "WINDOW_OCTETS", 9)
+
+
+def test_in_a_file_the_same_is_found(tiny: None) -> None:
+    for text in texts(150):
+        content = stored(text)
+        assert [each.span() for each in content_fields(content)] == [
+            each.span() for each in CONTENT_FIELD.finditer(text)
+        ]
+        for start in range(0, len(text), 40):
+            assert line_of_dashes(content, start, len(text)) == line_of_dashes(text, start, len(text)), (text, start)
 
 
 @pytest.mark.parametrize(
