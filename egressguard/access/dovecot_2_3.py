@@ -10,6 +10,7 @@ from egressguard.access.sections import (
     ORDERS,
     PASSWORDS,
     QUARANTINE,
+    RECIPIENT_CHARACTERS,
     SCRAM,
     SHOWN_RIGHTS,
     Lines,
@@ -22,6 +23,7 @@ from egressguard.access.sections import (
     protocols,
     render,
     security,
+    sending,
     services,
     whom_it_is_shown,
 )
@@ -163,7 +165,10 @@ def _plugin(model: AccessModel) -> Lines:
         rule = _rule(model.quota)
         # Virtual sizes, of the files as they are: what mailbox.quota sums, too.
         quota = ("quota = count:User quota", "quota_vsizes = yes", *((f"quota_rule = {rule}",) if rule else ()))
-    sieve = (f"sieve = file:{model.sieve_scripts}/%u.sieve",) if model.sieve else ()
+    sieve: Lines = ()
+    if model.sieve:
+        # What a script sends on is the account's, and so are its bounces; none of a bounce has another.
+        sieve = (f"sieve = file:{model.sieve_scripts}/%u.sieve", "sieve_redirect_envelope_from = recipient")
     return block("plugin", (*rights, *audit, *quota, *sieve))
 
 
@@ -181,7 +186,16 @@ def _lmtp(model: AccessModel) -> Lines:
     if not model.lmtp:
         return ()
     plugins = " ".join((*_plugins(model), *(("sieve",) if model.sieve else ())))
-    return block("protocol lmtp", (f"mail_plugins = {plugins}", "lmtp_add_received_header = no"))
+    return block(
+        "protocol lmtp",
+        (
+            f"mail_plugins = {plugins}",
+            "lmtp_add_received_header = no",
+            "auth_username_format = %Ln",
+            f"auth_username_chars = {RECIPIENT_CHARACTERS}",
+            *sending(model, "%u"),
+        ),
+    )
 
 
 def _pop3(model: AccessModel) -> Lines:

@@ -13,6 +13,7 @@ from egressguard.access.sections import (
     ORDERS,
     PASSWORDS,
     QUARANTINE,
+    RECIPIENT_CHARACTERS,
     SCRAM,
     SHOWN_RIGHTS,
     Lines,
@@ -25,6 +26,7 @@ from egressguard.access.sections import (
     protocols,
     render,
     security,
+    sending,
     services,
     whom_it_is_shown,
 )
@@ -199,9 +201,25 @@ def _lmtp(model: AccessModel) -> Lines:
     acl = ("acl = no",) if model.shows_quarantine else ()
     sieve = ("sieve = yes",) if model.sieve else ()
     plugins = block("mail_plugins", (*acl, *sieve)) if acl or sieve else ()
+    return block(
+        "protocol lmtp",
+        (
+            *plugins,
+            "lmtp_add_received_header = no",
+            "auth_username_format = %{user | username | lower}",
+            f"auth_username_chars = {RECIPIENT_CHARACTERS}",
+            *sending(model, "%{user}"),
+            *_script(model),
+        ),
+    )
+
+
+def _script(model: AccessModel) -> Lines:
+    if not model.sieve:
+        return ()
     path = f"path = {model.sieve_scripts}/%{{user}}.sieve"
-    script = block("sieve_script personal", ("driver = file", path)) if model.sieve else ()
-    return block("protocol lmtp", (*plugins, "lmtp_add_received_header = no", *script))
+    # What a script sends on is the account's, and so are its bounces; none of a bounce has another.
+    return ("sieve_redirect_envelope_from = recipient", *block("sieve_script personal", ("driver = file", path)))
 
 
 def _pop3(model: AccessModel) -> Lines:

@@ -29,7 +29,7 @@ _ORDERED = re.compile(
     r"imap\(([^()<>]{1,64})\)<\d+><[^<>]*>: Info: (?:Mailbox [^:]*: )?(?:copy|save)\b.*? "
     r"box=Quarantine/(?:Release|Delete),"
 )
-_LEVEL = re.compile(r"[^:]{1,200}: (Debug|Info|Warning|Error|Fatal|Panic): ")
+_LEVEL = re.compile(r"[^:]{1,200}(?::T\d{1,6}>)?: (Debug|Info|Warning|Error|Fatal|Panic): ")
 _USER = re.compile(r"user=<([^>]{1,64})>")
 _ADDRESS = re.compile(r" rip=([0-9a-fA-F.:]{2,45})(?:,|$)")
 _STARTED = re.compile(r"master: Info: Dovecot v\S+ .*starting up")

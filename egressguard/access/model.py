@@ -17,6 +17,7 @@ from egressguard.policy.mailboxes import Quota
 
 # Blank, quote, "%", "#", "=" and the like mean something in Dovecot's files; none belongs in a path of ours.
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,~-]*")
+_SAFE_WORD = re.compile(r"[A-Za-z0-9_./+@,~-]*")
 _SAFE_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _SAFE_SERVICE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MOST_SESSIONS = 20_000
@@ -66,6 +67,8 @@ class AccessModel:
     `offers_scram`: everybody can log in by SCRAM. Some mail programs try nothing else where it is offered.
     `quota` is the one of all but those in `quotas`. `lmtp`: mail for accounts is taken on the socket base_dir/lmtp, and
     sorted by their Sieve scripts where the plugin is there (`sieve`); `separator` parts an account from a detail.
+    `sends` is the command that takes what a script sends, the account's name after it (() = Dovecot's own way);
+    `postmaster` is whose name is on what Dovecot itself says.
     """
 
     base_dir: Path
@@ -90,6 +93,8 @@ class AccessModel:
     lmtp: bool = False
     sieve: bool = False
     separator: str = "+"
+    sends: tuple[str, ...] = ()
+    postmaster: str = ""
 
     def __post_init__(self) -> None:
         for name in _PATHS:
@@ -107,6 +112,9 @@ class AccessModel:
             raise ModelError(f"sessions: expected 1 to {MOST_SESSIONS}")
         if self.separator not in SEPARATORS:
             raise ModelError(f"not a separator: {self.separator[:10]!r}")
+        for word in (*self.sends, self.postmaster):
+            if not _SAFE_WORD.fullmatch(word):
+                raise ModelError(f"cannot be written down for Dovecot: {word[:80]!r}")
         _check_accounts("quarantine admin", self.quarantine_admins)
         _check_accounts("quota:", (name for name, _ in self.quotas))
 

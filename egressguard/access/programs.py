@@ -34,9 +34,18 @@ class ProgramFailed(Exception):
 
 def find_programs() -> Programs | None:
     """Dovecot's programs on PATH or in the usual system directories; None = not installed."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_DIRECTORIES))
-    found = [shutil.which(name, path=path) for name in ("dovecot", "doveconf", "doveadm")]
-    return Programs(*(Path(one) for one in found if one)) if all(found) else None
+    found = [_program(name) for name in ("dovecot", "doveconf", "doveadm")]
+    return Programs(*(one for one in found if one)) if all(found) else None
+
+
+def find_sievec() -> Path | None:
+    """Pigeonhole's compiler, which knows what is wrong with a script; of dovecot-sieve."""
+    return _program("sievec")
+
+
+def _program(name: str) -> Path | None:
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_DIRECTORIES)))
+    return Path(found) if found else None
 
 
 def offers_lmtp(programs: Programs) -> bool:

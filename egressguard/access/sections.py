@@ -27,6 +27,9 @@ ORDER_RIGHTS = "lrsi"
 # Upper case is allowed here and lowered after: the passwd-file has lower-case names only.
 USER_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
+RECIPIENT_CHARACTERS = f"{USER_NAME_CHARACTERS}@"
+"""LMTP is given addresses: the account is what stands before the "@"."""
+
 AUDIT_EVENTS = ("copy", "save", "delete", "undelete", "expunge", "mailbox_delete", "mailbox_rename")
 
 
@@ -99,7 +102,13 @@ def protocols(model: AccessModel) -> tuple[str, ...]:
 def delivering(model: AccessModel) -> Lines:
     """What LMTP and quotas need of the whole. A full account makes mail wait (452), as at our RCPT."""
     separator = (f'recipient_delimiter = "{model.separator}"',) if model.lmtp else ()
-    return (*separator, *(("quota_full_tempfail = yes",) if model.has_quotas else ()))
+    postmaster = (f"postmaster_address = {model.postmaster}",) if model.lmtp and model.postmaster else ()
+    return (*separator, *postmaster, *(("quota_full_tempfail = yes",) if model.has_quotas else ()))
+
+
+def sending(model: AccessModel, account: str) -> Lines:
+    """How what a Sieve script sends gets to the relay; `account` is how the language writes whose script it is."""
+    return (f"sendmail_path = {' '.join(model.sends)} {account}",) if model.sieve and model.sends else ()
 
 
 def lmtp_service(model: AccessModel) -> Lines:

@@ -9,6 +9,7 @@ import pwd
 import socket
 from pathlib import Path
 
+from egressguard.app.children import ROLES
 from egressguard.app.places import Places
 from egressguard.policy.model import Policy
 from egressguard.smtp.tls import ensure_certificate
@@ -29,6 +30,15 @@ def certificate_of(policy: Policy, places: Places) -> tuple[Path, Path]:
 
 def running_user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def access_user_id() -> int:
+    """Whom Dovecot runs as: the access role's user, where this process runs as its own role's; else this one's, whose
+    all roles are then."""
+    users = {role.name: role.user for role in ROLES}
+    if running_user() not in users.values():
+        return os.geteuid()
+    return pwd.getpwnam(users["access"]).pw_uid
 
 
 def running_group() -> str:

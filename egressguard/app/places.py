@@ -140,6 +140,11 @@ class Places:
         return self.state / "dovecot"
 
     @property
+    def sieve_scripts(self) -> Path:
+        """A script an account (access.sieve_scripts)."""
+        return self.dovecot_state / "sieve"
+
+    @property
     def dovecot_base(self) -> Path:
         return self.role("access") / "dovecot"
 

@@ -29,8 +29,7 @@ class LmtpDelivery:
         self._hostname = hostname
 
     async def store(self, policy: Policy, deposit: Deposit) -> Outcome:
-        separator = policy.site.mailboxes.separator
-        path = f"{deposit.account}{separator}{deposit.detail}" if separator and deposit.detail else deposit.account
+        path = _path(policy.site.mailboxes.separator, deposit)
         content = deposit.content
         transaction = Transaction(deposit.reverse_path, (path,), content, body_8bit=not content.is_ascii)
         sent = await self._send(transaction, self._peer, self._hostname, PATIENCE)
@@ -40,3 +39,11 @@ class LmtpDelivery:
         if outcome.result is Result.PERMANENT and outcome.status == FULL:
             return transient("4.2.2", "the mailbox is full")
         return replace(outcome, said_by="")
+
+
+def _path(separator: str, deposit: Deposit) -> str:
+    """Whom Dovecot delivers to. It takes the account's name from it; the rest is for Sieve, which answers and sends
+    on in this address's name. An address that is not ASCII is none to Dovecot: it gets the name alone."""
+    local_part = f"{deposit.account}{separator}{deposit.detail}" if separator and deposit.detail else deposit.account
+    _, at, domain = deposit.forward_path.rpartition("@")
+    return f"{local_part}@{domain}" if at and domain.isascii() else local_part

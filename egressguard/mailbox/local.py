@@ -23,6 +23,7 @@ from egressguard.mailbox.metrics import MailboxMetrics
 from egressguard.mailbox.quota import Usages, is_full
 from egressguard.mailbox.recipients import Recipients, Whom
 from egressguard.mailbox.rule_files import RuleFiles
+from egressguard.mailbox.sieve_mail import PAST_SIEVE
 from egressguard.policy.mailbox_rules import INBOX, Letter, MailboxRule, MailboxRules, choose
 from egressguard.policy.mailboxes import Target
 from egressguard.policy.model import Policy
@@ -137,6 +138,8 @@ class LocalMail:
     ) -> Outcome:
         """Raises OSError."""
         account, target = whom.account, policy.site.mailboxes.target_of(whom.account)
+        if target == "lmtp" and PAST_SIEVE in claim.tags:
+            target = "maildir"  # the same mailbox
         quota = policy.site.mailboxes.quota_of(account)
         if quota.limits and is_full(quota, await asyncio.to_thread(self._usages.of, policy, account)):
             self._metrics.over_quota()

@@ -106,7 +106,8 @@ class Mailboxes(Strict):
     )
     forward_outside: bool = Field(
         False,
-        description="accounts' own rules may forward mail to addresses that are not ours; aliases always may",
+        description="accounts' own rules and Sieve scripts may forward mail to addresses that are not ours; aliases "
+        "always may",
         examples=[True],
     )
 

@@ -5,6 +5,8 @@ Contract
     The rules judge it as mail of a user who logged in: the owner of the file, from loopback, listener "drop".
     Put off: tried again after RETRY_SECONDS. Refused, or no message at all: set aside (NAME.refused), told in journal
     and log: whoever put it down has long gone.
+    A file that names an account is of its Sieve script: the account is who logged in, if the owner may say so.
+    What such a script redirects is kept in the account's inbox where it is not taken.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from egressguard.mail.submission import qualified
 from egressguard.smtp.hooks import SessionFacts
 from egressguard.store.content import Content
 from egressguard.store.drop import BadDrop, Dropped, read, remove, set_aside, waiting
+from egressguard.store.interface import SpoolBroken, SpoolFull
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ LISTENER = "drop"
 LOOK_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 NOBODY = Reply(550, "5.1.3", "no recipient that is an address")
+NOT_HIS = Reply(550, "5.7.1", "it names an account, which only the user that Dovecot runs as may")
+KEPT = Reply(250, "2.0.0", "kept in the inbox")
+LATER = Reply(451, "4.3.0", "it cannot be kept now")
 
 
 class Acceptor(Protocol):
@@ -43,11 +49,24 @@ class Acceptor(Protocol):
     async def on_message(self, session: SessionFacts, envelope: Envelope, content: Content) -> Reply: ...
 
 
+class Scripts(Protocol):
+    """mailbox.sieve_mail.SieveMail."""
+
+    def may_speak(self, dropped: Dropped) -> bool: ...
+
+    def why_not(self, dropped: Dropped) -> str: ...
+
+    async def keep(self, dropped: Dropped, why: str) -> bool:
+        """Durable when it returns; False: there is nothing to keep. Raises SpoolFull, SpoolBroken, OSError."""
+        ...
+
+
 class Pickup:
     def __init__(
         self,
         directory: Path,
         acceptor: Acceptor,
+        scripts: Scripts,
         record: Callable[[str, Mapping[str, object]], None],
         *,
         max_octets: Callable[[], int],
@@ -55,6 +74,7 @@ class Pickup:
     ) -> None:
         self._directory = directory
         self._acceptor = acceptor
+        self._scripts = scripts
         self._record = record
         self._max_octets = max_octets
         self._clock = clock
@@ -89,14 +109,29 @@ class Pickup:
         except (BadDrop, OSError) as wrong:
             self._aside(name, str(wrong), {})
             return
-        reply = await self._submit(dropped)
+        reply = await self._answer(dropped)
         if reply.is_positive:
             remove(self._directory, name)
             self._not_before.pop(name, None)
         elif reply.is_transient:
             self._not_before[name] = self._clock() + RETRY_SECONDS
         else:
-            self._aside(name, str(reply), {"sender": dropped.sender, "user": _user_of(dropped.owner)})
+            self._aside(name, str(reply), {"sender": dropped.sender, "user": _sent_by(dropped)})
+
+    async def _answer(self, dropped: Dropped) -> Reply:
+        if not dropped.account:
+            return await self._submit(dropped)
+        if not self._scripts.may_speak(dropped):
+            return NOT_HIS
+        why = self._scripts.why_not(dropped)
+        reply = Reply(550, "5.7.1", why) if why else await self._submit(dropped)
+        if reply.is_positive or reply.is_transient:
+            return reply
+        try:
+            return KEPT if await self._scripts.keep(dropped, why or str(reply)) else reply
+        except (SpoolFull, SpoolBroken, OSError) as wrong:
+            log.error("what a Sieve script redirects cannot be kept now", extra={"fields": {"why": str(wrong)}})
+            return LATER
 
     async def _submit(self, dropped: Dropped) -> Reply:
         """One reply for the whole: a recipient who is put off puts all off, one who is refused refuses all."""
@@ -105,7 +140,7 @@ class Pickup:
             client_port=0,
             listener=LISTENER,
             kind="submission",
-            user=_user_of(dropped.owner),
+            user=_sent_by(dropped),
             source_id=f"{LISTENER}:{dropped.name}",
         )
         try:
@@ -130,6 +165,10 @@ class Pickup:
             return
         log.error("a dropped message is not taken", extra={"fields": {"file": name, "why": why}})
         self._record("mail.refused", {"listener": LISTENER, "file": name, "reply": why, "stage": "data", **more})
+
+
+def _sent_by(dropped: Dropped) -> str:
+    return dropped.account or _user_of(dropped.owner)
 
 
 def _user_of(uid: int) -> str:

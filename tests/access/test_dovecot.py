@@ -12,6 +12,7 @@ from egressguard.access.dovecot import UnknownVersion, parse_version, render_dov
 from egressguard.access.dovecot_2_3 import render_rights
 from egressguard.access.model import AccessModel, Ports
 from egressguard.policy.mailboxes import Quota
+from tests.access.conftest import trixie_root
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "dovecot"
 STATE = Path("/var/lib/egressguard")
@@ -37,12 +38,18 @@ MAILED = replace(
     lmtp=True,
     sieve=True,
     separator="=",
+    sends=("/opt/egressguard/.venv/bin/python", "-P", "-m", "egressguard.access.sieve_sendmail", f"{STATE}/drop"),
+    postmaster="postmaster@example.org",
 )
 CASES = [
     pytest.param(model, version, f"{name}-{version[0]}.{version[1]}", id=f"{name} {version[0]}.{version[1]}")
     for name, model in (("full", FULL), ("small", SMALL), ("wide", WIDE), ("mailed", MAILED))
     for version in ((2, 3), (2, 4))
 ]
+
+
+def has_sieve():
+    return (trixie_root() / "usr/lib/dovecot/modules/lib90_sieve_plugin.so").exists()
 
 
 @pytest.fixture
@@ -91,8 +98,11 @@ def test_the_real_doveconf_takes_it(model, version, name, house, doveconf):
         "quota",
         "quotas",
         "lmtp",
+        "sends",
+        "postmaster",
     )
-    asked += ("sieve",) if version == (2, 3) else ()  # 2.4 knows no setting of a plugin that is not there
+    # 2.4 knows no setting of a plugin that is not there.
+    asked += ("sieve",) if version == (2, 3) or has_sieve() else ()
     model = replace(house.model(ports=model.ports), **{name: getattr(model, name) for name in asked})
     config = house.directory / "try.conf"
     config.write_text(render_dovecot(model, version))

@@ -104,6 +104,12 @@ def test_a_made_up_user_name_cannot_pass_for_a_login_or_move_the_address():
     assert parse_line(line) == Login("imap", False, 1, "x", "192.0.2.7")
 
 
+def test_a_later_message_of_a_session_has_its_level_too():
+    line = "lmtp(anna)<28493><qWoyAgCXCGtNbwAAg+zDdQ:T3>: Info: sieve: msgid=<x@x>: stored mail"
+
+    assert parse_line(line) == Other("info", line)
+
+
 def test_attempts_are_bounded():
     line = f"{OLD}Disconnected: Connection closed (auth failed, 999999 attempts in 2 secs): user=<x>"
 

@@ -42,6 +42,13 @@ def test_rights_cannot_be_smuggled_in_through_an_admin_s_name(admin):
         replace(MODEL, quarantine_admins=(admin,))
 
 
+@pytest.mark.parametrize("word", ["a b", "%u", "x\nssl = no", "a;b", '"'])
+def test_a_command_or_an_address_that_means_something_else_there_is_refused(word):
+    for change in ({"sends": ("/usr/bin/python3", word)}, {"postmaster": word}):
+        with pytest.raises(ModelError):
+            replace(MODEL, **change)
+
+
 @pytest.mark.parametrize("ports", [Ports(imap=0), Ports(imap=-1), Ports(imap=65536), Ports(imap=143, pop3=143)])
 def test_ports_that_dovecot_cannot_have_are_refused(ports):
     with pytest.raises(ModelError):

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ mail:
   - {name: everybody-here, match: {client: lan, sender_domain: test.example}, action: accept}
 """
 SECONDS = 30
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
 def until(truth: Callable[[], object], seconds: float = SECONDS) -> None:
@@ -48,9 +49,10 @@ def until(truth: Callable[[], object], seconds: float = SECONDS) -> None:
 
 
 class Running:
-    """A gateway below `folder`; as root it runs under nobody, so that it is nobody special."""
+    """A gateway below `folder`; as root it runs under nobody, so that it is nobody special, or as `nobody` says."""
 
-    def __init__(self, folder: Path, site: str = SITE) -> None:
+    def __init__(self, folder: Path, site: str = SITE, nobody: Sequence[str] = NOBODY) -> None:
+        self.nobody = nobody
         self.folder, self.rules, self.runtime = folder, folder / "rules", folder / "run"
         self.rules.mkdir()
         (self.rules / "site.yaml").write_text(site)
@@ -87,8 +89,7 @@ class Running:
     def command(self, *words: str) -> list[str]:
         command = [sys.executable, "-m", "egressguard", *words, "--rules", str(self.rules)]
         command += ["--state", str(self.folder / "state"), "--runtime", str(self.runtime)]
-        nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        return [*nobody, *command] if os.geteuid() == 0 else command
+        return [*self.nobody, *command] if os.geteuid() == 0 else command
 
     def told(self, *words: str) -> str:
         """What a command answers."""
@@ -130,13 +131,13 @@ def gateway() -> Iterator[Running]:
         yield from running_in(Path(name))
 
 
-def running_in(folder: Path, site: str = SITE) -> Iterator[Running]:
+def running_in(folder: Path, site: str = SITE, nobody: Sequence[str] = NOBODY) -> Iterator[Running]:
     if os.geteuid() == 0:
         probe = ["setpriv", "--reuid", "65534", "--clear-groups", "test", "-r", str(ROOT / "pyproject.toml")]
         if subprocess.run(probe, check=False).returncode:
             pytest.skip("needs a checkout that an ordinary user can read")
         folder.chmod(0o755)
-    running = Running(folder, site)
+    running = Running(folder, site, nobody)
     try:
         yield running
     finally:

@@ -22,6 +22,7 @@ from egressguard.mailbox.metrics import MailboxMetrics
 from egressguard.mailbox.quota import Usages
 from egressguard.mailbox.recipients import Recipients
 from egressguard.mailbox.rule_files import RuleFiles
+from egressguard.mailbox.sieve_mail import PAST_SIEVE
 from egressguard.policy.model import Policy
 from egressguard.relay.return_paths import ReturnPaths
 from egressguard.store.content import Content
@@ -129,6 +130,13 @@ def test_a_message_for_an_account(post: Post) -> None:
     assert outcome.result is Result.DELIVERED
     assert post.messages() == [b"Return-Path: <x@example.net>\r\nDelivered-To: anna@example.org\r\n" + CONTENT]
     assert (others, post.journal) == ([], [])
+
+
+def test_what_a_script_gave_away_and_nobody_takes_goes_past_dovecot(post: Post) -> None:
+    by_lmtp = policy_with(mailboxes={"deliver": "lmtp"})
+    outcome, others = run(post, "anna@example.org", by_lmtp, tags=(EXPANDED, PAST_SIEVE))
+    assert (outcome.result, others) == (Result.DELIVERED, [])
+    assert len(post.messages()) == 1
 
 
 @pytest.mark.parametrize(

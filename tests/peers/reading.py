@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +23,15 @@ import pytest
 from egressguard.access.programs import HOW_TO_GET_IT, find_programs
 from egressguard.app.control import ask
 from tests.app.test_gateway import Running, running_in
+from tests.peers.dovecots import gateway_words, own_words
 from tests.smtp.scram_client import ScramClient
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent.parent
 HOST, PASSWORD, SECONDS = "gw.test.example", "correct-horse", 40
 HOLDS = "suspect@far.example"
+SORTED = "sorted"
+"""The account whose mail goes by LMTP, where there is what that needs (scripts/peers)."""
 SITE = """
 site:
   zones: {here: {networks: 127.0.0.0/8}}
@@ -46,6 +49,7 @@ site:
     max_user_sessions: 50
     quarantine_admins: boss
     own_quarantine: {}
+  mailboxes: {accounts: {sorted: {deliver: lmtp}}}
 mail:
   - {name: suspect, match: {sender: suspect@far.example}, action: quarantine, folder: Held}
   - {name: users, match: {authenticated: true}, action: accept}
@@ -101,6 +105,17 @@ class Gateway:
         with smtplib.SMTP("127.0.0.1", self.running.port("lan"), timeout=SECONDS) as client:
             client.sendmail(sender, [f"{recipient}@test.example"], content, mail_options=["BODY=8BITMIME"])
 
+    def told_with(self, given: str, *words: str) -> None:
+        """A command that reads."""
+        command = self.running.command(*words)
+        done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def journal(self, kind: str, about: str) -> list[dict[str, Any]]:
+        """The rows of a kind in which this stands."""
+        rows = self.running.told("journal", "--kind", kind, "--json").splitlines()
+        return [json.loads(row) for row in rows if about in row]
+
     def deliver(self, name: str, *contents: bytes) -> list[bytes]:
         """The octets that lie in the mailbox then, in the order in which they were sent."""
         place = self.running.folder / "state" / "mailboxes" / name / "new"
@@ -138,23 +153,29 @@ def until(truth: Callable[[], T], seconds: float = SECONDS) -> T:
 
 
 @contextlib.contextmanager
-def reading_gateway(site: str = SITE) -> Iterator[Gateway]:
+def reading_gateway(site: str = SITE, generation: str = "") -> Iterator[Gateway]:
+    """`generation` of Dovecot: "" is the machine's own, with LMTP and Sieve if they are there."""
     if os.geteuid() != 0:
         pytest.skip("needs root: clients run in mount namespaces")
     if find_programs() is None:
         pytest.skip(f"needs Dovecot: {HOW_TO_GET_IT}")
     with tempfile.TemporaryDirectory(prefix="eg-read-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        (folder / "gateway").mkdir()
-        (folder / "clients").mkdir()
         folder.chmod(0o755)
-        (folder / "hosts").write_text(f"127.0.0.1 localhost {HOST}\n::1 localhost\n")
-        for running in running_in(folder / "gateway", site):
-            ca = folder / "ca.pem"
-            shutil.copy(next((running.folder / "state" / "tls").glob("*cert*")), ca)
-            made = Gateway(running, ca, folder / "hosts", folder / "clients")
+        for made in gateway_at(folder, site, gateway_words(generation, folder) if generation else own_words()):
             made.add("boss")
             yield made
+
+
+def gateway_at(folder: Path, site: str, words: Sequence[str]) -> Iterator[Gateway]:
+    """`words` start it (tests.peers.dovecots)."""
+    (folder / "gateway").mkdir()
+    (folder / "clients").mkdir()
+    (folder / "hosts").write_text(f"127.0.0.1 localhost {HOST}\n::1 localhost\n")
+    for running in running_in(folder / "gateway", site, words):
+        ca = folder / "ca.pem"
+        shutil.copy(next((running.folder / "state" / "tls").glob("*cert*")), ca)
+        yield Gateway(running, ca, folder / "hosts", folder / "clients")
 
 
 def node(gateway: Gateway, program: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_what_is_put_is_read_in_its_order_and_goes(tmp_path: Path) -> None:
     assert list(waiting(tmp_path)) == names[2:]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".msg", ".refused"]
     assert (tmp_path / f"{names[2]}{SUFFIX}").stat().st_mode & 0o777 == 0o640
+
+
+def test_an_account_is_told_and_content_may_come_in_pieces(tmp_path: Path) -> None:
+    name = put(tmp_path, "", ("c@d.example",), iter((b"Subject: x\r\n", b"\r\ny\r\n")), "anna")
+
+    found = read(tmp_path, name, MOST)
+    assert (found.account, found.content) == ("anna", b"Subject: x\r\n\r\ny\r\n")
+    assert read(tmp_path, put(tmp_path, "", ("c@d.example",), b"x"), MOST).account == ""
+
+
+def test_pieces_that_end_in_trouble_leave_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        put(tmp_path, "", ("a@b.example",), broken())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_half_written_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

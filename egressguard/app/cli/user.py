@@ -11,6 +11,7 @@ import click
 from egressguard.app.cli.mailbox_rules import rules_command
 from egressguard.app.cli.options import as_json, ask_role, with_places
 from egressguard.app.cli.output import Exit, emit_one, emit_rows, fail
+from egressguard.app.cli.sieve import sieve_command
 from egressguard.app.places import Places
 from egressguard.mailbox.accounts import AccountError, Accounts
 
@@ -32,6 +33,7 @@ def user_command() -> None:
 
 
 user_command.add_command(rules_command)
+user_command.add_command(sieve_command)
 
 
 @user_command.command("add")

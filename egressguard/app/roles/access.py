@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 START_SECONDS = 10
 ANSWER_SECONDS = 5
 MOST_TOLD = 1000
+SENDMAIL = "egressguard.access.sieve_sendmail"
 
 
 async def run(places: Places, *, high_ports: bool) -> None:
@@ -104,11 +106,11 @@ def _model(frame: Frame, policy: Policy, current: Ports | None) -> AccessModel:
         max_sessions=settings.max_sessions,
         max_user_sessions=settings.max_user_sessions,
         pam_service=settings.pam_service,
-        **_delivering(policy),
+        **_delivering(policy, places),
     )
 
 
-def _delivering(policy: Policy) -> dict[str, Any]:
+def _delivering(policy: Policy, places: Places) -> dict[str, Any]:
     """What of `site.mailboxes` is Dovecot's business. What a package is missing for is told, with the cure."""
     mailboxes, programs = policy.site.mailboxes, find_programs()
     wanted = mailboxes.deliver == "lmtp" or any(one.deliver == "lmtp" for one in mailboxes.accounts.values())
@@ -124,6 +126,8 @@ def _delivering(policy: Policy) -> dict[str, Any]:
         "lmtp": lmtp,
         "sieve": sieve,
         "separator": mailboxes.separator,
+        "sends": (sys.executable, "-P", "-m", SENDMAIL, str(places.drop)),
+        "postmaster": f"postmaster@{policy.site.domains[0]}" if policy.site.domains else "",
     }
 
 

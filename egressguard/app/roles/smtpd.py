@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from egressguard.app.control import Commands
-from egressguard.app.identity import certificate_of, hostname_of
+from egressguard.app.identity import access_user_id, certificate_of, hostname_of
 from egressguard.app.listeners import TARPIT
 from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
@@ -24,6 +24,7 @@ from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.metrics import over_quota_counter
 from egressguard.mailbox.quota import Usages
 from egressguard.mailbox.recipients import Recipients
+from egressguard.mailbox.sieve_mail import SieveMail
 from egressguard.policy.model import Policy
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.handover_ends import Handover
@@ -44,6 +45,7 @@ from egressguard.store.draft import Draft
 from egressguard.store.free_space import FreeSpace
 from egressguard.store.limits import LimitStore
 from egressguard.store.passwd import PasswdFile
+from egressguard.store.queue_id import random_queue_id
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ async def run(places: Places, *, high_ports: bool) -> None:
         pickup = Pickup(
             places.drop,
             smtpd.acceptance,
+            _scripts(frame, smtpd),
             frame.record,
             max_octets=lambda: smtpd.acceptance.policy.site.relay.max_message_octets,
             clock=time.time,
@@ -111,6 +114,17 @@ async def _open(frame: Frame) -> AsyncIterator[Smtpd]:
         await tarpit.stop()
         handover.close()
         smtpd.outside.close()
+
+
+def _scripts(frame: Frame, smtpd: Smtpd) -> SieveMail:
+    return SieveMail(
+        lambda: smtpd.acceptance.policy,
+        smtpd.handover.put,
+        frame.record,
+        speaker=access_user_id(),
+        clock=time.time,
+        new_queue_id=random_queue_id,
+    )
 
 
 def _accounts(policy: Policy, places: Places) -> PasswdFile | PamAccounts:
