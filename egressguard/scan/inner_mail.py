@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from egressguard.scan import apple, tnef
+from egressguard.scan import apple, outlook, tnef
 from egressguard.scan.archive import members
 from egressguard.scan.budget import Budget, Member, Opened, shown
 from egressguard.scan.heading import CONTENT_FIELD
@@ -64,7 +64,7 @@ def _wrapped_again(
 
 
 def _is_mail(name: str, content: Octets) -> bool:
-    if content.startswith((tnef.TNEF, apple.SINGLE, apple.DOUBLE)):
+    if content.startswith((tnef.TNEF, apple.SINGLE, apple.DOUBLE)) or outlook.has_attachments(content):
         return True
     if name.lower().endswith(_SUFFIXES):
         return bool(content)
@@ -79,6 +79,8 @@ def _parts(name: str, content: Octets, opened: Opened) -> Iterator[Found]:
         yield from tnef.attachments(content)
     elif content.startswith((apple.SINGLE, apple.DOUBLE)):
         yield from apple.files(content)
+    elif outlook.has_attachments(content):
+        yield from outlook.attachments(content)
     else:
         walked = walk(content)
         for problem in walked.problems:

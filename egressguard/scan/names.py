@@ -6,6 +6,7 @@ RFC 2045 s5.1, RFC 2183 s2.3, RFC 2231 s3 and s4, RFC 2047 (which forbids encode
 from __future__ import annotations
 
 import binascii
+import html
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -148,8 +149,12 @@ def _ends(raw: bytes) -> bytes:
 
 
 def _shown(name: str) -> Iterator[str]:
-    """The name as a mail program shows it, as it saves it (nothing after a NUL), and the last of a path."""
-    for text in (name, name.partition("\0")[0]) if "\0" in name else (name,):
+    """The name as a mail program shows it, as it saves it (nothing after a NUL), as a web page shows it if that makes
+    another kind of it, and the last of a path."""
+    texts = [name, name.partition("\0")[0]] if "\0" in name else [name]
+    if "&" in name and _suffix(unescaped := html.unescape(name)) != _suffix(name):
+        texts.append(unescaped)
+    for text in texts:
         shown = "".join(c for c in text if c.isprintable()).strip()
         yield shown
         last = re.split(r"[/\\]", shown)[-1].strip()
@@ -158,3 +163,7 @@ def _shown(name: str) -> Iterator[str]:
         stripped = last.strip("\"' .;")
         if stripped != last:
             yield stripped
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2]

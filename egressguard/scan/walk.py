@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from egressguard.scan import apple, pkcs7, sweep, tnef
+from egressguard.scan import apple, outlook, pkcs7, sweep, tnef
 from egressguard.scan.encodings import (
     ODD_OCTETS,
     base64,
@@ -168,6 +168,7 @@ class _Walk:
         if content.startswith(tnef.TNEF):
             self._members(tnef.attachments(content), plain)
         self._members(apple.files(content), plain)
+        self._members(outlook.attachments(content), plain)
         if pkcs7.is_wrapping(heading.media_type, heading.names):
             inner = pkcs7.wrapped(content, self._walked.problems)
             if inner is not None:
