@@ -1,169 +1,108 @@
-"""Take mailboxes over: beside `doveadm backup`, which keeps UIDs too, from the same files, in the same run.
+"""The cases `import*` of `benchmarks/mailboxes.py`: mailboxes are taken over, beside `doveadm backup` where it can.
 
-    sudo .venv/bin/python -m benchmarks.mailbox_import [--quick] [--messages N] [--source NAME]
-
-50,000 messages, 2 GB (quick: 5,000, 200 MB) in ten folders, made as Dovecot's Maildir and as mboxes, with flags and
-keywords. Each side copies them into an empty mailbox, in turns; both are durable when they end: Dovecot is told
-not to sync each message (that would cost it more), and all is synced after. What we took is then compared with the
-source, message by message. Courier's and qmail's Maildirs have no peer that keeps their UIDs: the rate is told.
-The last line is JSON; a ratio over 1 means that ours is faster.
+Contract
+    Both sides copy the same files into a mailbox that is empty, in turns; both are durable when they end.
+    What we took over is compared with its source, message by message, by `--verify`: a difference is a RuntimeError.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from egressguard.mailbox.accounts import Accounts
+from tests.mailbox.takeover.large import make_maildir, make_mboxes
 
 SOURCES = ("dovecot", "mbox", "courier", "qmail")
-FOLDERS, ROUNDS = 10, 3
-MESSAGES, QUICK_MESSAGES = 50_000, 5_000
-MEAN_OCTETS = 40_000
-KEYWORDS = ("$Label1", "$Label2", "NonJunk", "work")
 PROGRAM = (sys.executable, "-m", "egressguard", "mailbox", "import")
 AS_NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 """doveadm does not work on mail as root."""
 
-
-def sizes(count: int) -> list[int]:
-    """As mail is: most of it small, some with attachments; 40 KB in the mean."""
-    dice = random.Random(1)
-    return [200_000 if dice.random() < 0.18 else dice.randrange(1500, 8000) for _ in range(count)]
+Case = dict[str, float | str | None]
 
 
-def letter(number: int, size: int) -> bytes:
-    line = b"%d " % number + b"x" * 66 + b"\n"
-    return (
-        b"From: a@b.example\nSubject: %d\nMessage-Id: <%d@b.example>\n\n" % (number, number) + line * (size // 70 + 1)
-    )[:size] + b"\n"
+class Import:
+    """One source of `count` messages in `world`."""
 
+    def __init__(self, world: Path, name: str, count: int) -> None:
+        self._world, self._name, self._count = world, name, count
+        self._source, self._inbox = world / name, world / f"{name}-inbox"
 
-def flags(number: int) -> str:
-    return ("S", "", "RS", "FS")[number % 4]
+    def measure(self, case: str, rounds: int) -> Case:
+        if self._name == "mbox":
+            make_mboxes(self._source, self._inbox, self._count)
+        else:
+            make_maildir(self._source, self._count, self._name)
+        subprocess.run(["chown", "-R", "nobody:nogroup", *self._files()], check=True)
+        try:
+            ours, peer = self._seconds(rounds)
+            self._verify()
+        finally:
+            subprocess.run(["rm", "-r", *self._files()], check=True)
+        ratio = peer and peer / ours
+        words = f"ours {ours:6.1f} s" + (f", doveadm {peer:6.1f} s: {ratio:.2f}x" if peer else "")
+        print(f"{case:<14} {words}, {self._count / ours:.0f} messages/s", file=sys.stderr, flush=True)
+        rounded = (peer and round(peer, 2), ratio and round(ratio, 3))
+        return {"ours": round(ours, 2), "peer": rounded[0], "ratio": rounded[1], "unit": "s"}
 
+    def _files(self) -> list[str]:
+        return [str(self._source), *([str(self._inbox)] if self._name == "mbox" else [])]
 
-def make_maildir(root: Path, count: int, form: str) -> None:
-    for folder in range(FOLDERS):
-        place = root / (f".folder{folder}" if folder else "")
-        for part in ("tmp", "new", "cur"):
-            (place / part).mkdir(parents=True, exist_ok=True)
-        uids = []
-        for number, size in list(enumerate(sizes(count)))[folder::FOLDERS]:
-            base = f"{1_600_000_000 + number}.M{number}P1.host"
-            uids.append(base)
-            letters = "abcd"[number % 4] if form == "dovecot" else ""
-            path = place / "cur" / f"{base}:2,{flags(number)}{letters}"
-            path.write_bytes(letter(number, size))
-            os.utime(path, (1_600_000_000 + number,) * 2)
-        lines = [f"{uid} {':' if form == 'dovecot' else ''}{base}\n" for uid, base in enumerate(uids, 1)]
-        if form == "dovecot":
-            head = f"3 V{1_500_000_000 + folder} N{len(uids) + 1} G{folder + 1:032x}\n"
-            (place / "dovecot-uidlist").write_text(head + "".join(lines))
-            (place / "dovecot-keywords").write_text("".join(f"{n} {word}\n" for n, word in enumerate(KEYWORDS)))
-        elif form == "courier":
-            (place / "courierimapuiddb").write_text(f"1 {1_500_000_000 + folder} {len(uids) + 1}\n" + "".join(lines))
+    def _seconds(self, rounds: int) -> tuple[float, float | None]:
+        """(ours, peer)."""
+        if self._name not in {"dovecot", "mbox"}:
+            return statistics.median(self._ours() for _ in range(rounds)), None
+        pairs = [(self._doveadm(), self._ours())[::-1] for _ in range(rounds)]
+        return statistics.median(ours for ours, _ in pairs), statistics.median(peer for _, peer in pairs)
 
+    def _ours(self) -> float:
+        """Seconds, and the mailbox is there."""
+        state = self._world / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        (state / "accounts").mkdir(parents=True)
+        Accounts(state / "accounts" / "passwd").add("anna", "secret")
+        started = time.monotonic()
+        subprocess.run(self._program(), check=True, stdout=subprocess.DEVNULL)
+        return time.monotonic() - started
 
-def make_mboxes(root: Path, count: int) -> None:
-    root.mkdir(parents=True)
-    for folder in range(FOLDERS):
-        numbered = list(enumerate(sizes(count)))[folder::FOLDERS]
-        with (root / (f"folder{folder}" if folder else "INBOX")).open("wb") as file:
-            for uid, (number, size) in enumerate(numbered, 1):
-                date = time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(1_600_000_000 + number)).encode()
-                base = b"X-IMAPbase: %d %010d $Label1\n" % (1_500_000_000 + folder, len(numbered)) if uid == 1 else b""
-                status = b"Status: RO\n" if "S" in flags(number) else b"Status: O\n"
-                file.write(b"From a@b.example %s\n%sX-UID: %d\n%s" % (date, base, uid, status))
-                file.write(letter(number, size) + b"\n")
+    def _verify(self) -> None:
+        done = subprocess.run([*self._program(), "--verify"], check=False, capture_output=True, text=True)
+        told = json.loads(done.stdout) if done.returncode == 0 else {}
+        if told.get("differences") != 0:
+            raise RuntimeError(f"what was taken over from {self._name} is not what was there: {told} {done.stderr}")
 
+    def _program(self) -> list[str]:
+        state = str(self._world / "state")
+        inbox = ["--inbox", str(self._inbox)] if self._name == "mbox" else []
+        return [*PROGRAM, "--state", state, str(self._source), *inbox, "--account", "anna", "--json"]
 
-def ours(world: Path, source: Path, *words: str) -> float:
-    """Seconds, and the mailbox is there."""
-    state = world / "state"
-    shutil.rmtree(state, ignore_errors=True)
-    (state / "accounts").mkdir(parents=True)
-    Accounts(state / "accounts" / "passwd").add("anna", "secret")
-    started = time.monotonic()
-    command = [*PROGRAM, "--state", str(state), str(source), "--account", "anna", "--json", *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - started
-
-
-def verified(world: Path, source: Path) -> bool:
-    command = [*PROGRAM, "--state", str(world / "state"), str(source), "--account", "anna", "--json", "--verify"]
-    done = subprocess.run(command, check=False, capture_output=True)
-    return done.returncode == 0 and json.loads(done.stdout)["differences"] == 0
-
-
-def doveadm(world: Path, location: str) -> float:
-    target, config = world / "theirs", world / "dovecot.conf"
-    shutil.rmtree(target, ignore_errors=True)
-    config.write_text(
-        f"base_dir = {world}/base\nstate_dir = {world}/base\nlog_path = /dev/stderr\nssl = no\nfirst_valid_uid = 0\n"
-        f"mail_location = {location}\ndefault_internal_user = nobody\ndefault_login_user = nobody\n"
-        "mail_fsync = never\nnamespace inbox {\n  inbox = yes\n  separator = /\n}\n"
-    )
-    (world / "base").mkdir(exist_ok=True)
-    environment = {"USER": "nobody", "HOME": str(world), "PATH": os.environ["PATH"]}
-    command = [*AS_NOBODY, "doveadm", "-c", str(config), "backup", f"maildir:{target}"]
-    started = time.monotonic()
-    subprocess.run(command, check=True, env=environment)
-    os.sync()
-    return time.monotonic() - started
-
-
-def compare(name: str, rounds: int, one: Callable[[], float], other: Callable[[], float]) -> dict[str, object]:
-    pairs = [(one(), other()) for _ in range(rounds)]
-    mine, theirs = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
-    print(f"{name:12} ours {mine:6.1f} s, doveadm {theirs:6.1f} s: {theirs / mine:.2f}x", flush=True)
-    return {"ours": round(mine, 2), "peer": round(theirs, 2), "ratio": round(theirs / mine, 3), "unit": "s"}
-
-
-def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked.add_argument("--quick", action="store_true")
-    asked.add_argument("--messages", type=int)
-    asked.add_argument("--rounds", type=int, default=ROUNDS)
-    asked.add_argument("--source", choices=SOURCES, action="append")
-    options = asked.parse_args()
-    count = options.messages or (QUICK_MESSAGES if options.quick else MESSAGES)
-    results: dict[str, object] = {}
-    with tempfile.TemporaryDirectory(prefix="eg-import-") as directory:
-        world = Path(directory)
-        world.chmod(0o755)
-        shutil.chown(world, "nobody", "nogroup")
-        for name in options.source or SOURCES:
-            source = world / name
-            if name == "mbox":
-                make_mboxes(source, count)
-            else:
-                make_maildir(source, count, name)
-            subprocess.run(["chown", "-R", "nobody:nogroup", str(source)], check=True)
-            location = f"mbox:{source}" if name == "mbox" else f"maildir:{source}"
-            if name in {"dovecot", "mbox"}:
-                run = compare(
-                    name, options.rounds, lambda s=source: ours(world, s), lambda at=location: doveadm(world, at)
-                )
-            else:
-                seconds = ours(world, source)
-                print(f"{name:12} ours {seconds:6.1f} s, {count / seconds:.0f} messages/s", flush=True)
-                run = {"ours": round(seconds, 2), "unit": "s"}
-            ours(world, source)
-            results[name] = run | {"every_message_compared": verified(world, source)}
-            shutil.rmtree(source)
-    print(json.dumps({"benchmark": "mailbox_import", "messages": count, "results": results}))
-
-
-if __name__ == "__main__":
-    main()
+    def _doveadm(self) -> float:
+        world, target = self._world, self._world / "theirs"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        shutil.chown(target, "nobody", "nogroup")
+        is_mbox = self._name == "mbox"
+        location = f"mbox:{self._source}:INBOX={self._inbox}" if is_mbox else f"maildir:{self._source}"
+        config = world / "doveadm.conf"
+        config.write_text(
+            f"base_dir = {world}/base\nstate_dir = {world}/base\nlog_path = /dev/stderr\nssl = no\n"
+            f"mail_location = {location}\nfirst_valid_uid = 0\n"
+            "default_internal_user = nobody\ndefault_login_user = nobody\nmail_fsync = never\n"
+            "namespace inbox {\n  inbox = yes\n  separator = /\n}\n"
+        )
+        (world / "base").mkdir(exist_ok=True)
+        environment = {"USER": "nobody", "HOME": str(target), "PATH": os.environ["PATH"]}
+        command = [*AS_NOBODY, "doveadm", "-c", str(config), "backup", f"maildir:{target}/mail"]
+        started = time.monotonic()
+        subprocess.run(command, check=True, env=environment)
+        os.sync()
+        took = time.monotonic() - started
+        if (copied := len(list(target.glob("mail/**/cur/*")))) != self._count:
+            raise RuntimeError(f"doveadm copied {copied} messages of {self._count}")
+        return took

@@ -1,170 +1,128 @@
-"""Deliveries a second into Maildirs, both durable, same disk, same run: ours, and Dovecot's over LMTP.
+"""Mailboxes beside Dovecot's own tools: mail that comes in, and mailboxes that are taken over. Same files, same run.
 
-    .venv/bin/python -m benchmarks.mailboxes [MESSAGES]
+    sudo .venv/bin/python -m benchmarks.mailboxes [--quick] [--only CASE[,CASE]] [--messages N] [--rounds N]
 
-Ours is `mailbox.local` with all that it asks (accounts, aliases, a quota) as the relay's process calls it; Dovecot gets
-the same messages from raw LMTP clients that pipeline. The rounds take turns. The last line is JSON.
+Both sides of a case write to one temporary directory, take turns, and the median of each side's rounds counts. The last
+line is JSON; a ratio over 1 means that ours is faster.
+
+- deliver: deliveries a second, 20 connections at once, 4 KB. Ours is the whole way through a gateway that runs: SMTP
+  over TCP, rules, spool, queue, aliases, quota, Maildir. The peer is only the end of such a way: Dovecot's LMTP, raw,
+  over its Unix socket. Both are durable: Dovecot syncs before its 250; we sync the spool before the 250 (messages that
+  come at the same time share that), and then file and directory in the mailbox, before the spool forgets the message.
+- deliver_store: the same gateway twice: `deliver: maildir` beside `deliver: lmtp` into its own private Dovecot.
+- import: `egressguard mailbox import` beside `doveadm backup`, which keeps UIDs too: 50,000 messages, 2 GB in ten
+  folders with flags and keywords, from Dovecot's Maildir. Both are durable when they end: Dovecot is told not to sync
+  each message (that would cost it more), and all is synced after. import_mbox: from mboxes.
+- import_courier, import_qmail: from their Maildirs; nothing else keeps what they remember, so there is no peer.
+
+What was taken over is then compared with the source, message by message. A quick run has 5,000 messages, 200 MB, and
+one round.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from benchmarks.mailbox_deliver import Dovecot, Gateway, MailServer, deliveries
+from benchmarks.mailbox_import import SOURCES, Case, Import
+from benchmarks.relay_world import enter
+from tests.lab.internet import ROOT
 
-from egressguard.mailbox.delivery import MaildirDelivery
-from egressguard.mailbox.forwarding import Forwarder
-from egressguard.mailbox.local import LocalMail
-from egressguard.mailbox.metrics import MailboxMetrics
-from egressguard.mailbox.quota import Usages
-from egressguard.mailbox.recipients import Recipients
-from egressguard.mailbox.rule_files import RuleFiles
-from egressguard.policy.model import Policy
-from egressguard.relay.return_paths import ReturnPaths
-from egressguard.store.content import Content
-from egressguard.store.interface import Claim, Due, NewMessage
-from egressguard.store.queue_id import new_queue_id, random_queue_id
+DELIVERED, QUICK_DELIVERED = 4000, 1000
+WARM_UP = 200
+TAKEN_OVER, QUICK_TAKEN_OVER = 50_000, 5000
+ROUNDS = 3
+IMPORTS = {("import" if name == "dovecot" else f"import_{name}"): name for name in SOURCES}
+CASES = ("deliver", "deliver_store", *IMPORTS)
+GATEWAY_PORT, LMTP_GATEWAY_PORT = 2525, 2526
 
-LMTP = Path(".peers/lmtp/usr/lib/dovecot/lmtp").absolute()
-ACCOUNTS = [f"user{number}" for number in range(20)]
-AT_ONCE, ROUNDS = 20, 3
-CONTENT = b"From: <x@example.net>\r\nSubject: load\r\n\r\n" + (b"X" * 78 + b"\r\n") * 50
-SITE = {
-    "zones": {},
-    "domains": ["example.org"],
-    "mailboxes": {"aliases": {"info": "user0"}, "quota": {"octets": 10**12}},
-}
+Servers = Mapping[str, MailServer]
 
 
-class Names:
-    def exists(self, name: str) -> bool:
-        return name in ACCOUNTS
+def deliver(folder: Path, options: argparse.Namespace) -> dict[str, Case]:
+    results = {}
+    with Gateway(folder / "gateway", GATEWAY_PORT, deliver="maildir") as ours:
+        if "deliver" in options.only:
+            with Dovecot(folder / "dovecot") as peer:
+                results["deliver"] = beside("deliver", {"ours": ours, "peer": peer}, options)
+        if "deliver_store" in options.only:
+            with Gateway(folder / "by-lmtp", LMTP_GATEWAY_PORT, deliver="lmtp") as by_lmtp:
+                results["deliver_store"] = beside("deliver_store", {"ours": ours, "peer": by_lmtp}, options)
+    return results
 
 
-def ours(root: Path, messages: int) -> float:
-    """Deliveries a second."""
-    policy, usages, registry = Policy.model_validate({"site": SITE}), Usages(root), CollectorRegistry()
-
-    async def put(_message: NewMessage) -> str:
-        raise NotImplementedError  # nothing is sent on here
-
-    forwarder = Forwarder(
-        put, ReturnPaths(root, registry, "relay"), "gw.example", clock=time.time, new_queue_id=random_queue_id
-    )
-    local = LocalMail(
-        Recipients(Names(), usages),
-        RuleFiles(root / "rules"),
-        {"maildir": MaildirDelivery(root, added=usages.added)},
-        forwarder,
-        usages,
-        MailboxMetrics(registry),
-        lambda _kind, _fields: None,
-    )
-
-    async def deliver(numbers: list[int]) -> None:
-        for number in numbers:
-            due = Due(f"{ACCOUNTS[number % len(ACCOUNTS)]}@example.org", 1)
-            claim = Claim(
-                new_queue_id(time.time(), number),
-                "x@example.net",
-                0.0,
-                len(CONTENT),
-                smtputf8=False,
-                body_8bit=False,
-                recipients=(due,),
-            )
-            outcome = await local.deliver(policy, claim, due, Content.of(CONTENT))
-            assert outcome.status == "2.0.0", outcome
-
-    return asyncio.run(_timed(deliver, messages))
+def beside(case: str, servers: Servers, options: argparse.Namespace) -> Case:
+    count = QUICK_DELIVERED if options.quick else DELIVERED
+    for server in servers.values():
+        deliveries(server, WARM_UP)
+    rounds = [{side: deliveries(server, count) for side, server in servers.items()} for _ in range(options.rounds)]
+    ours, peer = (statistics.median(found[side] for found in rounds) for side in ("ours", "peer"))
+    print(f"{case:<14} ours {ours:6.0f}/s, peer {peer:6.0f}/s: {ours / peer:.2f}x", file=sys.stderr, flush=True)
+    return {"ours": round(ours), "peer": round(peer), "ratio": round(ours / peer, 3), "unit": "messages/s"}
 
 
-def dovecots(socket: Path, messages: int) -> float:
-    async def deliver(numbers: list[int]) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(socket))
-
-        async def reply() -> bytes:
-            while (line := await reader.readline())[3:4] == b"-":
-                continue
-            return line
-
-        writer.write(b"LHLO client.example\r\n")
-        for _ in range(2):
-            await reply()
-        for number in numbers:
-            account = ACCOUNTS[number % len(ACCOUNTS)]
-            writer.write(f"MAIL FROM:<x@example.net>\r\nRCPT TO:<{account}>\r\nDATA\r\n".encode())
-            answers = [await reply() for _ in range(3)]
-            assert answers[2].startswith(b"354"), answers
-            writer.write(CONTENT + b".\r\n")
-            answer = await reply()
-            assert answer.startswith(b"250"), answer
-        writer.close()
-
-    return asyncio.run(_timed(deliver, messages))
+def take_over(folder: Path, options: argparse.Namespace) -> dict[str, Case]:
+    count = options.messages or (QUICK_TAKEN_OVER if options.quick else TAKEN_OVER)
+    wanted = {case: name for case, name in IMPORTS.items() if case in options.only}
+    return {case: Import(folder, name, count).measure(case, options.rounds) for case, name in wanted.items()}
 
 
-async def _timed(deliver: object, messages: int) -> float:
-    shares = [list(range(first, messages, AT_ONCE)) for first in range(AT_ONCE)]
-    started = time.perf_counter()
-    await asyncio.gather(*(deliver(share) for share in shares))  # type: ignore[operator]
-    return messages / (time.perf_counter() - started)
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Case]:
+    parts: dict[Callable[[Path, argparse.Namespace], dict[str, Case]], bool] = {
+        deliver: bool({"deliver", "deliver_store"} & options.only),
+        take_over: bool(IMPORTS.keys() & options.only),
+    }
+    found = {case: result for part, wanted in parts.items() if wanted for case, result in part(folder, options).items()}
+    return {case: found[case] for case in CASES if case in found}
 
 
-def dovecot_at(directory: Path) -> subprocess.Popen[bytes]:
-    user = "nobody"
-    (directory / "mail").mkdir()
-    shutil.chown(directory / "mail", user, "nogroup")
-    (directory / "dovecot.conf").write_text(
-        f"base_dir = {directory}/run\nstate_dir = {directory}/state\nlog_path = {directory}/log\nprotocols = lmtp\n"
-        f"ssl = no\ndefault_internal_user = {user}\ndefault_internal_group = nogroup\ndefault_login_user = {user}\n"
-        f"mail_location = maildir:~\nlmtp_add_received_header = no\n"
-        f"passdb {{\n  driver = static\n}}\nuserdb {{\n  driver = static\n"
-        f"  args = uid={user} gid=nogroup home={directory}/mail/%u allow_all_users=yes\n}}\n"
-        f"service lmtp {{\n  executable = {LMTP}\n  process_min_avail = {os.cpu_count()}\n"
-        f"  unix_listener lmtp {{\n    mode = 0666\n  }}\n}}\n"
-    )
-    process = subprocess.Popen(["dovecot", "-F", "-c", str(directory / "dovecot.conf")])
-    deadline = time.monotonic() + 20
-    while not (directory / "run" / "lmtp").exists():
-        if time.monotonic() > deadline:
-            raise RuntimeError("Dovecot does not listen")
-        time.sleep(0.05)
-    return process
+def missing() -> str:
+    """Why nothing can be measured here; "" when it can."""
+    if os.geteuid() != 0:
+        return "needs root: it makes namespaces"
+    if lacking := [program for program in ("unshare", "ip", "setpriv") if not shutil.which(program)]:
+        return f"needs {' and '.join(lacking)}"
+    if not shutil.which("dovecot"):
+        return "needs Dovecot: apt install dovecot-imapd"
+    peers = [name for name in ("postfix", "lmtp") if not (ROOT / ".peers" / name / ".unpacked").exists()]
+    return f"needs {' and '.join(peers)}: run scripts/peers" if peers else ""
 
 
-def main() -> None:
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
-    if os.geteuid() != 0 or not LMTP.exists() or shutil.which("dovecot") is None:
-        sys.exit("needs root, Dovecot and its lmtp: apt install dovecot-imapd; scripts/peers")
-    directory = Path(tempfile.mkdtemp(prefix="eg-bench-"))
-    directory.chmod(0o755)
-    process = dovecot_at(directory)
-    found: dict[str, list[float]] = {"egressguard": [], "dovecot": []}
-    try:
-        for number in range(ROUNDS):
-            root = directory / f"ours{number}"
-            root.mkdir()
-            found["egressguard"].append(ours(root, messages))
-            found["dovecot"].append(dovecots(directory / "run" / "lmtp", messages))
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(directory)
-    medians = {name: round(statistics.median(rates)) for name, rates in found.items()}
-    ratio = round(medians["egressguard"] / medians["dovecot"], 2)
-    print(f"deliveries a second, {len(CONTENT)} octets: ours {medians['egressguard']}, Dovecot {medians['dovecot']}")
-    print(json.dumps({"case": "deliver", "messages": messages, **medians, "ratio": ratio}))
+def cases(text: str) -> set[str]:
+    if unknown := set(text.split(",")) - set(CASES):
+        raise argparse.ArgumentTypeError(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    return set(text.split(","))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer messages, one round")
+    parser.add_argument("--only", type=cases, metavar="CASE[,CASE]", default=set(CASES), help="some cases")
+    parser.add_argument("--messages", type=int, help="how many are taken over")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
+    if reason := missing():
+        print(f"cannot measure here: {reason}", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is torn down
+    if options.inside:
+        print(json.dumps({"benchmark": "mailboxes", "results": measure(options.inside, options)}))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="eg-boxes-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # the roles' users pass through
+        return enter(Path(name), sys.executable, "-m", "benchmarks.mailboxes", "--inside", name, *sys.argv[1:])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ from tests.lab.internet import ROOT, write_certificate
 
 SELECTOR = "bench"
 MAX_MESSAGE_OCTETS = 200 * 1024 * 1024
+READY = b"EgressGuard is ready"
 
 _POSTFIX_QUEUES = ("incoming", "active", "deferred", "maildrop")
 _POSTFIX_FOLDERS = f"{' '.join(_POSTFIX_QUEUES)} bounce corrupt defer flush hold private saved trace pid public"
@@ -80,12 +81,17 @@ class Gateway(Relay):
         return len(ask(self.places.control("relay"), "queue.list", limit=10))
 
     def _command(self) -> list[str]:
-        places = ("--rules", self.places.rules, "--state", self.places.state, "--runtime", self.places.runtime)
-        program = ["env", "-C", CODE, f"PYTHONPATH={CODE}", f"{CODE}/.venv/bin/python", "-m", "egressguard", "run"]
-        return [*program, *map(str, places)]
+        return daemon(self.places)
 
     def _is_ready(self) -> bool:
-        return b"EgressGuard is ready" in self.log.read_bytes()
+        return READY in self.log.read_bytes()
+
+
+def daemon(places: Places) -> list[str]:
+    """What starts this project's daemon; it logs READY."""
+    words = ("--rules", places.rules, "--state", places.state, "--runtime", places.runtime)
+    program = ["env", "-C", CODE, f"PYTHONPATH={CODE}", f"{CODE}/.venv/bin/python", "-m", "egressguard", "run"]
+    return [*program, *map(str, words)]
 
 
 def _rules(port: int, sink_port: int, *, scanned: bool) -> dict[str, Any]:

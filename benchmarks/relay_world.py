@@ -72,24 +72,19 @@ class Sink:
         _end(self._process)
 
 
-class Relay(ABC):
-    """A server under test: `port` takes mail, `sink` gets it, `pid` is the ancestor of all its processes."""
+class Server(ABC):
+    """A server under test: `port` takes mail, `pid` is the ancestor of all its processes."""
 
-    def __init__(self, folder: Path, port: int, sink_port: int) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         folder.mkdir()
         self.name, self.folder, self.port = folder.name, folder, port
         self.log = folder / "log"
-        self.sink = Sink(folder, sink_port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
-
-    @abstractmethod
-    def queued(self) -> int:
-        """How many messages are in its queue."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -122,6 +117,25 @@ class Relay(ABC):
     def stop(self) -> None:
         if self._process is not None:
             _end(self._process)
+
+    def words(self) -> str:
+        """The end of what it logged."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+class Relay(Server):
+    """A server that sends all its mail to `sink`."""
+
+    def __init__(self, folder: Path, port: int, sink_port: int) -> None:
+        super().__init__(folder, port)
+        self.sink = Sink(folder, sink_port)
+
+    @abstractmethod
+    def queued(self) -> int:
+        """How many messages are in its queue."""
+
+    def stop(self) -> None:
+        super().stop()
         self.sink.close()
 
     def delivered(self, count: int, meanwhile: Callable[[], None] = lambda: None) -> float:
@@ -145,10 +159,6 @@ class Relay(ABC):
             time.sleep(0.05)
         if self.sink.count() != count:
             raise RuntimeError(f"{self.name}: {self.sink.count()} messages arrived instead of {count}")
-
-    def words(self) -> str:
-        """The end of what it logged."""
-        return self.log.read_text(errors="replace")[-2000:]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -23,6 +23,8 @@ AS_USER = ("setpriv", f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--cle
 OWNER = (USER.pw_uid, USER.pw_gid) if IS_ROOT else None
 DOVECOT = Path("/usr/lib/dovecot")
 SPECIAL = {b"\\Recent"}
+AT_ONCE = 200
+"""Messages that are fetched with one command."""
 
 
 def needs_dovecot():
@@ -199,8 +201,10 @@ def _uidls(answer):
     return [line.split(b" ", 1)[1].decode() for line in lines if re.match(rb"\d+ ", line)]
 
 
-def seen_by_a_client(server):
-    """All that a mail program knows of a mailbox: what must not change when the server does."""
+def seen_by_a_client(server, kept=bytes):
+    """All that a mail program knows of a mailbox: what must not change when the server does.
+
+    `kept`: what becomes of a message's octets."""
     client = server.imap()
     folders = {}
     for line in client.list()[1]:
@@ -210,7 +214,7 @@ def seen_by_a_client(server):
         if b"\\Noselect" in flags or b"\\NonExistent" in flags:
             continue
         told = name.decode().removeprefix(server.prefix)
-        folders[told.replace(server.separator, "/")] = _folder(client, name.decode())
+        folders[told.replace(server.separator, "/")] = _folder(client, name.decode(), kept)
     listed = [re.match(rb'\((.*?)\) "." "?(.*?)"?$', line).groups() for line in client.lsub()[1] if line]
     names = [name.decode().removeprefix(server.prefix) for flags, name in listed if b"\\Noselect" not in flags]
     subscribed = {name.replace(server.separator, "/") for name in names} - {"INBOX"}
@@ -218,17 +222,18 @@ def seen_by_a_client(server):
     return folders, subscribed
 
 
-def _folder(client, name):
+def _folder(client, name, kept):
     status = client.status(f'"{name}"', "(UIDVALIDITY UIDNEXT)")[1][0]
     validity, following = (re.search(rb"%s (\d+)" % word, status)[1] for word in (b"UIDVALIDITY", b"UIDNEXT"))
     answer, count = client.select(f'"{name}"', readonly=True)
     assert answer == "OK", count
     messages = {}
-    if int(count[0]):
-        for answer in client.fetch("1:*", "(UID FLAGS INTERNALDATE BODY.PEEK[])")[1]:
+    for first in range(1, int(count[0]) + 1, AT_ONCE):
+        wanted = f"{first}:{min(first + AT_ONCE - 1, int(count[0]))}"
+        for answer in client.fetch(wanted, "(UID FLAGS INTERNALDATE BODY.PEEK[])")[1]:
             if isinstance(answer, tuple):
                 head, content = answer
                 flags = set(re.search(rb"FLAGS \((.*?)\)", head)[1].split()) - SPECIAL
                 date = re.search(rb'INTERNALDATE "(.*?)"', head)[1]
-                messages[int(re.search(rb"UID (\d+)", head)[1])] = (frozenset(flags), date, content)
+                messages[int(re.search(rb"UID (\d+)", head)[1])] = (frozenset(flags), date, kept(content))
     return int(validity), int(following), messages
