@@ -23,7 +23,6 @@ bench: ## measure beside the real peers (root); the last line of each is JSON
 	.venv/bin/python -m benchmarks.packets
 	.venv/bin/python -m benchmarks.relay
 	.venv/bin/python -m benchmarks.queue
-	.venv/bin/python -m benchmarks.mailbox_import
 	.venv/bin/python -m benchmarks.bad_hosts
 	.venv/bin/python -m benchmarks.scan
 	.venv/bin/python -m benchmarks.mailboxes
@@ -47,7 +46,7 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_READINGS=all .venv/bin/python -m pytest -q --timeout=0 tests/scan/test_octets.py
 	EGRESSGUARD_CHANGES=all .venv/bin/python -m pytest -q --timeout=0 \
 		tests/relay/test_rejudge.py tests/firewall/test_recording.py
-	EGRESSGUARD_KILLS=1 .venv/bin/python -m pytest -q --timeout=0 tests/mailbox/takeover
+	EGRESSGUARD_KILLS=1 EGRESSGUARD_IMPORTED=50000 .venv/bin/python -m pytest -q -s --timeout=0 tests/mailbox/takeover
 	EGRESSGUARD_KILLS=200 EGRESSGUARD_RACE=100000 .venv/bin/python -m pytest -q -s --timeout=0 tests/access/test_race.py
 	EGRESSGUARD_LOGINS=10000 .venv/bin/python -m pytest -q --timeout=0 tests/access/test_attack.py
 	EGRESSGUARD_READERS=all .venv/bin/python -m pytest -q --timeout=0 tests/peers/test_mail_programs.py

@@ -97,6 +97,8 @@ def _rules(port: int, deliver: str) -> dict[str, object]:
                 "hostname": "gateway.bench.example",
                 "listeners": {"lan": {"kind": "smtp", "port": port, "addresses": LOOPBACK}},
             },
+            "metrics": {"port": 0},
+            "access": {"imap_port": port + 1000},  # for nobody, but without it there is no Dovecot
             "mailboxes": {"deliver": deliver, "aliases": {"info": "user0"}, "quota": {"octets": 10**12}},
         },
         "mail": [{"name": "own", "match": {"client": "lan", "recipient_domain": "@local"}, "action": "accept"}],

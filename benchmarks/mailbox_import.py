@@ -32,10 +32,11 @@ class Import:
 
     def __init__(self, world: Path, name: str, count: int) -> None:
         self._world, self._name, self._count = world, name, count
-        self._source, self._inbox = world / name, world / f"{name}-inbox"
+        self._source, self._inbox = world / name, world / f"{name}-inbox" / "box"
 
     def measure(self, case: str, rounds: int) -> Case:
         if self._name == "mbox":
+            self._inbox.parent.mkdir()  # Dovecot locks it there
             make_mboxes(self._source, self._inbox, self._count)
         else:
             make_maildir(self._source, self._count, self._name)
@@ -52,7 +53,7 @@ class Import:
         return {"ours": round(ours, 2), "peer": rounded[0], "ratio": rounded[1], "unit": "s"}
 
     def _files(self) -> list[str]:
-        return [str(self._source), *([str(self._inbox)] if self._name == "mbox" else [])]
+        return [str(self._source), *([str(self._inbox.parent)] if self._name == "mbox" else [])]
 
     def _seconds(self, rounds: int) -> tuple[float, float | None]:
         """(ours, peer)."""

@@ -21,7 +21,7 @@ from tests.lab.gateway import CODE, write_accounts
 from tests.lab.internet import ROOT
 
 LOOPBACK = "127.0.0.1"
-READY_SECONDS = 30
+READY_SECONDS = 90  # of a machine with other work
 STOP_SECONDS = 20
 SILENT_SECONDS = 20
 """How long a relay may deliver nothing while something is missing."""
