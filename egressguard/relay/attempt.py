@@ -147,11 +147,12 @@ async def attempt(
         claim.envid,
         {due.forward_path: due.options for due in claim.recipients},
     )
-    return await _try_in_order(transaction, found, means.hostname, patience, send or means.send)
+    by_rule = way.via != (MX,)
+    return await _try_in_order(transaction, found, means.hostname, patience, send or means.send, by_rule=by_rule)
 
 
 async def _try_in_order(
-    transaction: Transaction, peers: Sequence[Peer], hostname: str, patience: Patience, send: Send
+    transaction: Transaction, peers: Sequence[Peer], hostname: str, patience: Patience, send: Send, *, by_rule: bool
 ) -> Sent:
     tried: list[Sent] = []
     for peer in peers:
@@ -163,7 +164,7 @@ async def _try_in_order(
         tried.append(sent)
     if not tried:
         return Sent(dict.fromkeys(transaction.forward_paths, transient("4.4.1", "no host to try")), begun=False)
-    return summed_up(tried, requiretls=transaction.requiretls)
+    return summed_up(tried, requiretls=transaction.requiretls, by_rule=by_rule)
 
 
 async def _deliver_locally(

@@ -22,6 +22,7 @@ import dns.exception
 import dns.flags
 import dns.name
 import dns.nameserver
+import dns.rdtypes.tlsabase
 import dns.resolver
 
 from egressguard.policy.endpoint import is_loopback, parse_endpoint
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 LIFETIME_SECONDS = 15.0
 CACHED_NAMES = 20_000
 MAX_RECORDS = 100
+
+# dnspython refuses a whole answer when one digest in it has another length than its matching type says. Such a record
+# cannot be used (smtp.dane); the others count (RFC 7672 s3.1).
+dns.rdtypes.tlsabase.TLSABase._cert_length_by_mtype = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,19 @@ def _no_match(peer: Peer) -> str:
 
 
 def _broken(wrong: BaseException, peer: Peer) -> TlsFailed:
-    return TlsFailed(transient("4.7.5", f"TLS failed: {wrong}", peer.name), trouble_of(wrong))
+    status = "4.7.0" if _may_pass(wrong) else "4.7.5"
+    return TlsFailed(transient(status, f"TLS failed: {wrong}", peer.name), trouble_of(wrong))
+
+
+def _may_pass(wrong: BaseException) -> bool:
+    """The connection broke, or the host does not want to now (454): of its TLS nothing is known."""
+    if isinstance(wrong, aiosmtplib.SMTPResponseException):
+        return wrong.code < 500
+    tls = wrong if isinstance(wrong, ssl.SSLError) else wrong.__cause__
+    return not isinstance(tls, ssl.SSLError) or isinstance(tls, _CUT_OFF)
+
+
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 async def _log_in(

@@ -26,6 +26,7 @@ ZONE = {
     ("alias.example.", "CNAME"): ["only4.example."],
     ("unsafe.example.", "A"): ["192.0.2.5"],
     ("_25._tcp.only4.example.", "TLSA"): ["3 1 1 " + "00" * 32, "2 0 1 " + "11" * 32],
+    ("_25._tcp.short.example.", "TLSA"): ["3 1 1 " + "00" * 31, "3 1 2 " + "22" * 32, "3 1 1 " + "11" * 32],
     ("_smtp._tls.only4.example.", "TXT"): ['"v=TLSRPTv1; " "rua=mailto:a@b.example"'],
 }
 NAMES = {name for name, _ in ZONE} | {"empty.example."}
@@ -210,6 +211,7 @@ def test_an_alias_is_told_with_its_end() -> None:
     [
         (True, "only4.example", Answer.FOUND, [(2, 0, 1, 32), (3, 1, 1, 32)]),
         (False, "only4.example", Answer.NOTHING, []),
+        (True, "short.example", Answer.FOUND, [(3, 1, 1, 31), (3, 1, 1, 32), (3, 1, 2, 32)]),
         (True, "mx1.example.net", Answer.NO_SUCH_NAME, []),
     ],
 )

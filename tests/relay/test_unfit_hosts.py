@@ -13,6 +13,7 @@ B = "b@example.net"
 NOT_OFFERED = Sent({B: permanent("5.7.30", "no", "mx")}, begun=True)
 STRIPPED = Sent({B: transient("4.7.4", "no STARTTLS", "mx")}, begun=False)
 BROKEN = Sent({B: transient("4.7.5", "TLS failed", "mx")}, begun=False)
+CUT_OFF = Sent({B: transient("4.7.0", "TLS failed: lost", "mx")}, begun=False)
 SILENT = Sent({B: transient("4.4.1", "refused", "mx")}, begun=False)
 REFUSED = Sent({B: permanent("5.1.1", "who", "mx")}, begun=True)
 SAID_SO = Sent({B: Outcome.of_reply(Reply(550, "5.7.30", "REQUIRETLS needed"), "mx")}, begun=True)
@@ -39,11 +40,14 @@ def test_whether_another_host_is_tried(sent: Sent, another: bool) -> None:
         ([STRIPPED], "5.7.10", True),
         ([NOT_OFFERED, STRIPPED], "5.7.10", True),
         ([STRIPPED, NOT_OFFERED], "5.7.30", True),
-        ([BROKEN], "4.7.5", True),
+        ([BROKEN], "5.7.10", True),
+        ([CUT_OFF], "4.7.0", True),
         ([SILENT], "4.4.1", False),
         ([SILENT, NOT_OFFERED], "4.4.1", False),
-        ([BROKEN, STRIPPED], "4.7.5", True),
-        ([SILENT, BROKEN], "4.7.5", True),
+        ([BROKEN, STRIPPED], "5.7.10", True),
+        ([BROKEN, NOT_OFFERED], "5.7.30", True),
+        ([CUT_OFF, BROKEN], "4.7.0", True),
+        ([SILENT, BROKEN], "4.4.1", False),
         ([BROKEN, SILENT], "4.4.1", False),
     ],
 )
@@ -51,6 +55,14 @@ def test_what_becomes_of_it(tried: list[Sent], status: str, begun: bool) -> None
     sent = summed_up(tried, requiretls=True)
     assert (sent.outcomes[B].status, sent.begun) == (status, begun)
     assert (sent.outcomes[B].result is Result.PERMANENT) == status.startswith("5")
+
+
+@pytest.mark.parametrize(
+    ("tried", "status"),
+    [([BROKEN], "4.7.5"), ([STRIPPED], "5.7.10"), ([BROKEN, STRIPPED], "4.7.5"), ([SILENT, BROKEN], "4.7.5")],
+)
+def test_a_wrong_certificate_of_a_host_that_a_rule_names_is_ours_to_mend(tried: list[Sent], status: str) -> None:
+    assert summed_up(tried, requiretls=True, by_rule=True).outcomes[B].status == status
 
 
 def test_other_mail_is_what_the_last_host_was() -> None:

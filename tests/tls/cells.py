@@ -63,6 +63,8 @@ def bounced(name: str, status: str, **more: Any) -> Cell:
     return Cell(name, "permanent", status, "nothing", requiretls=True, **more)
 
 
+CUT_OFF = "4.7.0"
+"""A host that hangs up in the handshake says nothing of why."""
 RULE_VERIFY = {"level": "verify", "ca_file": "CA"}
 RULE_SECURE = {"level": "secure", "ca_file": "CA"}
 
@@ -85,8 +87,8 @@ DANE = (
     later("unusable-stripped", "4.7.4", tlsa=["own 1 1 1"], starttls="stripped"),
     later("dane-stripped", "4.7.4", tlsa=["own 3 1 1"], starttls="stripped"),
     later("dane-broken", tlsa=["own 3 1 1"], starttls="broken"),
-    later("dane-tls-1-0", tlsa=["own 3 1 1"], starttls="tls-1.0"),
-    later("dane-broken-before", tlsa=["own 3 1 1"], starttls="tls-1.0", broken_before=True),
+    later("dane-tls-1-0", CUT_OFF, tlsa=["own 3 1 1"], starttls="tls-1.0"),
+    later("dane-broken-before", CUT_OFF, tlsa=["own 3 1 1"], starttls="tls-1.0", broken_before=True),
     later("bogus", "4.4.3", zone="bogus.example", tlsa=["own 3 1 1"]),
     later("tlsa-servfail", tlsa=["bogus"]),
     delivered("tlsa-servfail-of-the-first", tlsa=["bogus"], second=True),
@@ -106,7 +108,7 @@ MTA_STS = (
     later("sts-self-signed", sts="enforce", certificate="self-signed"),
     later("sts-stripped", "4.7.4", sts="enforce", starttls="stripped"),
     later("sts-broken", sts="enforce", starttls="broken"),
-    later("sts-tls-1-0", sts="enforce", starttls="tls-1.0"),
+    later("sts-tls-1-0", CUT_OFF, sts="enforce", starttls="tls-1.0"),
     later("sts-not-listed", sts="enforce", listed=False),
     later("sts-insecure-zone", "4.7.4", zone="open.example", sts="enforce", starttls="stripped"),
     later("sts-does-not-save-dane", sts="enforce", tlsa=["other 3 1 1"]),
@@ -132,8 +134,8 @@ OPPORTUNISTIC = (
 BY_RULE = (
     delivered("encrypt", rule={"level": "encrypt"}, certificate="self-signed"),
     later("encrypt-stripped", "4.7.4", rule={"level": "encrypt"}, starttls="stripped"),
-    later("encrypt-tls-1-0", rule={"level": "encrypt"}, starttls="tls-1.0"),
-    later("encrypt-broken-before", rule={"level": "encrypt"}, starttls="tls-1.0", broken_before=True),
+    later("encrypt-tls-1-0", CUT_OFF, rule={"level": "encrypt"}, starttls="tls-1.0"),
+    later("encrypt-broken-before", CUT_OFF, rule={"level": "encrypt"}, starttls="tls-1.0", broken_before=True),
     delivered("verify", rule=RULE_VERIFY),
     later("verify-expired", rule=RULE_VERIFY, certificate="expired"),
     later("verify-mismatched", rule=RULE_VERIFY, certificate="mismatched"),
@@ -143,7 +145,7 @@ BY_RULE = (
     later("secure-mismatched", rule=RULE_SECURE, certificate="mismatched"),
     delivered("secure-names", rule=RULE_SECURE | {"names": ["elsewhere.example"]}, certificate="mismatched"),
     delivered("client-certificate", rule={"level": "encrypt", "client_certificate": "OURS"}, asks_for_certificate=True),
-    later("no-client-certificate", rule={"level": "encrypt"}, asks_for_certificate=True),
+    later("no-client-certificate", CUT_OFF, rule={"level": "encrypt"}, asks_for_certificate=True),
 )
 
 REQUIRETLS = (
@@ -154,7 +156,10 @@ REQUIRETLS = (
     bounced("require-not-offered", "5.7.30", tlsa=["own 3 1 1"], offers_requiretls=False),
     bounced("require-stripped", "5.7.10", tlsa=["own 3 1 1"], starttls="stripped"),
     bounced("require-uncertain", "5.7.10", zone="open.example"),
-    later("require-wrong-tlsa", tlsa=["other 3 1 1"], requiretls=True),
+    bounced("require-wrong-tlsa", "5.7.10", tlsa=["other 3 1 1"]),
+    bounced("require-expired", "5.7.10", rule=RULE_VERIFY, certificate="expired"),
+    bounced("require-broken", "5.7.10", tlsa=["own 3 1 1"], starttls="broken"),
+    later("require-servfail", tlsa=["bogus"], requiretls=True),
     delivered("require-not-wanted", tlsa=["own 3 1 1"], offers_requiretls=False),
 )
 
