@@ -333,8 +333,10 @@ class Engine(SMTP):
             self.loop.call_soon(lambda: self.loop.call_soon(_feed, transport, early))
         try:
             tls = await upgrading
-        except (OSError, ssl.SSLError):
+        except (OSError, ssl.SSLError) as wrong:
             self._house.metrics.handshake(None)
+            if isinstance(wrong, ConnectionAbortedError):  # asyncio's word for a handshake that takes too long
+                self._house.metrics.limited("tls_handshake_seconds")
             raise SessionOver from None
         if tls is None:  # the client left during the handshake
             raise SessionOver

@@ -15,6 +15,7 @@ from egressguard.policy.relaying import Listener, Relay
 from egressguard.policy.session_limits import SessionLimits
 from egressguard.smtp.settings import LIMITS, SmtpSettings
 from tests.smtp.conftest import Client, Running, Stand
+from tests.smtp.test_server import WRONG, until
 
 
 async def say_all(client: Client, *lines: str) -> None:
@@ -58,6 +59,19 @@ async def dripping_data(running: Running, stand: Stand) -> None:
                     await asyncio.sleep(0.01)
 
 
+async def silence_in_tls(running: Running, stand: Stand) -> None:
+    reader, writer = await asyncio.open_connection(*running.places["submissions"])
+    assert await reader.read() == b""
+    writer.close()
+    await until(lambda: running.counted("active_connections") == 0)
+
+
+async def wrong_password(running: Running, stand: Stand) -> None:
+    async with stand.client(running, "submissions") as client:
+        await say_all(client, "EHLO a.example")
+        assert (await client.say(f"AUTH PLAIN {WRONG}")).startswith("421 4.7.0 ")
+
+
 MESSAGE = ("HELO a.example", "MAIL FROM:<>", "RCPT TO:<anna@example.org>")
 
 
@@ -71,6 +85,8 @@ MESSAGE = ("HELO a.example", "MAIL FROM:<>", "RCPT TO:<anna@example.org>")
         ("max_excess_recipients", {"max_excess_recipients": 1}, of_one_client(*MESSAGE, MESSAGE[2], MESSAGE[2])),
         ("max_recipients", {"max_recipients": 1}, of_one_client(*MESSAGE, "RCPT TO:<bert@example.org>")),
         ("max_message_octets", {"max_message_octets": 2000}, of_one_client("EHLO a.example", "MAIL FROM:<> SIZE=2001")),
+        ("max_auth_failures", {"max_auth_failures": 1}, wrong_password),
+        ("tls_handshake_seconds", {"tls_handshake_seconds": 0.05}, silence_in_tls),
         ("command_seconds", {"command_seconds": 0.05}, silence),
         ("session_seconds", {"session_seconds": -1}, of_one_client("NOOP")),
         ("data_chunk_seconds", {"data_chunk_seconds": 0.05}, silence_in_data),

@@ -7,8 +7,9 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -303,3 +304,54 @@ def test_all_may_begin_at_once_and_a_newer_schema_is_refused(url: str, tmp_path:
         migrate(admin, (*MIGRATIONS, "ALTER TABLE message ADD colour TEXT"))
         with pytest.raises(SchemaTooNew, match="has schema 3, this program knows 2"):
             migrate(admin)
+
+
+_OLD_MESSAGE = (
+    'INSERT INTO message (id, reverse_path, smtputf8, body_8bit, "binary", requiretls, size_octets, received_at,'
+    " client, listener, rule, policy_revision, tags, is_ascii, front)"
+    " VALUES (%s, 'a@old.example', false, true, false, false, %s, 1000,"
+    " '192.0.2.9', 'lan', 'r', 'abc', 'blue', true, %s) RETURNING number"
+)
+_OLD_RECIPIENT = (
+    "INSERT INTO recipient (message_id, forward_path, destination, state, attempts, next_at, last_status, last_reply,"
+    " via, holder) VALUES (%s, %s, 'mx:one.example', %s, %s, %s, '4.2.0', 'later', '', %s)"
+)
+
+
+def fill_1(db: psycopg.Connection[Any]) -> None:
+    """As the program with schema 1 left it when its gateway died: one message is being tried."""
+    (small,) = db.execute(_OLD_MESSAGE, ("SMALL1", 5, None)).fetchone() or ()
+    db.execute("INSERT INTO body VALUES (%s, %s)", (small, b"small"))
+    (large,) = db.execute(_OLD_MESSAGE, ("LARGE1", len(LARGE) + 5, b"front")).fetchone() or ()
+    for part, octets in enumerate((LARGE[:4000], LARGE[4000:])):
+        db.execute("INSERT INTO piece VALUES (%s, %s, %s)", (large, part, octets))
+    for row in (
+        ("SMALL1", "b@one.example", "queued", 2, 1000.0, None),
+        ("SMALL1", "c@one.example", "held", 0, 1000.0, None),
+        ("LARGE1", "b@one.example", "trying", 1, 4600.0, 7),
+    ):
+        db.execute(_OLD_RECIPIENT, row)
+    db.execute("INSERT INTO source VALUES ('quarantine:7', 'GONE')")
+
+
+def test_what_an_older_program_left_waits_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egressguard.store.postgres.spool.RELEASE_SECONDS", 0.0)
+    with psycopg.connect(url, autocommit=True) as admin:
+        migrate(admin, MIGRATIONS[:1])
+        fill_1(admin)
+
+    async def walk() -> None:
+        async with nodes(url, tmp_path, 1) as (spool,):
+            (claim,) = await until(lambda: spool.claim(1000.0, 10, in_an_hour))
+            assert (claim.queue_id, claim.reverse_path, claim.tags) == ("SMALL1", "a@old.example", ("blue",))
+            assert [(due.forward_path, due.attempts) for due in claim.recipients] == [("b@one.example", 3)]
+            (large,) = await spool.claim(4600.0, 10, in_an_hour)
+            assert (large.queue_id, large.recipients[0].attempts) == ("LARGE1", 2)
+            assert (await spool.content("SMALL1")).whole() == b"small"
+            assert (await spool.content("LARGE1")).whole() == b"front" + LARGE
+            states = {row["queue_id"]: [r["state"] for r in row["recipients"]] for row in await spool.rows(10)}
+            assert states == {"SMALL1": ["trying", "held"], "LARGE1": ["trying"]}
+            assert await spool.put(replace(message(1), source_id="quarantine:7")) == "GONE"
+            assert await spool.suppressed(10) == [] == await spool.suspensions()
+
+    asyncio.run(walk())
