@@ -3,6 +3,7 @@
 Contract
     No secret is written down: what is said after AUTH is HIDDEN, also where a host repeats it; so a refusal is
     handed on.
+    What a host says is parsed in time that grows with its length, however small the pieces in which it comes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiosmtplib
+import aiosmtplib.smtp
+from aiosmtplib.protocol import SMTPProtocol
 
 from egressguard.smtp.transcript import HIDDEN, Transcript
+
+
+class _LineByLine(SMTPProtocol):
+    """aiosmtplib parses a reply from its first line on with each piece that comes: a host that says 32 KiB line by line
+    would keep our event loop for some ten seconds."""
+
+    _looked_at = 0
+
+    def _read_response_from_buffer(self) -> aiosmtplib.SMTPResponse | None:
+        buffer, start = self._buffer, self._looked_at
+        while (end := buffer.find(b"\n", start)) >= 0:
+            if buffer[start + 3 : start + 4] != b"-" or not buffer[start : start + 3].isdigit():
+                self._looked_at = 0
+                return super()._read_response_from_buffer()
+            start = end + 1
+        self._looked_at = start
+        return None
+
+
+aiosmtplib.smtp.SMTPProtocol = _LineByLine  # type: ignore[attr-defined] # no other way to give it one
 
 
 class RecordingSMTP(aiosmtplib.SMTP):
