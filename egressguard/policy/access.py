@@ -68,7 +68,8 @@ class Access(Strict):
     )
     pam_service: Annotated[str, Field(pattern=NAME_PATTERN)] | None = Field(
         None,
-        description="service of PAM that names not in the accounts' file are asked of; left out = none",
+        description="service of PAM that names not in the accounts' file are asked of; people of /etc/passwd get mail "
+        "then, too; left out = none",
         examples=["dovecot"],
     )
     quarantine_admins: Texts = Field(

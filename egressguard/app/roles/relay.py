@@ -28,6 +28,7 @@ from egressguard.mailbox.lmtp_delivery import LmtpDelivery
 from egressguard.mailbox.local import LocalMail
 from egressguard.mailbox.mbox_delivery import MboxDelivery
 from egressguard.mailbox.metrics import MailboxMetrics
+from egressguard.mailbox.people import People
 from egressguard.mailbox.quota import Usages
 from egressguard.mailbox.recipients import Recipients
 from egressguard.mailbox.rule_files import RuleFiles
@@ -273,7 +274,8 @@ def _local_mail(frame: Frame, forwarder: Forwarder, send: Send) -> LocalMail:
         "mbox": MboxDelivery(places.mbox_notes),
         "lmtp": LmtpDelivery(places.lmtp, send, hostname_of(frame.policy)),
     }
-    recipients = Recipients(Accounts(places.accounts), usages)
+    people = People(Accounts(places.accounts), lambda: frame.policy.site.access.pam_service is not None)
+    recipients = Recipients(people, usages)
     rules = RuleFiles(places.mailbox_rules, metrics.broken_rules)
     return LocalMail(recipients, rules, stores, forwarder, usages, metrics, frame.record)
 

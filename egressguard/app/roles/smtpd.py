@@ -22,6 +22,7 @@ from egressguard.app.places import Places
 from egressguard.app.roles.frame import Frame, framed, serve_until_stopped
 from egressguard.mailbox.accounts import Accounts
 from egressguard.mailbox.metrics import over_quota_counter
+from egressguard.mailbox.people import People
 from egressguard.mailbox.quota import Usages
 from egressguard.mailbox.recipients import Recipients
 from egressguard.mailbox.sieve_mail import SieveMail
@@ -141,7 +142,8 @@ async def _assemble(frame: Frame, handover: Handover) -> Smtpd:
     policy, places, registry = frame.policy, frame.places, frame.registry
     hostname = hostname_of(policy)
     over_quota = over_quota_counter(registry).labels("rcpt").inc
-    mailboxes = Recipients(Accounts(places.accounts), Usages(places.mailboxes), over_quota)
+    people = People(Accounts(places.accounts), lambda: frame.policy.site.access.pam_service is not None)
+    mailboxes = Recipients(people, Usages(places.mailboxes), over_quota)
     limits = await asyncio.to_thread(LimitStore, places.limits)
     timeout = policy.site.scan.timeout_seconds + SCAN_GRACE_SECONDS
     outside = Outside(Resolver(policy.site.resolvers), registry)
