@@ -114,6 +114,17 @@ def test_mail_is_looked_at_again_every_night_and_only_read() -> None:
     assert set(unit["ReadWritePaths"][0].split()) == {str(PLACES.scan_memory.parent), str(PLACES.journals)}
 
 
+def test_a_backup_is_taken_every_night_by_one_who_reads_all_and_talks_to_nobody() -> None:
+    unit, timer = _settings("egressguard-backup.service"), _settings("egressguard-backup.timer")
+    where = f"--rules {PLACES.snapshot} --state {PLACES.state} --runtime {PLACES.runtime}"
+    program = "/opt/egressguard/.venv/bin/egressguard"
+    assert unit["ExecStart"] == [f"{program} backup /var/backups/egressguard --keep 14 {where}"]
+    assert timer["OnCalendar"] and timer["WantedBy"] == ["timers.target"] and not unit["WantedBy"]
+    assert unit["User"] == ["root"] and unit["UMask"] == ["0077"] and unit["PrivateNetwork"] == ["yes"]
+    writable = {Path(path) for line in unit["ReadWritePaths"] for path in line.split()} - {Path("/var/backups")}
+    assert writable == {PLACES.spool, PLACES.journals, PLACES.quarantine, PLACES.scan_memory.parent}  # with databases
+
+
 def test_the_socket_units_are_the_listeners_of_the_shipped_rules() -> None:
     units = [_settings(path.name) for path in UNITS.glob("egressguard-relay-*.socket")]
     found = {unit["FileDescriptorName"][0]: sorted(unit["ListenStream"]) for unit in units}

@@ -14,6 +14,7 @@ import click
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, emit_rows, fail, progress
 from egressguard.app.places import Places
+from egressguard.app.rules import read_rules
 from egressguard.mailbox.account_name import is_account_name
 from egressguard.mailbox.backup.backups import Backups, Tick
 from egressguard.mailbox.backup.manifest import BackupError
@@ -34,7 +35,7 @@ def backup_command(places: Places, directory: Path, keep: int | None, verify: bo
 
     Octets that an earlier backup has are not copied again; messages that are not new are not even read. Killed, it
     has taken none, and the next goes on. DIRECTORY is best on another disk, and as secret as the mail: it has
-    passwords, too. The rules have a history of their own (git).
+    passwords, too. The rules have a history of their own (git), and a queue in PostgreSQL is not in it.
 
     \b
     Example:
@@ -54,7 +55,9 @@ def backup_command(places: Places, directory: Path, keep: int | None, verify: bo
         click.echo(f"not in the backup: {_printable(words)}", err=True)
     row = {"backup": taken.name, "files": taken.files, "octets": taken.octets, "new_files": taken.new_files}
     row |= {"new_octets": taken.new_octets, "removed": taken.removed, "problems": len(taken.problems)}
-    emit_one(row, as_json=as_json)
+    if queue_elsewhere := _queue_is_elsewhere(places):
+        click.echo("the queue is in PostgreSQL (site.relay.spool), not in this backup: pg_dump that database", err=True)
+    emit_one(row | {"queue": "elsewhere" if queue_elsewhere else "here"}, as_json=as_json)
     sys.exit(Exit.FAILED if taken.problems else Exit.OK)
 
 
@@ -111,6 +114,12 @@ def restore_command(
     row: dict[str, Any] = {"backup": chosen, "files": restored.files, "octets": restored.octets}
     row |= {"messages_with_uids": restored.with_uids, "messages_as_new": restored.as_new}
     emit_one(row | {"messages_there_already": restored.there}, as_json=as_json)
+
+
+def _queue_is_elsewhere(places: Places) -> bool:
+    """Rules that cannot be read say nothing of it."""
+    policy = read_rules(places.rules, places.site, compiles=False)[0].policy
+    return policy is not None and policy.site.relay.spool is not None
 
 
 def _verify(backups: Backups, *, as_json: bool) -> None:
