@@ -49,7 +49,8 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_KILLS=1 EGRESSGUARD_IMPORTED=50000 .venv/bin/python -m pytest -q -s --timeout=0 tests/mailbox/takeover
 	EGRESSGUARD_KILLS=200 EGRESSGUARD_RACE=100000 .venv/bin/python -m pytest -q -s --timeout=0 tests/access/test_race.py
 	EGRESSGUARD_LOGINS=10000 .venv/bin/python -m pytest -q --timeout=0 tests/access/test_attack.py
-	EGRESSGUARD_READERS=all .venv/bin/python -m pytest -q --timeout=0 tests/peers/test_mail_programs.py
+	EGRESSGUARD_READERS=all .venv/bin/python -m pytest -q --timeout=0 \
+		tests/peers/test_mail_programs.py tests/peers/test_debian_13.py tests/peers/test_sieve.py
 	EGRESSGUARD_COMPARISONS=3000 EGRESSGUARD_REFACTORINGS=500 .venv/bin/python -m pytest -q --timeout=0 tests/policy/difference
 	EGRESSGUARD_QUEUED=1000000 .venv/bin/python -m pytest -q -s --timeout=0 tests/relay/test_long_queue.py
 
