@@ -2,7 +2,8 @@
 
 Contract
     `run` passes on what is no Job as it comes, and gives each Job back once, with what was found, in any order.
-    A worker that ends with a message in hand: that message is an error, the others are given to its successor.
+    A worker that ends with a message in hand: that message has a second try, alone in a process whose end is watched,
+    as in the scan role (scan.alone): what that one dies of is denied. The others are given to the worker's successor.
     Workers are started by a server process that never saw a message, a database or a descriptor of ours (forkserver).
 """
 
@@ -34,6 +35,7 @@ REQUEST = struct.Struct("!QQ")
 ANSWER_OCTETS = 64 * 1024
 AHEAD = 8
 """Messages that a worker has at once: it never waits for us, and little is asked again when it dies."""
+_GRACE_SECONDS = 5
 ERROR = "error"
 _VERDICTS = frozenset({*(verdict.value for verdict in Verdict), ERROR})
 _MAX_FINDINGS, _FINDING_CHARACTERS = 100, 1000
@@ -171,9 +173,43 @@ class Crew:
         """Its first message is why it ended; other workers get the others."""
         self._dismiss(hand)
         if hand.given:
-            why = f"the scan worker ended ({_how(hand.process.exitcode)})"
-            yield Done(hand.given.popleft(), ERROR, b"", (why,))
+            job = hand.given.popleft()
             self._waiting.extendleft(reversed(hand.given))
+            yield self._try_alone(job)
+
+    def _try_alone(self, job: Job) -> Done:
+        """One such at a time: nothing else is handed out or heard meanwhile."""
+        ours, theirs = socket.socketpair()
+        settings = self._settings()
+        process = _start(theirs, settings, self._rules, alone=True)
+        theirs.close()
+        hand = _Hand(process, ours, deque((job,)))
+        with ours:
+            ours.settimeout(settings.timeout_seconds + _GRACE_SECONDS)
+            try:
+                socket.send_fds(ours, [REQUEST.pack(job.start, job.size)], [job.fd])
+                while hand.given and (chunk := ours.recv(ANSWER_OCTETS)):
+                    hand.heard += chunk
+                    for done in _understood(hand):
+                        return done
+            except (OSError, ValueError):  # it is gone, hangs, or talks nonsense
+                pass
+            finally:
+                process.join(_GRACE_SECONDS if hand.given else 0)
+                exit_code = process.exitcode or 0  # who has to be ended did not die of it
+                process.kill()
+                process.join()
+        return _died(job, exit_code)
+
+
+def _died(job: Job, exit_code: int) -> Done:
+    from egressguard.scan.alone import how_it_died  # noqa: PLC0415  not loaded where nothing dies
+    from egressguard.scan.worker import deadly  # noqa: PLC0415
+
+    why = how_it_died(exit_code)
+    if why is None:
+        return Done(job, ERROR, b"", (f"the scan worker ended ({_how(exit_code)})",))
+    return Done(job, Verdict.DENIED.value, b"", deadly(why).findings)
 
 
 def prepare() -> None:
@@ -193,11 +229,11 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _start(sock: socket.socket, settings: Scan, rules: Path) -> ForkServerProcess:
+def _start(sock: socket.socket, settings: Scan, rules: Path, *, alone: bool = False) -> ForkServerProcess:
     context = _context()
     from egressguard.scan.hand import serve  # noqa: PLC0415
 
-    process = context.Process(target=serve, args=(sock, settings, rules), daemon=True)
+    process = context.Process(target=serve, args=(sock, settings, rules, alone), daemon=True)
     process.start()
     return process
 

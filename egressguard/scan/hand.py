@@ -2,7 +2,8 @@
 
 Contract
     It has no network (where no engine needs one and the kernel lets us), as root another user's rights, and the
-    limits of the scan role's workers: a message that takes too long or too much memory ends the worker, no more.
+    limits of the scan role's workers: a message that takes too long or too much memory, or that its
+    reader stumbles over, ends the worker, no more.
     Requests: a descriptor with start and size. Answers: one JSON line a message, in the same order.
     Engines that can do so begin with the messages that wait behind the one in hand.
 """
@@ -31,7 +32,7 @@ from egressguard.scan.crew import REQUEST
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
 from egressguard.scan.octets import digest_of, read
-from egressguard.scan.worker import MEMORY_OCTETS
+from egressguard.scan.worker import MEMORY_OCTETS, PROCESSOR_SHARE, deadly
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,18 @@ _FD = struct.Struct("i")
 _USERS = ("eg-scan", "nobody")
 
 
-def serve(sock: socket.socket, settings: Scan, rules: Path) -> None:
-    """Answer until the other side has closed. `rules` is read while that is still allowed."""
+def serve(sock: socket.socket, settings: Scan, rules: Path, alone: bool = False) -> None:
+    """Answer until the other side has closed. `rules` is read while that is still allowed. `alone`: the message that
+    comes is the only one of this process, and what its reader stumbles over now is the message's doing."""
     look = Look(settings, rules)
     confine(keeps_network=needs_network(settings))
+    if alone:
+        signal.setitimer(signal.ITIMER_PROF, settings.timeout_seconds * PROCESSOR_SHARE)
     with sock, contextlib.suppress(ConnectionError):
         for asked in _requests(sock, look):
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
             try:
-                answer = _answer(asked, look)
+                answer = _answer(asked, look, alone)
             finally:
                 os.close(asked.fd)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -96,7 +100,7 @@ def _receive(sock: socket.socket, look: Look, flags: int) -> _Request | None:
     return replace(asked, number=look.ahead(asked.fd, asked.size)) if asked.is_file else asked
 
 
-def _answer(asked: _Request, look: Look) -> bytes:
+def _answer(asked: _Request, look: Look, alone: bool) -> bytes:
     try:
         content = read(asked.fd, asked.start, asked.size)
         digest = digest_of(content, DIGEST_OCTETS)
@@ -104,9 +108,11 @@ def _answer(asked: _Request, look: Look) -> bytes:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
     try:
         return _encode(look(content, fd=asked.fd if asked.is_file else None, number=asked.number), digest)
-    except Exception as wrong:  # one message's parser fault: the next message is fine
+    except Exception as wrong:
         log.exception("a message could not be examined")
-        return _encode(ScanReport(None, (f"cannot be examined: {type(wrong).__name__}",)), digest)
+        if not alone:
+            raise SystemExit(1) from wrong  # it has a second try
+        return _encode(deadly(f"its reader gave up: {type(wrong).__name__}"), digest)
 
 
 def _encode(report: ScanReport, digest: bytes) -> bytes:
@@ -116,7 +122,7 @@ def _encode(report: ScanReport, digest: bytes) -> bytes:
 
 def confine(*, keeps_network: bool) -> None:
     """Give up all that reading a message does not need. What the kernel refuses to take stays."""
-    for number in (signal.SIGALRM, signal.SIGTERM):
+    for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C is the parent's
         signal.signal(number, signal.SIG_IGN)

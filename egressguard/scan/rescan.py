@@ -9,11 +9,12 @@ Contract
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -167,6 +168,9 @@ class Rescan:
 
     def _judged(self, done: Done) -> Row:
         job, now = done.job, self._clock()
+        if done.verdict != ERROR and not done.digest:  # its reader died before it could say
+            with contextlib.suppress(OSError):
+                done = replace(done, digest=_digest(job.fd, job.start, job.size))
         os.close(job.fd)
         key = key_of(job.status, job.start)
         before = self._before.pop(key, None)
@@ -210,12 +214,17 @@ def _has_content(each: _Asked, kept: Known) -> bool:
     assert each.fd is not None
     if each.size != kept.size:
         return False
+    return _digest(each.fd, each.start, each.size) == kept.digest
+
+
+def _digest(fd: int, start: int, size: int) -> bytes:
+    """Raises OSError."""
     whole = hashlib.blake2b(digest_size=DIGEST_OCTETS)
-    offset, end = each.start, each.start + each.size
-    while offset < end and (chunk := os.pread(each.fd, min(_READ_OCTETS, end - offset), offset)):
+    offset, end = start, start + size
+    while offset < end and (chunk := os.pread(fd, min(_READ_OCTETS, end - offset), offset)):
         whole.update(chunk)
         offset += len(chunk)
-    return whole.digest() == kept.digest
+    return whole.digest()
 
 
 def _row(each: _Asked, kept: Known, *, was: str = "", remembered: bool = False) -> Row:
