@@ -70,7 +70,8 @@ def in_trixie(root: Path, directory: Path) -> str:
 
 
 IN_TRIXIE = Programs(Path("/usr/sbin/dovecot"), Path("/usr/bin/doveconf"), Path("/usr/bin/doveadm"))
-AS_NOBODY = "setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs"
+# Who becomes another user loses what the kernel was asked to send him at his parent's death: it is asked again.
+AS_NOBODY = "setpriv --pdeathsig TERM --reuid nobody --regid nogroup --clear-groups --no-new-privs"
 
 
 def wrapped(directory: Path, before: str, programs: Programs) -> Programs:
