@@ -260,7 +260,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="eg-scan-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        results = {}
+        results: dict[str, dict[str, Any]] = {}
         if os.geteuid() == 0 and (PEERS / "clamav" / ".unpacked").exists():
             results |= first_and_again(folder, 1_000 if options.quick else 10_000)
         else:
