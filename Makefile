@@ -36,8 +36,9 @@ reference: ## write what the rule language says of itself: rules/*schema.json, d
 system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kills of the relay, every change tried on a past day (root)
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q --timeout=0 -k killed \
 		tests/app/test_mailboxes.py tests/mailbox/test_mbox_delivery.py
+	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q --timeout=0 tests/app/test_keeper.py
 	EGRESSGUARD_POLICIES=1000 EGRESSGUARD_CASES=120000 .venv/bin/python -m pytest -q --timeout=0 \
-		tests/policy/test_proof.py tests/firewall/test_proof.py tests/firewall/test_simulation.py
+		tests/policy/test_proof.py tests/policy/space/test_flows.py tests/firewall/test_proof.py tests/firewall/test_simulation.py
 	EGRESSGUARD_PACKETS=20000 EGRESSGUARD_RELOADS=200 .venv/bin/python -m pytest -q --timeout=0 \
 		tests/firewall/test_differential.py tests/firewall/test_flood.py
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q -s --timeout=0 tests/system/test_kill_walk.py
@@ -52,6 +53,7 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_READERS=all .venv/bin/python -m pytest -q --timeout=0 \
 		tests/peers/test_mail_programs.py tests/peers/test_debian_13.py tests/peers/test_sieve.py
 	EGRESSGUARD_COMPARISONS=3000 EGRESSGUARD_REFACTORINGS=500 .venv/bin/python -m pytest -q --timeout=0 tests/policy/difference
+	EGRESSGUARD_COMPARISONS=250 .venv/bin/python -m pytest -q --timeout=0 tests/policy/test_index_mail.py
 	EGRESSGUARD_QUEUED=1000000 .venv/bin/python -m pytest -q -s --timeout=0 tests/relay/test_long_queue.py
 
 FUZZ ?= 20000

@@ -39,8 +39,8 @@ from egressguard.store.spool import SqliteSpool
 from tests.access.race import CLASSES, CLIENTS, EXPIRED, FOLDERS, Client, World, append, content, everything, number_of
 from tests.quarantine.test_quarantine import DECISION, REPORT
 
-OPERATIONS = int(os.environ.get("EGRESSGUARD_RACE", "800"))
-KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "3"))
+OPERATIONS = int(os.environ.get("EGRESSGUARD_RACE", "500"))
+KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "2"))
 POLICY = Policy.model_validate({"site": {"zones": {}}})
 
 

@@ -37,7 +37,7 @@ flows:
 mail:
   - {name: everybody-here, match: {client: lan, sender_domain: test.example}, action: accept}
 """
-SECONDS = 30
+SECONDS = 60
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 

@@ -20,7 +20,7 @@ from tests.lab.network import Network
 
 USERS = ("eg-gate", "eg-relay", "eg-scan", "eg-access", "eg-console")
 GROUP_ID = 64200
-READY_SECONDS = 30
+READY_SECONDS = 60
 ACCOUNT, PASSWORD = "anna", "correct horse battery"
 CODE = "/mnt"
 """Where the daemon sees the checkout: a folder that every Debian has."""

@@ -319,7 +319,7 @@ async def run():
 spool = SqliteSpool(folder / "spool")
 asyncio.run(run())
 """
-ROUNDS = int(os.environ.get("EGRESSGUARD_KILLS", "6"))
+ROUNDS = int(os.environ.get("EGRESSGUARD_KILLS", "4"))
 SEED = int(os.environ.get("EGRESSGUARD_SEED", "7"))
 
 

@@ -151,9 +151,9 @@ def test_a_chain_that_leads_round_in_circles_ends() -> None:
     host = issue([HOST], one)
     hostile = Certificate(host.own, host.key, tuple(each.own for each in round_about))
     anchors = [tlsa(issue([f"a{n}"], ca=True).tlsa(2, 0, 0)) for n in range(50)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert not matches(anchors, hostile.presented, (HOST, "example.org"), NOW)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 10  # it takes some tenths; all ways would take hours
 
 
 def test_a_record_is_shown_as_a_zone_has_it() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.system.relay_alone import DOMAINS, RelayAlone
 from tests.system.remembering_sink import SENDER, Pair, Sink, message_text
 
-KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "5"))
+KILLS = int(os.environ.get("EGRESSGUARD_KILLS", "4"))
 SEED = int(os.environ.get("EGRESSGUARD_SEED", "1"))
 CLIENTS = 8
 SIZES = (500, 3_000, 3_000, 20_000, 200_000, 1_500_000)  # rows, files, and drafts that become files

@@ -1,7 +1,10 @@
-"""One law, twice: what decide_flow says of one flow, the outcomes say of all."""
+"""One law, twice: what decide_flow says of one flow, the outcomes say of all.
+
+EGRESSGUARD_POLICIES is how many policies are tried (make system)."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import assume, given, settings
@@ -16,11 +19,12 @@ from egressguard.policy.space.flows import IN_SIDE, FlowOutcome, FlowRegions, fl
 from egressguard.policy.space.region import Space
 from tests.policy.test_index_flows import EDGES, FLOWS, HOSTS, INSIDE, RULES, SITES, policy_from
 
+POLICIES = int(os.environ.get("EGRESSGUARD_POLICIES", "25"))
 MOMENTS = st.builds(Moment, st.integers(0, 6), st.sampled_from([0, 359, 360, 479, 480, 1079, 1080, 1319, 1320, 1439]))
 KNOWN = st.fixed_dictionaries({host: st.frozensets(st.sampled_from(EDGES), max_size=8) for host in HOSTS})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=POLICIES, deadline=None)
 @given(SITES, RULES, st.lists(st.tuples(FLOWS, MOMENTS), min_size=1, max_size=20), KNOWN, INSIDE)
 def test_the_outcomes_are_the_decisions(
     site: dict[str, Any],
@@ -42,7 +46,7 @@ def test_the_outcomes_are_the_decisions(
         assert told == FlowOutcome(decision.action, decision.rule)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=POLICIES, deadline=None)
 @given(SITES, RULES)
 def test_a_witness_of_each_outcome_comes_to_it(site: dict[str, Any], rules: list[dict[str, Any]]) -> None:
     plain = [{key: value for key, value in rule.items() if key != "destination_host"} for rule in rules]
