@@ -17,6 +17,7 @@ HOW_TO_GET_IT = "apt install dovecot-imapd dovecot-pop3d"
 _SYSTEM_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin")
 _ANSWER_SECONDS = 20
 _ANSWER_OCTETS = 4096
+_END_SECONDS = 2
 # Nothing of our environment (NOTIFY_SOCKET, lifelines, proxies) is the mail server's business.
 ENVIRONMENT = {"PATH": ":".join((*_SYSTEM_DIRECTORIES, "/bin", "/sbin")), "LC_ALL": "C"}
 
@@ -89,9 +90,16 @@ async def answer_of(*command: str | Path, fine: Collection[int] = (0,), most_oct
     except TimeoutError:
         raise ProgramFailed(f"{command[0]}: no answer in {_ANSWER_SECONDS} seconds") from None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        if process.returncode is None:
+            await _end(process)
     if process.returncode not in fine:
         words = err[:_ANSWER_OCTETS].decode("utf-8", "replace").strip() or f"status {process.returncode}"
         raise ProgramFailed(words)
     return out[:most_octets].decode("utf-8", "replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it, and see it gone with its pipes closed: a loop that is about to close has nothing left of it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await asyncio.wait({asyncio.create_task(process.communicate())}, timeout=_END_SECONDS)
