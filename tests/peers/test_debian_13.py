@@ -29,7 +29,7 @@ __all__ = [
 ]
 pytestmark = pytest.mark.peers
 
-QUICK = ("mbsync", "desktop_does")
+QUICK = ("mbsync",)
 
 
 @pytest.fixture(scope="module")
