@@ -2,7 +2,8 @@
 
 Contract
     Each target runs in a process of its own under atheris, for N seconds, from its corpus; one line tells what came
-    of it. What is found lies in the corpus as `crash-...` (or `timeout-...`, `oom-...`), where the tests replay it.
+    of it. What is found lies in the corpus as `crash-...` (or `timeout-...`, `oom-...`, `slow-unit-...`), where the
+    tests replay it.
     --grow adds to the corpus what reaches new code, smallest inputs first.
     Exit status: 0 nothing found, 1 something was, 2 atheris is not there.
 """
@@ -27,6 +28,8 @@ TARGETS = (
 )
 MOST_OCTETS = 4096
 UNIT_SECONDS = 25
+FOUND = ("crash-", "timeout-", "oom-", "slow-unit-")
+"""What libFuzzer calls it: a slow unit is one that takes more than ten seconds."""
 MEMORY_MB = 1024
 _ONE, _AGAIN = "_ONE_TARGET", "_ONE_TARGET_AGAIN"
 
@@ -60,7 +63,7 @@ def _run(name: str, seconds: int, *, grow: bool) -> int:
             again.chmod(0o755)
             _atheris(name, "-merge=1", str(merged), str(kept), str(found), again=again)
             _keep(merged, kept)
-    findings = [path for path in set(kept.iterdir()) - before if path.name.startswith(("crash-", "timeout-", "oom-"))]
+    findings = [path for path in set(kept.iterdir()) - before if path.name.startswith(FOUND)]
     runs = re.findall(rb"Done (\d+) runs|#(\d+)", said)
     edges = re.findall(rb"cov: (\d+) ft: (\d+)", said)
     number = max((int(a or b) for a, b in runs), default=0)
