@@ -7,13 +7,22 @@ import os
 import pwd
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egressguard.app.control import CommandError, Commands, DaemonUnreachable, ask, ask_later, serve_commands, who_asks
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """That others may look into, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="eg-control-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 async def echo(**arguments: Any) -> Any:
@@ -109,9 +118,8 @@ def test_the_journal_hears_from_the_kernel_who_asks(tmp_path: Path, says: str) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to ask as somebody else")
-def test_others_may_ask_what_brings_its_own_proof_and_change_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    tmp_path.chmod(0o755)
+def test_others_may_ask_what_brings_its_own_proof_and_change_nothing_else(open_folder: Path) -> None:
+    path = open_folder / "s"
     asking = "import sys; from egressguard.app.control import ask; from pathlib import Path\n"
     asking += "try: print(ask(Path(sys.argv[1]), sys.argv[2]))\nexcept Exception as wrong: print(wrong)"
 
@@ -131,6 +139,4 @@ def test_others_may_ask_what_brings_its_own_proof_and_change_nothing_else(tmp_pa
             path.chmod(0o666)
             return [await as_nobody(command) for command in ("read", "proven", "change")]
 
-    for folder in tmp_path.parents[:3]:  # of pytest, whose run may have several processes
-        folder.chmod(0o755)
     assert asyncio.run(run()) == ["{}", "{}", "only root may do this"]
