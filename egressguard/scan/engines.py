@@ -9,12 +9,13 @@ Contract
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from egressguard.policy.facts import ScanRequest
 from egressguard.policy.scanning import EngineSettings
@@ -28,7 +29,9 @@ from egressguard.scan.octets import Octets
 from egressguard.scan.rspamd import RspamdEngine
 from egressguard.scan.spamd import SpamdEngine
 from egressguard.scan.turns import Turns
-from egressguard.scan.yara import YaraEngine
+
+if TYPE_CHECKING:
+    from egressguard.scan.yara import YaraEngine
 
 ENGINES = ("clamd", "rspamd", "spamd", "yara")
 
@@ -75,6 +78,7 @@ class Engines:
         self, settings: Scan, rules: Path, places: Path | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._engines = list(_engines(settings, rules, places))
+        self._seeing = list(_seeing(self._engines))
         self._clock = clock
         self._threads = ThreadPoolExecutor(len(ENGINES), thread_name_prefix="engine") if self._are_many else None
 
@@ -99,9 +103,8 @@ class Engines:
         return Inquiry(self, request, self._clock() + seconds, fd, number)
 
     def see(self, member: Member, seen: Seen, seconds: float) -> None:
-        for asked in self._engines:
-            if isinstance(asked.engine, YaraEngine):
-                asked.engine.see(member, seen, min(seconds, asked.settings.timeout_seconds))
+        for engine, most in self._seeing:
+            engine.see(member, seen, min(seconds, most))
 
     def ask(self, subject: Subject, seconds: float) -> Merged:
         wanted = [asked for asked in self._engines if asked.gives in subject.request.asks]
@@ -157,11 +160,20 @@ def _engines(settings: Scan, rules: Path, places: Path | None) -> Iterator[Asked
     if (clamd := settings.clamd) is not None:
         yield Asked("clamd", "verdict", clamd, ClamdEngine(clamd), _turns("clamd", clamd, settings, places))
     if (yara := settings.yara) is not None:
+        from egressguard.scan.yara import YaraEngine  # noqa: PLC0415  not loaded where nobody has rules
+
         yield Asked("yara", "verdict", yara, YaraEngine(rules / yara.folder), _turns("yara", yara, settings, places))
     if (rspamd := settings.rspamd) is not None:
         yield Asked("rspamd", "score", rspamd, RspamdEngine(rspamd), _turns("rspamd", rspamd, settings, places))
     if (spamd := settings.spamd) is not None:
         yield Asked("spamd", "score", spamd, SpamdEngine(spamd), _turns("spamd", spamd, settings, places))
+
+
+def _seeing(engines: Iterable[Asked]) -> Iterator[tuple[YaraEngine, float]]:
+    """Those that are shown each file by itself, with the time that each of them has."""
+    for asked in engines:
+        if asked.name == "yara":
+            yield cast("YaraEngine", asked.engine), asked.settings.timeout_seconds
 
 
 def _turns(name: str, engine: EngineSettings, settings: Scan, places: Path | None) -> Turns | None:

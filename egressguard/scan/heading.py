@@ -26,6 +26,8 @@ without a colon, where a value of the family follows."""
 
 _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
+_KEPT_OCTETS = 1000
+"""Blocks whose values have more are described each time anew: what is kept takes a megabyte at most."""
 _END_OF_VALUE = re.compile(rb"\r\n(?![ \t])|\n(?![ \t])|\r(?![ \t\n])")
 _PLAIN = re.compile(rb"(?i).content-(?:type|transfer-encoding|disposition|description|location)[ \t]*:\Z", re.DOTALL)
 _MEDIA_TYPE = re.compile(rb"([^\s/;()\"<>,=]{1,80})\s*/\s*([^\s/;()\"<>,=]{1,120})")
@@ -45,6 +47,9 @@ _ENCODINGS = {
     b"hqx": "binhex",
     b"macbinhex40": "binhex",
 }
+_Field = tuple[bytes, bytes, bool, bool]
+"""Its kind, its value with its folds, whether it is well formed, whether there is more of it than is read."""
+
 _PLAIN_ENCODING = re.compile(rb"(?i)[\s\"']*(base64|quoted-printable|(?:x-)?uuencode|x-uue)[\s\"';.,]*\Z")
 
 
@@ -68,7 +73,12 @@ class Heading:
 def describe(block: bytes, default_type: str = "text/plain") -> Heading:
     """What one header block says; `block` need not have any field of ours."""
     block = b"\n" + block
-    fields = [(_kind(match), *_value(block, match)) for match in _matches(block)]
+    fields = tuple((_kind(match), *_value(block, match)) for match in _matches(block))
+    is_short = sum(len(value) for _, value, *_ in fields) <= _KEPT_OCTETS
+    return (_kept_heading if is_short else _heading)(fields, default_type)
+
+
+def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
     types = [value for kind, value, *_ in fields if kind == b"type"]
     first = next((value for kind, value, plain, _ in fields if kind == b"type" and plain), None)
     media_type = _media_type(first) or default_type
@@ -98,6 +108,10 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
         or any(is_cut for *_, is_cut in fields)
         or any(value.count(b"=") > MAX_PARAMETERS for value in naming),
     )
+
+
+_kept_heading = lru_cache(maxsize=512)(_heading)
+"""Parts of all messages say the same few things of themselves, and two readings describe each block."""
 
 
 def _matches(block: bytes) -> list[re.Match[bytes]]:

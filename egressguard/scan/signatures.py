@@ -9,8 +9,9 @@ Contract
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import getitem, itemgetter
 
 import puremagic
 
@@ -28,30 +29,44 @@ def media_type_of(octets: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """All signatures at one offset, by their first octet: the words alone, and each with its place in the table."""
+class _Candidates:
+    """The signatures at one offset that begin with one octet: the words alone, and each with its place in the table."""
 
     offset: int
-    starting: dict[int, tuple[tuple[bytes, ...], tuple[tuple[int, _Row], ...]]]
+    words: tuple[bytes, ...]
+    rows: tuple[tuple[int, _Row], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """`pick` takes the octet at each offset; `by_octet` has, for each offset in turn, what an octet there may begin."""
+
+    needed_octets: int
+    pick: Callable[[bytes], tuple[int, ...]]
+    by_octet: tuple[tuple[_Candidates | None, ...], ...]
 
 
 @functools.cache
-def _places() -> tuple[_Place, ...]:
+def _heads() -> _Heads:
     by_offset: dict[int, dict[int, list[tuple[int, _Row]]]] = {}
     for number, row in enumerate(puremagic.magic_header_array):
         by_offset.setdefault(row.offset, {}).setdefault(row.byte_match[0], []).append((number, row))
-    return tuple(
-        _Place(offset, {first: (tuple(row.byte_match for _, row in rows), tuple(rows)) for first, rows in some.items()})
-        for offset, some in by_offset.items()
+    tables = tuple(
+        tuple(_candidates(offset, some.get(octet, ())) for octet in range(256)) for offset, some in by_offset.items()
     )
+    return _Heads(max(by_offset) + 1, itemgetter(*by_offset), tables)
+
+
+def _candidates(offset: int, rows: Sequence[tuple[int, _Row]]) -> _Candidates | None:
+    return _Candidates(offset, tuple(row.byte_match for _, row in rows), tuple(rows)) if rows else None
 
 
 def _at_the_head(octets: bytes) -> Iterator[tuple[int, _Row]]:
-    for place in _places():
-        if place.offset < len(octets):
-            words, rows = place.starting.get(octets[place.offset], ((), ()))
-            if octets.startswith(words, place.offset):
-                yield from (each for each in rows if octets.startswith(each[1].byte_match, place.offset))
+    heads = _heads()
+    picked = heads.pick(octets.ljust(heads.needed_octets, b"\0"))
+    for some in filter(None, map(getitem, heads.by_octet, picked)):
+        if octets.startswith(some.words, some.offset):
+            yield from (each for each in some.rows if octets.startswith(each[1].byte_match, some.offset))
 
 
 def _at_the_end(octets: bytes) -> Iterator[_Row]:

@@ -47,6 +47,10 @@ _AT_LINE_START = tuple(
 )
 """Of MZ, gzip, CAB, PDF, "#!/": they mean something at the start of a line only."""
 
+_ANCHORS_AFTER_LF = (*_ANYWHERE, *(anchor for anchor in _AT_LINE_START if anchor[:1] == b"\n"))
+_ANCHORS = (*_ANYWHERE, *_AT_LINE_START)
+_FIRST_OCTETS = frozenset(anchor[1:2] for anchor in _AT_LINE_START)
+
 _RUN = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/\s]", bytes((octet,))))
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
@@ -105,8 +109,10 @@ def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
 
 def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
     """Each run of letters from the first anchor in it on."""
-    ahead = first_of((*_ANYWHERE, *_AT_LINE_START), content)
-    ahead |= {a[1:]: 0 for a in _AT_LINE_START if content[: len(a) - 1] == a[1:]}
+    anchors = _ANCHORS if _has_bare_cr(content) else _ANCHORS_AFTER_LF
+    ahead = first_of(anchors, content)
+    if content[:1] in _FIRST_OCTETS:
+        ahead |= {a[1:]: 0 for a in _AT_LINE_START if content[: len(a) - 1] == a[1:]}
     for _ in range(MAX_FILES):
         ahead = {anchor: position for anchor, position in ahead.items() if position >= 0}
         if not ahead:
@@ -118,6 +124,11 @@ def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
         yield (), base64(content, start, taken)
         ahead = {a: p if p >= taken else content.find(a, taken - 1) for a, p in ahead.items()}
     _note_too_many(problems)
+
+
+def _has_bare_cr(content: Octets) -> bool:
+    """True, too, where finding out would take a copy."""
+    return not isinstance(content, bytes) or content.count(b"\r") != content.count(b"\r\n")
 
 
 def _positions(content: Octets, word: bytes, problems: list[str]) -> Iterator[int]:
