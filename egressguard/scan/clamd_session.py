@@ -40,8 +40,8 @@ class Session:
         try:
             sock = self._sock or self._open()
             sock.settimeout(_SEND_SECONDS)
-            sock.sendall(b"zFILDES\0")
-            sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
+            # One call, though two would do, too: each piece wakes clamd.
+            sock.sendmsg([b"zFILDES\0\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
         except OSError:
             self.close()
             return None

@@ -1,4 +1,4 @@
-"""The workers of a rescan: each gets a few messages ahead, so that none waits for us; one that dies is replaced.
+"""The workers of a rescan: each gets some messages ahead, so that none waits for us; one that dies is replaced.
 
 Contract
     `run` passes on what is no Job as it comes, and gives each Job back once, with what was found, in any order.
@@ -15,6 +15,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,8 +34,12 @@ MESSAGES_PER_WORKER = 2000
 """After so many messages a worker makes room for a fresh one, as in the scan role."""
 REQUEST = struct.Struct("!QQ")
 ANSWER_OCTETS = 64 * 1024
-AHEAD = 8
-"""Messages that a worker has at once: it never waits for us, and little is asked again when it dies."""
+AT_ONCE = 8
+"""Messages that a worker is given together: to wake it, and to be woken, costs more than to hand one over."""
+AHEAD = 2 * AT_ONCE
+"""Messages that a worker has at most: it never waits for us, and little is asked again when it dies."""
+_PAUSE_SECONDS = 0.002
+"""While each worker has enough to do answers are left to gather."""
 _GRACE_SECONDS = 5
 ERROR = "error"
 _VERDICTS = frozenset({*(verdict.value for verdict in Verdict), ERROR})
@@ -73,8 +78,8 @@ class _Hand:
     taken: int = 0
 
     @property
-    def has_room(self) -> bool:
-        return len(self.given) < AHEAD and self.taken < MESSAGES_PER_WORKER
+    def room(self) -> int:
+        return AHEAD - len(self.given) if self.taken < MESSAGES_PER_WORKER else 0
 
 
 class Crew:
@@ -95,11 +100,12 @@ class Crew:
                 yield item
                 continue
             self._waiting.append(item)
-            self._hand_out()
-            yield from self._listen(0)
-            while self._waiting:
-                yield from self._listen()
+            while len(self._waiting) >= AT_ONCE * self._size:
+                self._hand_out(AT_ONCE)
+                has_given_some = len(self._waiting) < AT_ONCE * self._size
+                yield from self._listen(0 if has_given_some else None)  # where none has room, all have something
         while self._waiting or any(hand.given for hand in self._hands):
+            self._hand_out(1)
             yield from self._listen()
 
     def close(self) -> None:
@@ -115,25 +121,30 @@ class Crew:
         self._waiting.clear()
         self._selector.close()
 
-    def _hand_out(self) -> None:
-        while self._waiting and (hand := self._idlest()) is not None:
-            job = self._waiting.popleft()
-            try:
-                socket.send_fds(hand.sock, [REQUEST.pack(job.start, job.size)], [job.fd])
-            except OSError:  # it is gone, and never saw this one
-                self._waiting.appendleft(job)
-                hand.taken = MESSAGES_PER_WORKER
-                if not hand.given:
-                    self._dismiss(hand)
-                continue
-            hand.given.append(job)
-            hand.taken += 1
+    def _hand_out(self, least: int) -> None:
+        """At least so many to each worker that has room for them, the idlest first; what is left in equal shares."""
+        while len(self._waiting) >= least and (hand := self._idlest()).room >= least:
+            share = -(-len(self._waiting) // self._size)
+            self._give(hand, min(hand.room, AT_ONCE, max(least, share)))
 
-    def _idlest(self) -> _Hand | None:
+    def _give(self, hand: _Hand, count: int) -> None:
+        jobs = [self._waiting.popleft() for _ in range(count)]
+        asked = b"".join(REQUEST.pack(job.start, job.size) for job in jobs)
+        try:
+            socket.send_fds(hand.sock, [asked], [job.fd for job in jobs])
+        except OSError:  # it is gone, and never saw these
+            self._waiting.extendleft(reversed(jobs))
+            hand.taken = MESSAGES_PER_WORKER
+            if not hand.given:
+                self._dismiss(hand)
+            return
+        hand.given += jobs
+        hand.taken += count
+
+    def _idlest(self) -> _Hand:
         while len(self._hands) < self._size:
             self._hire()
-        free = [hand for hand in self._hands if hand.has_room]
-        return min(free, key=lambda hand: len(hand.given), default=None)
+        return max(self._hands, key=lambda hand: hand.room)
 
     def _hire(self) -> None:
         ours, theirs = socket.socketpair()
@@ -144,6 +155,8 @@ class Crew:
         self._selector.register(ours, selectors.EVENT_READ, hand)
 
     def _listen(self, timeout: float | None = None) -> Iterator[Done]:
+        if timeout is None and all(len(hand.given) > AT_ONCE for hand in self._hands):
+            time.sleep(_PAUSE_SECONDS)
         for event, _ in self._selector.select(timeout):
             hand: _Hand = event.data
             try:
@@ -159,7 +172,6 @@ class Crew:
                 yield from self._bury(hand)
             elif hand.taken >= MESSAGES_PER_WORKER and not hand.given:
                 self._dismiss(hand)
-        self._hand_out()
 
     def _dismiss(self, hand: _Hand) -> None:
         self._selector.unregister(hand.sock)

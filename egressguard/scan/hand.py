@@ -4,7 +4,8 @@ Contract
     It has no network (where no engine needs one and the kernel lets us), as root another user's rights, and the
     limits of the scan role's workers: a message that takes too long or too much memory, or that its
     reader stumbles over, ends the worker, no more.
-    Requests: a descriptor with start and size. Answers: one JSON line a message, in the same order.
+    Requests: descriptors, each with start and size, at most AT_ONCE together. Answers: one JSON line a message, in the
+    same order.
     Engines that can do so begin with the messages that wait behind the one in hand.
 """
 
@@ -22,13 +23,13 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import egressguard
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
-from egressguard.scan.crew import REQUEST
+from egressguard.scan.crew import AT_ONCE, REQUEST
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
 from egressguard.scan.octets import digest_of, read
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _FD = struct.Struct("i")
 _USERS = ("eg-scan", "nobody")
+_FEW = AT_ONCE // 2
+"""With fewer messages waiting it is time for more: the engines have nothing else to begin with."""
 
 
 def serve(sock: socket.socket, settings: Scan, rules: Path, alone: bool = False) -> None:
@@ -55,7 +58,6 @@ def serve(sock: socket.socket, settings: Scan, rules: Path, alone: bool = False)
                 answer = _answer(asked, look, alone)
             finally:
                 os.close(asked.fd)
-            signal.setitimer(signal.ITIMER_REAL, 0)
             sock.sendall(answer)
 
 
@@ -66,38 +68,37 @@ class _Request:
     fd: int
     start: int
     size: int
-    number: int | None = None
-
-    @property
-    def is_file(self) -> bool:
-        return self.start == 0 and self.size == os.fstat(self.fd).st_size
+    is_file: bool
+    number: int | None
 
 
 def _requests(sock: socket.socket, look: Look) -> Iterator[_Request]:
-    """One after the other; all that have come are taken in before the next is given."""
+    """One after the other. Before few are left, all that have come are taken in."""
     waiting: deque[_Request] = deque()
     while True:
-        try:
-            while (taken := _receive(sock, look, 0 if not waiting else socket.MSG_DONTWAIT)) is not None:
-                waiting.append(taken)
-        except BlockingIOError:
-            pass
+        if len(waiting) < _FEW:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            with contextlib.suppress(BlockingIOError):
+                while len(waiting) < _FEW and (some := _receive(sock, look, socket.MSG_DONTWAIT if waiting else 0)):
+                    waiting += some
         if not waiting:
             return
         yield waiting.popleft()
 
 
-def _receive(sock: socket.socket, look: Look, flags: int) -> _Request | None:
-    """None when the other side has closed. Raises BlockingIOError."""
-    data, beside, _, _ = sock.recvmsg(REQUEST.size, socket.CMSG_LEN(_FD.size), flags)  # recv_fds drops its flags
-    if len(beside) != 1:
-        return None
-    (fd,) = _FD.unpack(beside[0][2])
-    while len(data) < REQUEST.size and (more := sock.recv(REQUEST.size - len(data))):
+def _receive(sock: socket.socket, look: Look, flags: int) -> list[_Request]:
+    """Those that came together; none when the other side has closed. Raises BlockingIOError."""
+    room = socket.CMSG_LEN(_FD.size * AT_ONCE)
+    data, beside, _, _ = sock.recvmsg(REQUEST.size * AT_ONCE, room, flags)  # recv_fds drops its flags
+    fds = [fd for _, _, octets in beside for (fd,) in _FD.iter_unpack(octets)]
+    while len(data) < REQUEST.size * len(fds) and (more := sock.recv(REQUEST.size * len(fds) - len(data))):
         data += more
-    start, size = REQUEST.unpack(data)
-    asked = _Request(fd, start, size)
-    return replace(asked, number=look.ahead(asked.fd, asked.size)) if asked.is_file else asked
+    return [_request(fd, *place, look) for fd, place in zip(fds, REQUEST.iter_unpack(data), strict=True)]
+
+
+def _request(fd: int, start: int, size: int, look: Look) -> _Request:
+    is_file = start == 0 and size == os.fstat(fd).st_size
+    return _Request(fd, start, size, is_file, look.ahead(fd, size) if is_file else None)
 
 
 def _answer(asked: _Request, look: Look, alone: bool) -> bytes:
