@@ -93,10 +93,10 @@ def _receive(sock: socket.socket, look: Look, flags: int) -> list[_Request]:
     fds = [fd for _, _, octets in beside for (fd,) in _FD.iter_unpack(octets)]
     while len(data) < REQUEST.size * len(fds) and (more := sock.recv(REQUEST.size * len(fds) - len(data))):
         data += more
-    return [_request(fd, *place, look) for fd, place in zip(fds, REQUEST.iter_unpack(data), strict=True)]
+    return [_request(look, fd, *place) for fd, place in zip(fds, REQUEST.iter_unpack(data), strict=True)]
 
 
-def _request(fd: int, start: int, size: int, look: Look) -> _Request:
+def _request(look: Look, fd: int, start: int, size: int) -> _Request:
     is_file = start == 0 and size == os.fstat(fd).st_size
     return _Request(fd, start, size, is_file, look.ahead(fd, size) if is_file else None)
 

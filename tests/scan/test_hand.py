@@ -15,6 +15,8 @@ from egressguard.policy.site import Clamd, Scan
 from egressguard.scan import crew
 
 CLEAN = b"Subject: x\r\n\r\nnothing\r\n"
+DENIED = b"Content-Type: a/b; name=x.exe\r\n\r\n1"
+DENYING = Scan(denied_names=("*.exe",))
 
 
 @contextlib.contextmanager
@@ -43,15 +45,18 @@ def clamd_that_waits_for(messages: int, said: bytes) -> Iterator[str]:
             player.join()
 
 
-def verdicts(settings: Scan, contents: list[bytes]) -> list[str]:
+def verdicts(settings: Scan, contents: list[bytes], together: int = 1) -> list[str]:
     """Of one worker that has all of them before it begins."""
     ours, theirs = socket.socketpair()
     with ours:
-        for content in contents:
-            fd = os.memfd_create("message")
-            os.write(fd, content)
-            socket.send_fds(ours, [crew.REQUEST.pack(0, len(content))], [fd])
-            os.close(fd)
+        for first in range(0, len(contents), together):
+            some = contents[first : first + together]
+            fds = [os.memfd_create("message") for _ in some]
+            for fd, content in zip(fds, some, strict=True):
+                os.write(fd, content)
+            socket.send_fds(ours, [b"".join(crew.REQUEST.pack(0, len(content)) for content in some)], fds)
+            for fd in fds:
+                os.close(fd)
         process = crew._start(theirs, settings, Path())
         theirs.close()
         with ours.makefile("rb") as said:
@@ -71,7 +76,11 @@ def test_clamd_gets_what_waits_behind_the_message_in_hand() -> None:
 
 
 def test_one_that_is_told_nothing_more_has_said_what_it_was_asked() -> None:
-    assert verdicts(Scan(denied_names=("*.exe",)), [CLEAN, b"Content-Type: a/b; name=x.exe\r\n\r\n1"]) == [
-        "clean",
-        "denied",
-    ]
+    assert verdicts(DENYING, [CLEAN, DENIED]) == ["clean", "denied"]
+
+
+def test_messages_that_come_together_are_answered_in_their_order() -> None:
+    contents = [CLEAN, DENIED, DENIED, CLEAN, DENIED, CLEAN, CLEAN, CLEAN] * 3
+    expected = ["denied" if content is DENIED else "clean" for content in contents]
+
+    assert verdicts(DENYING, contents, together=crew.AT_ONCE) == expected

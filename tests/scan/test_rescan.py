@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from egressguard.policy.site import Clamd, Scan
-from egressguard.scan.crew import Crew, Done, Job
+from egressguard.scan.crew import AHEAD, ANSWER_OCTETS, Crew, Done, Job
 from egressguard.scan.memory import Memory
 from egressguard.scan.rescan import Choice, Rescan, Row
 from egressguard.scan.sources import find_sources
@@ -170,6 +170,25 @@ def test_a_dying_worker_costs_its_message_and_no_other(crew: Crew, box: Path) ->
     assert sorted(done.job.source.path for done in found) == sorted(source.path for source in sources)
     assert sum(done.verdict == "error" for done in found) <= 2
     assert sum(done.verdict == "clean" for done in found) >= 38
+
+
+def test_no_answer_is_waited_for_that_has_come(crew: Crew, box: Path) -> None:
+    """All have been answered before more is handed out, again and again."""
+    for n in range(5 * AHEAD):
+        (box / "new" / str(n)).write_bytes(CLEAN)
+
+    def jobs() -> Iterator[Job]:
+        for source in find_sources(str(box)):
+            assert source.status
+            for hand in crew._hands:
+                while hand.given and hand.sock.recv(ANSWER_OCTETS, socket.MSG_PEEK).count(b"\n") < len(hand.given):
+                    pass
+            yield Job(source, source.status, os.open(source.path, os.O_RDONLY), 0, source.status.size)
+
+    found = [done for done in crew.run(jobs()) if isinstance(done, Done)]
+    for done in found:
+        os.close(done.job.fd)
+    assert [done.verdict for done in found] == ["clean"] * 5 * AHEAD
 
 
 def test_a_message_that_takes_too_long_is_an_error(memory: Memory, box: Path) -> None:

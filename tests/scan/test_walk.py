@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.scan import heading
 from egressguard.scan.archive import Member
 from egressguard.scan.examine import examine
 from egressguard.scan.merged import NOBODY_ASKED, Merged
@@ -126,3 +128,31 @@ def test_the_scanner_gets_what_only_some_programs_see() -> None:
     examine(content, SETTINGS, Asked())
 
     assert asked == [content, FILE.content]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("before", [b"see below", b"see below\r\n"])
+def test_a_program_in_base64_is_found_after_any_line_end(before: bytes, line_end: bytes) -> None:
+    program = b64encode(b"MZ\x90\0\x03" + bytes(range(256)))
+    message = TOP + b"\r\n" + before + line_end + program + line_end
+
+    assert "a file in the midst of text: application/x-dosexec" in walk(message).differences
+
+
+def test_what_is_kept_of_a_heading_is_no_other_block_s() -> None:
+    """Blocks that differ in one thing that counts, described twice."""
+    blocks = [
+        (b"Content-Type: text/plain; name=a.txt\r\n", "text/plain"),
+        (b"Content-Type : text/plain; name=a.txt\r\n", "text/plain"),
+        (b"X\r\n Content-Type: text/plain; name=a.txt\r\n", "text/plain"),
+        (b"Content-Description: a.txt\r\n", "text/plain"),
+        (b"Content-Description: a.txt\r\n", "message/rfc822"),
+        (b"Content-Type: " + b"x" * 70_000, "text/plain"),
+    ]
+
+    fresh = []
+    for block in blocks:
+        heading._kept_heading.cache_clear()
+        fresh.append(heading.describe(*block))
+
+    assert [heading.describe(*block) for block in blocks * 2] == fresh * 2
