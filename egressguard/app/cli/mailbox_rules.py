@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
+from egressguard.app.cli.account_files import account_argument, denied, end_with_faults, file_argument
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, fail
 from egressguard.app.places import Places
 from egressguard.mail.header import split_header_section
 from egressguard.mailbox.rule_files import RuleFiles, read_bounded
 from egressguard.policy.document import Fault
-from egressguard.policy.load import render_faults
 from egressguard.policy.mailbox_rules import MAX_OCTETS, Letter, MailboxRules, choose, parse_mailbox_rules
 from egressguard.relay.facts import header_facts
 
@@ -27,9 +26,6 @@ rules:
 #    action: file
 #    folder: Lists/Debian
 """
-
-_account = click.argument("account")
-_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 
 
 @click.group("rules")
@@ -46,7 +42,7 @@ def rules_command() -> None:
 
 @rules_command.command("show")
 @with_places
-@_account
+@account_argument
 @as_json
 def show_command(places: Places, account: str, as_json: bool) -> None:
     """Show an account's rules, as they are written.
@@ -69,7 +65,7 @@ def show_command(places: Places, account: str, as_json: bool) -> None:
 
 
 @rules_command.command("check")
-@_file
+@file_argument
 def check_command(file: Path) -> None:
     """Tell every fault of a file of rules, with its place (- = standard input).
 
@@ -85,8 +81,8 @@ def check_command(file: Path) -> None:
 
 @rules_command.command("set")
 @with_places
-@_account
-@_file
+@account_argument
+@file_argument
 @as_json
 def set_command(places: Places, account: str, file: Path, as_json: bool) -> None:
     """Give an account the rules of a file (- = standard input); with faults nothing changes.
@@ -103,7 +99,7 @@ def set_command(places: Places, account: str, file: Path, as_json: bool) -> None
 
 @rules_command.command("edit")
 @with_places
-@_account
+@account_argument
 def edit_command(places: Places, account: str) -> None:
     """Change an account's rules in $EDITOR; with faults nothing changes.
 
@@ -123,7 +119,7 @@ def edit_command(places: Places, account: str) -> None:
 
 @rules_command.command("clear")
 @with_places
-@_account
+@account_argument
 @as_json
 def clear_command(places: Places, account: str, as_json: bool) -> None:
     """Take an account's rules away: all its mail goes into the inbox.
@@ -136,7 +132,7 @@ def clear_command(places: Places, account: str, as_json: bool) -> None:
     try:
         cleared = _files(places).clear(_name(account))
     except PermissionError:
-        _denied(places)
+        denied(places.mailbox_rules)
     if not cleared:
         fail(f"{account} has no rules", Exit.NOT_FOUND)
     emit_one({"cleared": account}, as_json=as_json)
@@ -144,7 +140,7 @@ def clear_command(places: Places, account: str, as_json: bool) -> None:
 
 @rules_command.command("try")
 @with_places
-@_account
+@account_argument
 @click.argument("message", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--sender", default="", metavar="ADDRESS", help="Its envelope sender.  [default: <>]")
 @click.option("--recipient", default="", metavar="ADDRESS", help="The address that it was written to.")
@@ -189,7 +185,7 @@ def _text_of(places: Places, account: str) -> bytes | None:
     try:
         return _files(places).text(_name(account))
     except PermissionError:
-        _denied(places)
+        denied(places.mailbox_rules)
 
 
 def _write(places: Places, account: str, content: bytes, shown: str) -> None:
@@ -197,19 +193,14 @@ def _write(places: Places, account: str, content: bytes, shown: str) -> None:
         places.mailbox_rules.mkdir(mode=0o2750, parents=True, exist_ok=True)
         faults = _files(places).write(_name(account), content)
     except PermissionError:
-        _denied(places)
+        denied(places.mailbox_rules)
     if faults:
         _end_with_faults(shown, content, [Fault(shown, f.line, f.column, f.message) for f in faults])
 
 
 def _end_with_faults(shown: str, content: bytes, found: MailboxRules | list[Fault]) -> None:
     if not isinstance(found, MailboxRules):
-        click.echo(render_faults(found, {shown: content}), err=True)
-        sys.exit(Exit.FAILED)
-
-
-def _denied(places: Places) -> NoReturn:
-    fail(f"{places.mailbox_rules}: permission denied; run this as root", Exit.PERMISSION)
+        end_with_faults(shown, content, found)
 
 
 def _read(file: Path, most: int = MAX_OCTETS) -> bytes:

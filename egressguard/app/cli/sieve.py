@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from egressguard.access.programs import ProgramFailed
 from egressguard.access.sieve_scripts import SieveScripts, check
+from egressguard.app.cli.account_files import account_argument, denied, end_with_faults, file_argument
 from egressguard.app.cli.options import as_json, with_places
 from egressguard.app.cli.output import Exit, emit_one, fail
 from egressguard.app.places import Places
-from egressguard.policy.load import render_faults
 from egressguard.policy.mailbox_rules import MAX_OCTETS
 
 NOT_CHECKED = "not checked, there is no sievec: apt install dovecot-sieve"
-
-_account = click.argument("account")
-_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 
 
 @click.group("sieve")
@@ -38,7 +34,7 @@ def sieve_command() -> None:
 
 @sieve_command.command("show")
 @with_places
-@_account
+@account_argument
 @as_json
 def show_command(places: Places, account: str, as_json: bool) -> None:
     """Show an account's script, as it is written.
@@ -51,7 +47,7 @@ def show_command(places: Places, account: str, as_json: bool) -> None:
     try:
         text = _scripts(places, account).text(account)
     except PermissionError:
-        _denied(places)
+        denied(places.sieve_scripts)
     if text is None:
         fail(f"{account} has no script: all its mail goes into the inbox", Exit.NOT_FOUND)
     if as_json:
@@ -61,7 +57,7 @@ def show_command(places: Places, account: str, as_json: bool) -> None:
 
 
 @sieve_command.command("check")
-@_file
+@file_argument
 @as_json
 def check_command(file: Path, as_json: bool) -> None:
     """Tell what is wrong with a script, by its lines (- = standard input); asks Pigeonhole's sievec.
@@ -78,8 +74,8 @@ def check_command(file: Path, as_json: bool) -> None:
 
 @sieve_command.command("set")
 @with_places
-@_account
-@_file
+@account_argument
+@file_argument
 @as_json
 def set_command(places: Places, account: str, file: Path, as_json: bool) -> None:
     """Give an account a script (- = standard input); with faults nothing changes. It holds from the next message on.
@@ -94,7 +90,7 @@ def set_command(places: Places, account: str, file: Path, as_json: bool) -> None
     try:
         scripts.write(account, content)
     except PermissionError:
-        _denied(places)
+        denied(places.sieve_scripts)
     if not checked:
         click.echo(f"egressguard: {NOT_CHECKED}", err=True)
     emit_one({"script_of": account, "checked": checked}, as_json=as_json)
@@ -102,7 +98,7 @@ def set_command(places: Places, account: str, file: Path, as_json: bool) -> None
 
 @sieve_command.command("clear")
 @with_places
-@_account
+@account_argument
 @as_json
 def clear_command(places: Places, account: str, as_json: bool) -> None:
     """Take an account's script away: all its mail goes into the inbox.
@@ -115,7 +111,7 @@ def clear_command(places: Places, account: str, as_json: bool) -> None:
     try:
         cleared = _scripts(places, account).clear(account)
     except PermissionError:
-        _denied(places)
+        denied(places.sieve_scripts)
     if not cleared:
         fail(f"{account} has no script", Exit.NOT_FOUND)
     emit_one({"cleared": account}, as_json=as_json)
@@ -143,11 +139,5 @@ def _checked(file: Path, content: bytes) -> bool:
         faults = asyncio.run(check(content, str(file)))
     except ProgramFailed as wrong:
         fail(f"sievec: {wrong}")
-    if faults:
-        click.echo(render_faults(faults, {str(file): content}), err=True)
-        sys.exit(Exit.FAILED)
+    end_with_faults(str(file), content, faults or ())
     return faults is not None
-
-
-def _denied(places: Places) -> NoReturn:
-    fail(f"{places.sieve_scripts}: permission denied; run this as root", Exit.PERMISSION)
