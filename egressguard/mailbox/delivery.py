@@ -11,28 +11,33 @@ Contract
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import re
 import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from egressguard.mail.outcome import Outcome, delivered
 from egressguard.mailbox.deposit import Deposit
 from egressguard.mailbox.folder_name import directory_of
-from egressguard.mailbox.maildir import FILE_MODE, make_folder, make_maildir, message_directories, share
+from egressguard.mailbox.lanes import Lanes
+from egressguard.mailbox.maildir import FILE_MODE, make_folder, make_maildir, message_directories, share_file
 from egressguard.policy.model import Policy
-from egressguard.store.durable import Disk, sync_directory, write_new
+from egressguard.store.durable import Disk, open_new, sync_and_close, sync_directory
 
 REMEMBERED_DELIVERIES = 10_000
 _QUEUE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 CRASHED_SECONDS = 3600
 _TEMPORARY = re.compile(r"[A-Za-z0-9_-]{1,32}\.[0-9a-f]{16}")
-_LOCKS = 64  # enough that two accounts seldom share one
+ALONE_OCTETS = 256 * 1024
+"""What is larger is stored by itself."""
 ALREADY = delivered("already in the mailbox")
+IN_THE_MAILBOX = delivered("in the mailbox")
 _LOOKS = 2
 
 
@@ -58,47 +63,102 @@ class MaildirDelivery:
         self._host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])[:12] or "localhost"
         self._synced: set[Path] = set()  # Maildirs and folders that are known to be durable
         self._done: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        self._under_way: dict[tuple[str, str], asyncio.Future[Outcome]] = {}
+        self._mark = secrets.token_hex(4)  # this process's, among those that deliver
+        self._numbers = itertools.count()
+        self._lanes = Lanes(self._store_together, "maildir")
 
     async def store(self, _policy: Policy, deposit: Deposit) -> Outcome:
         """Raises OSError; ValueError for what is no queue id."""
         if not _QUEUE_ID.fullmatch(deposit.queue_id):
             raise ValueError(f"not a queue id: {deposit.queue_id!r}")
-        async with self._locks[hash(deposit.account) % _LOCKS]:
-            key = (deposit.queue_id, deposit.account)
-            if key in self._done:
-                return ALREADY
-            outcome = await asyncio.to_thread(self._attempt, deposit)
-            self._done[key] = None
-            while len(self._done) > REMEMBERED_DELIVERIES:
-                self._done.popitem(last=False)
-            return outcome
+        key = (deposit.queue_id, deposit.account)
+        while (before := self._under_way.get(key)) is not None:
+            await asyncio.wait([before])
+        if key in self._done:
+            return ALREADY
+        storing = self._under_way[key] = self._begun(deposit)
+        storing.add_done_callback(lambda ended: self._ended(key, ended))
+        return await asyncio.shield(storing)
 
-    def _attempt(self, deposit: Deposit) -> Outcome:
-        try:
-            return self._store(deposit)
-        except OSError:
+    def _begun(self, deposit: Deposit) -> asyncio.Future[Outcome]:
+        """What takes its time holds up no other: it has a thread of its own."""
+        if deposit.is_again or deposit.content.size_octets > ALONE_OCTETS:
+            return asyncio.ensure_future(asyncio.to_thread(self._store_alone, deposit))
+        return self._lanes.ask(deposit)
+
+    def _ended(self, key: tuple[str, str], ended: asyncio.Future[Outcome]) -> None:
+        del self._under_way[key]
+        if ended.cancelled() or ended.exception() is not None:
+            return
+        self._done[key] = None
+        while len(self._done) > REMEMBERED_DELIVERIES:
+            self._done.popitem(last=False)
+
+    # On a thread.
+
+    def _store_alone(self, deposit: Deposit) -> Outcome:
+        [answer] = self._store_together([deposit])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _store_together(self, deposits: Sequence[Deposit]) -> list[Outcome | Exception]:
+        """Each step for all of them before the next step: then the file system commits once for many."""
+        letters = [_Letter(deposit) for deposit in deposits]
+        for step in (self._write, self._sync, self._rename):
+            for letter in letters:
+                if letter.answer is None:
+                    self._take(step, letter)
+        for folder in {letter.folder: None for letter in letters if letter.answer is None}:
+            self._sync_folder(folder, [one for one in letters if one.answer is None and one.folder == folder])
+        if any(isinstance(letter.answer, Exception) for letter in letters):
             self._synced.clear()  # somebody may have removed the directory: look again next time
-            raise
+        return [letter.answer or IN_THE_MAILBOX for letter in letters]
 
-    def _store(self, deposit: Deposit) -> Outcome:
+    def _take(self, step: Callable[[_Letter], None], letter: _Letter) -> None:
+        try:
+            step(letter)
+        except Exception as wrong:  # noqa: BLE001 -- handed to whoever asked; it harms none of the others
+            letter.answer = wrong
+            if letter.temporary:
+                with contextlib.suppress(OSError):  # the first error is the one that matters
+                    os.unlink(letter.temporary)  # noqa: PTH108 -- whatever the disk says of it
+
+    def _write(self, letter: _Letter) -> None:
+        deposit = letter.deposit
         folder = self._folder(deposit.account, deposit.folder)
         if deposit.is_again and (held_in := self._holding(deposit)) is not None:
             # The process died between rename and settle: the directory may not have been synced yet.
             sync_directory(held_in, self._disk)
-            return ALREADY
-        content = _Measured(deposit.traced.pieces())
-        temporary = folder / "tmp" / f"{deposit.queue_id}.{secrets.token_hex(8)}"
-        write_new(temporary, content, mode=FILE_MODE, disk=self._disk)
+            letter.answer = ALREADY
+            return
+        letter.folder, letter.content = str(folder), _Measured(deposit.traced.pieces())
+        number = next(self._numbers) & 0xFFFFFFFF
+        letter.temporary = f"{folder / 'tmp'}/{deposit.queue_id}.{self._mark}{number:08x}"
+        letter.fd = open_new(letter.temporary, letter.content, mode=FILE_MODE, disk=self._disk)
+
+    def _sync(self, letter: _Letter) -> None:
         try:
-            share(temporary, FILE_MODE, group=self._group_id)
-            self._disk.rename(temporary, folder / "new" / self._name(deposit.queue_id, content))
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(folder / "new", self._disk)
-        self._added(deposit.account, content.virtual_octets)
-        return delivered("in the mailbox")
+            share_file(letter.fd, FILE_MODE, group=self._group_id)
+        finally:
+            sync_and_close(letter.fd, self._disk)
+
+    def _rename(self, letter: _Letter) -> None:
+        name = self._name(letter.deposit.queue_id, letter.content)
+        self._disk.rename(letter.temporary, f"{letter.folder}/new/{name}")
+        letter.temporary = ""
+
+    def _sync_folder(self, folder: str, letters: Sequence[_Letter]) -> None:
+        try:
+            sync_directory(Path(folder, "new"), self._disk)
+        except OSError as wrong:
+            for letter in letters:
+                letter.answer = wrong
+            return
+        for letter in letters:
+            letter.answer = IN_THE_MAILBOX
+            self._added(letter.deposit.account, letter.content.virtual_octets)
 
     def _name(self, queue_id: str, content: _Measured) -> str:
         """S= and W= are its size, on disk and with CRLF line ends: Dovecot then need not look at the file for them."""
@@ -143,6 +203,19 @@ class MaildirDelivery:
                     if any(mark in entry.name for entry in entries):
                         return Path(directory)
         return None
+
+
+class _Letter:
+    """One message on its way into a folder. `temporary` is its name in tmp/ while it has one."""
+
+    __slots__ = ("answer", "content", "deposit", "fd", "folder", "temporary")
+
+    def __init__(self, deposit: Deposit) -> None:
+        self.deposit = deposit
+        self.content = _Measured(iter(()))
+        self.folder = self.temporary = ""
+        self.fd = -1
+        self.answer: Outcome | Exception | None = None
 
 
 class _Measured:

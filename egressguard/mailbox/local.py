@@ -20,12 +20,12 @@ from egressguard.mail.outcome import Outcome, delivered, permanent, transient
 from egressguard.mailbox.deposit import Deposit, Store, outcome_of
 from egressguard.mailbox.forwarding import EXPANDED, Forwarder, Onward, goes_round
 from egressguard.mailbox.metrics import MailboxMetrics
-from egressguard.mailbox.quota import Usages, is_full
+from egressguard.mailbox.quota import Usages, has_plenty, is_full
 from egressguard.mailbox.recipients import Recipients, Whom
 from egressguard.mailbox.rule_files import RuleFiles
 from egressguard.mailbox.sieve_mail import PAST_SIEVE
 from egressguard.policy.mailbox_rules import INBOX, Letter, MailboxRule, MailboxRules, choose
-from egressguard.policy.mailboxes import Target
+from egressguard.policy.mailboxes import Quota, Target
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
 from egressguard.relay.facts import header_facts
@@ -93,7 +93,10 @@ class LocalMail:
         if _CONTROL.search(due.forward_path + claim.reverse_path):
             return permanent("5.1.3", "the path has control characters")
         try:
-            whom, planned = await asyncio.to_thread(self._planned, policy, claim, due, content)
+            if content.file is None:  # what is asked is in memory, but for the times of two files
+                whom, planned = self._planned(policy, claim, due, content)
+            else:
+                whom, planned = await asyncio.to_thread(self._planned, policy, claim, due, content)
             if isinstance(planned, Outcome):
                 return planned
             if planned.why:
@@ -141,7 +144,7 @@ class LocalMail:
         if target == "lmtp" and PAST_SIEVE in claim.tags:
             target = "maildir"  # the same mailbox
         quota = policy.site.mailboxes.quota_of(account)
-        if quota.limits and is_full(quota, await asyncio.to_thread(self._usages.of, policy, account)):
+        if quota.limits and await self._is_full(policy, account, quota, content.size_octets):
             self._metrics.over_quota()
             return transient("4.2.2", "the mailbox is full")
         deposit = Deposit(
@@ -164,6 +167,13 @@ class LocalMail:
             told = {"folder": planned.folder, "rule": planned.rule, "outcome": outcome.result.value}
             self._record("mailbox.filed", fields | told | ({"why": planned.why} if planned.why else {}))
         return outcome
+
+    async def _is_full(self, policy: Policy, account: str, quota: Quota, size_octets: int) -> bool:
+        """Raises OSError."""
+        usage = self._usages.at_hand(policy, account)
+        if usage is not None and has_plenty(quota, usage, size_octets):
+            return False
+        return is_full(quota, await asyncio.to_thread(self._usages.of, policy, account))
 
 
 def _rule_for(

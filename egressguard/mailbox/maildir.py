@@ -59,3 +59,12 @@ def share(path: Path, mode: int, *, owner: int | None = None, group: int | None 
         os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
     if stat.S_IMODE(now.st_mode) != mode:
         path.chmod(mode)
+
+
+def share_file(fd: int, mode: int, *, group: int | None = None) -> None:
+    """The same for a file that we have just made."""
+    now = os.fstat(fd)
+    if group is not None and now.st_gid != group:
+        os.fchown(fd, -1, group)
+    if stat.S_IMODE(now.st_mode) != mode:
+        os.fchmod(fd, mode)

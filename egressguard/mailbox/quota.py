@@ -5,11 +5,13 @@ Contract
     counts as large as it is with CRLF line ends (W= in its file name; S=, else the file's size, where that is missing).
     All folders of the Maildir count. A folder is read again when it has changed, but reading takes at most a
     fiftieth of the time: what IMAP clients delete from a huge folder is seen seconds later.
+    Where there is plenty of room, what was seen a second ago is enough; nobody is full without another look.
     Of an mbox only its octets are known, messages count as none.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -25,6 +27,10 @@ from egressguard.policy.model import Policy
 
 KNOWN_ACCOUNTS = 10_000
 SHARE = 50
+AT_HAND_SECONDS = 1.0
+PLENTY = 8
+"""What was known so long ago is enough for a message while an eighth of the quota is free: a look takes longer than all
+else that is asked of its account."""
 TICK_SECONDS = 0.1
 """A directory's time is as coarse as a tick: one that changed just before it was read may change unseen."""
 
@@ -60,6 +66,13 @@ def is_full(quota: Quota, usage: Usage) -> bool:
     )
 
 
+def has_plenty(quota: Quota, usage: Usage, size_octets: int) -> bool:
+    """A further message fits, and would if others had come since."""
+    if quota.octets is not None and usage.octets + size_octets > quota.octets - quota.octets // PLENTY:
+        return False
+    return quota.messages is None or usage.messages + 1 <= quota.messages - quota.messages // PLENTY
+
+
 @dataclass(slots=True)
 class _Directory:
     """new/ or cur/ of one folder, as it was when its time was `stamp`."""
@@ -76,6 +89,11 @@ class _Account:
     directories: dict[str, _Directory] = field(default_factory=dict)
     not_before: float = 0.0
     added: Usage = NOTHING
+    looked_at: float = -math.inf
+
+    @property
+    def usage(self) -> Usage:
+        return sum((directory.usage for directory in self.directories.values()), self.added)
 
 
 class Usages:
@@ -105,7 +123,20 @@ class Usages:
             if started >= known.not_before and self._read_changed(self._root / account, known):
                 known.not_before = self._monotonic() + SHARE * (self._monotonic() - started)
                 known.added = NOTHING
-            return sum((directory.usage for directory in known.directories.values()), known.added)
+            known.looked_at = started
+            return known.usage
+
+    def at_hand(self, policy: Policy, account: str) -> Usage | None:
+        """What it held AT_HAND_SECONDS ago at most, with what we have added since; None: ask `of`. Does not block."""
+        if policy.site.mailboxes.target_of(account) == "mbox" or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            known = self._known.get(account)
+            if known is None or self._monotonic() >= max(known.not_before, known.looked_at + AT_HAND_SECONDS):
+                return None
+            return known.usage
+        finally:
+            self._lock.release()
 
     def added(self, account: str, octets: int) -> None:
         """We have delivered a message there: it counts before the folder is read again."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from egressguard.mail.reply import Reply
 from egressguard.mailbox.account_name import is_account_name, local_part_of, names_in
-from egressguard.mailbox.quota import Usages, excess
+from egressguard.mailbox.quota import Usages, excess, has_plenty
 from egressguard.policy.aliases import catcher_of, targets_of
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
@@ -83,6 +83,17 @@ class Recipients:
             return None
         self._over_quota()
         return FULL
+
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        """False: ask `no_room`. Reads no directory. Raises OSError."""
+        found = self.whom(policy, forward_path)
+        if found is None or not found.account:
+            return True
+        quota = policy.site.mailboxes.quota_of(found.account)
+        if not quota.limits:
+            return True
+        usage = self._usages.at_hand(policy, found.account)
+        return usage is not None and has_plenty(quota, usage, size_octets)
 
     def _of_targets(self, policy: Policy, targets: tuple[str, ...], forward_path: str) -> Whom | None:
         """One that is here gets the message itself; so does the account that the alias is called after."""

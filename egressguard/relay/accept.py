@@ -95,6 +95,10 @@ class Mailboxes(Protocol):
         """Of an address of the site's domains, or a bare postmaster, that is nobody's. Raises OSError."""
         ...
 
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        """False: `no_room` says. Raises OSError."""
+        ...
+
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
         """Of one whose mailbox is full. May take its time. Raises OSError."""
         ...
@@ -151,28 +155,36 @@ class Acceptance:
         """Policy first: a stranger whom the rules refuse learns nothing about who has a mailbox here."""
         policy = self.policy
         outside = is_of_the_world(policy, session)
-        if (outside and asks_for_block_lists(policy)) or policy.site.mailboxes.has_quotas:
-            return self._looked_up(policy, session, reverse_path, forward_path, size_octets, outside=outside)
+        if outside and asks_for_block_lists(policy):
+            return self._looked_up(policy, session, reverse_path, forward_path, size_octets)
         sender = UNKNOWN_SENDER if outside else OWN_SENDER
-        return self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
+        reply = self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
+        if reply is not TAKEN or self._surely_fits(policy, forward_path, size_octets or 0):
+            return reply
+        return self._with_room(policy, session, reverse_path, forward_path, size_octets)
 
     async def _looked_up(
-        self,
-        policy: Policy,
-        session: SessionFacts,
-        reverse_path: str,
-        forward_path: str,
-        size_octets: int | None,
-        *,
-        outside: bool,
+        self, policy: Policy, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
     ) -> Reply:
-        """As `_recipient`, with what has to be waited for: block lists, the mailbox's quota."""
-        sender = UNKNOWN_SENDER if outside else OWN_SENDER
-        if outside and asks_for_block_lists(policy):
-            sender = await self._outside.at_rcpt(policy, session)
+        """As `_recipient`, for a client of the world that block lists are asked of first."""
+        sender = await self._outside.at_rcpt(policy, session)
         reply = self._recipient(policy, session, reverse_path, forward_path, size_octets, sender)
-        if reply is not TAKEN or not is_local(policy, forward_path):
+        if reply is not TAKEN or self._surely_fits(policy, forward_path, size_octets or 0):
             return reply
+        return await self._with_room(policy, session, reverse_path, forward_path, size_octets)
+
+    def _surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        if not policy.site.mailboxes.has_quotas or not is_local(policy, forward_path):
+            return True
+        try:
+            return self._mailboxes.surely_fits(policy, forward_path, size_octets)
+        except OSError:  # `no_room` will say so
+            return False
+
+    async def _with_room(
+        self, policy: Policy, session: SessionFacts, reverse_path: str, forward_path: str, size_octets: int | None
+    ) -> Reply:
+        """TAKEN, or that the mailbox is full."""
         try:
             full = await asyncio.to_thread(self._mailboxes.no_room, policy, forward_path, size_octets or 0)
         except OSError as wrong:

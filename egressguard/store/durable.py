@@ -45,40 +45,48 @@ def put(
 
 def keep(temporary: Path, path: Path, *, disk: type[Disk] = Disk) -> None:
     """Make a file that was written before durable, under its name."""
-    fd = disk.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
+    sync_and_close(disk.open(temporary, os.O_RDONLY | os.O_CLOEXEC), disk)
     disk.rename(temporary, path)
     sync_directory(path.parent, disk)
 
 
 def write_new(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o600, disk: type[Disk] = Disk) -> None:
     """Create `path` with `content` (whole or in pieces), fsynced; on an error nothing stays behind."""
-    fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    fd = open_new(path, content, mode=mode, disk=disk)
     try:
-        try:
-            for piece in (content,) if isinstance(content, bytes) else content:
-                view = memoryview(piece)
-                while view:
-                    view = view[disk.write(fd, view) :]
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
+        sync_and_close(fd, disk)
     except OSError:
         _discard(path, disk)
         raise
 
 
-def sync_directory(directory: Path, disk: type[Disk] = Disk) -> None:
-    fd = disk.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def open_new(path: str | Path, content: bytes | Iterable[bytes], *, mode: int = 0o600, disk: type[Disk] = Disk) -> int:
+    """The descriptor of a new file with `content`, which is not on the disk yet; on an error nothing stays behind."""
+    fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        for piece in (content,) if isinstance(content, bytes) else content:
+            view = memoryview(piece)
+            while view:
+                view = view[disk.write(fd, view) :]
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.close(fd)
+        _discard(path, disk)
+        raise
+    return fd
+
+
+def sync_and_close(fd: int, disk: type[Disk] = Disk) -> None:
     try:
         disk.fsync(fd)
     finally:
         disk.close(fd)
 
 
-def _discard(path: Path, disk: type[Disk]) -> None:
+def sync_directory(directory: Path, disk: type[Disk] = Disk) -> None:
+    sync_and_close(disk.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), disk)
+
+
+def _discard(path: str | Path, disk: type[Disk]) -> None:
     with contextlib.suppress(OSError):  # the first error is the one that matters
         disk.unlink(path)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.mail.outcome import Result
-from egressguard.mailbox.delivery import MaildirDelivery
+from egressguard.mailbox.delivery import ALONE_OCTETS, MaildirDelivery
 from egressguard.mailbox.deposit import Deposit, outcome_of
 from egressguard.store.content import Content
 from egressguard.store.durable import Disk
@@ -208,6 +208,87 @@ def test_delivered_is_said_after_the_directory_is_synced(root):
     deliver(delivery, deposit("q2"))
 
     assert seen == ["write", "fsync", "rename", "fsync"]
+
+
+def test_what_comes_together_shares_the_directory_s_sync_and_each_file_has_its_own(root):
+    seen = []
+    real = os.fsync
+
+    def fsync(fd):
+        seen.append(stat.S_IFMT(os.fstat(fd).st_mode))
+        real(fd)
+
+    delivery = MaildirDelivery(root)
+    deliver(delivery, deposit(), deposit(account="bert"))
+    delivery._disk = type("Spy", (Disk,), {"fsync": staticmethod(fsync)})
+    deliver(delivery, *(deposit(f"a{n}") for n in range(5)), *(deposit(f"b{n}", account="bert") for n in range(5)))
+
+    assert seen == [stat.S_IFREG] * 10 + [stat.S_IFDIR] * 2
+    assert len(messages(root)) == len(messages(root, account="bert")) == 6
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_of_what_comes_together_one_that_fails_harms_no_other(root, step):
+    delivery = MaildirDelivery(root)
+    deliver(delivery, deposit())
+    calls = iter(range(10**6))
+    real = getattr(Disk, step)
+
+    def fail(*args):
+        if next(calls) == 2:
+            if step == "close":
+                real(*args)
+            raise OSError(errno.EIO, "the third")
+        return real(*args)
+
+    delivery._disk = type("FailsOnce", (Disk,), {step: staticmethod(fail)})
+    found = deliver(delivery, *(deposit(f"q{n}") for n in range(2, 8)))
+
+    assert [outcome.result for outcome in found].count(Result.TRANSIENT) == 1
+    assert found[2].status == "4.3.0"
+    assert len(messages(root)) == 6
+    assert list((root / "anna" / "tmp").iterdir()) == []
+
+
+def test_a_directory_that_is_not_synced_delivers_none_of_its_messages(root):
+    delivery = MaildirDelivery(root)
+    deliver(delivery, deposit(), deposit(account="bert"))
+
+    def fsync(fd):
+        if os.path.samestat(os.fstat(fd), (root / "anna" / "new").stat()):
+            raise OSError(errno.EIO, "the disk")
+        os.fsync(fd)
+
+    delivery._disk = type("FailsAtAnna", (Disk,), {"fsync": staticmethod(fsync)})
+    found = deliver(delivery, *(deposit(f"q{n}") for n in range(2, 5)), deposit("q5", account="bert"))
+
+    assert [outcome.result for outcome in found] == [Result.TRANSIENT] * 3 + [Result.DELIVERED]
+    again = deliver(MaildirDelivery(root), *(deposit(f"q{n}", again=True) for n in range(2, 5)))
+    assert {outcome.result for outcome in again} == {Result.DELIVERED}
+    assert len(messages(root)) == 4
+
+
+def test_a_fault_of_ours_with_one_message_harms_no_other(root):
+    class Wrong(Content):
+        def pieces(self):
+            raise ValueError("ours")
+
+        def in_front(self, _octets):
+            return self
+
+    delivery = MaildirDelivery(root)
+    good, bad = deliver(delivery, deposit("q1"), deposit("q2", content=Wrong()))
+
+    assert good.result is Result.DELIVERED
+    assert isinstance(bad, ValueError)
+
+
+def test_a_large_message_is_delivered_beside_the_others(root):
+    large = b"x" * (ALONE_OCTETS + 1)
+    found = deliver(MaildirDelivery(root), deposit("q1", content=large), deposit("q2"))
+
+    assert {outcome.result for outcome in found} == {Result.DELIVERED}
+    assert sorted(message.stat().st_size - len(TRACE) for message in messages(root)) == [len(CONTENT), len(large)]
 
 
 def test_a_maildir_removed_under_way_is_made_again(root):

@@ -320,10 +320,15 @@ def test_two_who_forward_to_each_other(post: Post) -> None:
 
 def test_an_account_that_is_full_makes_its_message_wait(post: Post) -> None:
     policy = policy_with(mailboxes={"quota": {"octets": 200}})
+    post.local._usages._monotonic = lambda: 0.0
     for number, status in enumerate(["2.0.0", "2.0.0", "4.2.2"]):  # the second reaches over the edge
         outcome, _ = run(post, "anna@example.org", policy, queue_id=new_queue_id(NOW, number))
         assert outcome.status == status
     assert len(post.messages()) == 2
+    for message in (post.root / "mailboxes" / "anna" / "new").iterdir():
+        message.unlink()
+    outcome, _ = run(post, "anna@example.org", policy, queue_id=new_queue_id(NOW, 3))
+    assert outcome.status == "2.0.0"  # full is never what is at hand
 
 
 STEPS = ["open", "write", "fsync", "close", "rename"]

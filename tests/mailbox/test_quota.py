@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from egressguard.mailbox.maildir import make_folder, make_maildir
-from egressguard.mailbox.quota import Usage, Usages, excess, is_full
+from egressguard.mailbox.quota import AT_HAND_SECONDS, Usage, Usages, excess, has_plenty, is_full
 from egressguard.policy.mailboxes import Quota
 from tests.relay.setting import policy_of
 
@@ -109,6 +109,47 @@ def test_reading_takes_a_fiftieth_of_the_time_and_deliveries_count_meanwhile(mai
     assert slow.of(POLICY, "anna") == Usage(10, 1)
     clocks.stopwatch = 51.0
     assert slow.of(POLICY, "anna") == Usage(15, 2)
+
+
+@pytest.mark.parametrize(
+    ("quota", "usage", "plenty"),
+    [
+        ({}, Usage(10**12, 10**6), True),
+        ({"octets": 800}, Usage(690, 10**6), True),
+        ({"octets": 800}, Usage(691, 0), False),
+        ({"messages": 80}, Usage(10**12, 69), True),
+        ({"messages": 80}, Usage(0, 70), False),
+        ({"octets": 800, "messages": 80}, Usage(0, 70), False),
+        ({"octets": 800, "messages": 80}, Usage(691, 0), False),
+    ],
+)
+def test_an_eighth_that_is_free_is_plenty(quota: dict[str, int], usage: Usage, plenty: bool) -> None:
+    assert has_plenty(Quota(**quota), usage, 10) is plenty
+
+
+def test_what_was_looked_at_just_now_is_at_hand_with_what_we_have_added(maildir: Path) -> None:
+    clocks = Clocks()
+    usages = clocks.usages(maildir.parent)
+    (maildir / "new" / "1,S=10").touch()
+    assert usages.at_hand(POLICY, "anna") is None
+    usages.of(POLICY, "anna")
+    usages.added("anna", 5)
+    (maildir / "new" / "2,S=100").touch()  # by somebody else
+    clocks.stopwatch = AT_HAND_SECONDS / 2
+    assert usages.at_hand(POLICY, "anna") == Usage(15, 2)
+    clocks.stopwatch = AT_HAND_SECONDS
+    assert usages.at_hand(POLICY, "anna") is None
+    assert usages.of(POLICY, "anna") == Usage(110, 2)
+    assert usages.at_hand(POLICY, "anna") == Usage(110, 2)
+
+
+def test_nothing_is_at_hand_of_an_mbox_or_while_somebody_looks(maildir: Path) -> None:
+    usages = Clocks().usages(maildir.parent)
+    usages.of(POLICY, "anna")
+    assert usages.at_hand(policy_of(mailboxes={"deliver": "mbox"}), "anna") is None
+    with usages._lock:
+        assert usages.at_hand(POLICY, "anna") is None
+    assert usages.at_hand(POLICY, "anna") == Usage()
 
 
 def test_of_files_of_mail_the_octets_count(tmp_path: Path) -> None:

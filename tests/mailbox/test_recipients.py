@@ -115,27 +115,41 @@ def test_accounts_that_cannot_be_read_are_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "size", "reply"),
+    ("quota", "size", "reply", "surely"),
     [
-        ({}, 10**9, None),
-        ({"octets": 100}, 0, None),
-        ({"octets": 100}, 90, None),
-        ({"octets": 100}, 91, "452 4.2.2"),
-        ({"octets": 100}, 101, "552 5.2.3"),
-        ({"messages": 2}, 10**9, None),
-        ({"messages": 1}, 0, "452 4.2.2"),
+        ({}, 10**9, None, True),
+        ({"octets": 100}, 0, None, True),
+        ({"octets": 100}, 78, None, True),
+        ({"octets": 100}, 79, None, False),
+        ({"octets": 100}, 90, None, False),
+        ({"octets": 100}, 91, "452 4.2.2", False),
+        ({"octets": 100}, 101, "552 5.2.3", False),
+        ({"messages": 2}, 10**9, None, True),
+        ({"messages": 1}, 0, "452 4.2.2", False),
     ],
 )
-def test_room(tmp_path: Path, quota: dict[str, int], size: int, reply: str | None) -> None:
+def test_room(tmp_path: Path, quota: dict[str, int], size: int, reply: str | None, surely: bool) -> None:
     make_maildir(tmp_path / "anna")
     (tmp_path / "anna" / "cur" / "1,S=10:2,S").touch()
     put_off: list[int] = []
-    found = Recipients(PEOPLE, Usages(tmp_path), lambda: put_off.append(1))
+    found = Recipients(PEOPLE, Usages(tmp_path, monotonic=lambda: 0.0), lambda: put_off.append(1))
     for policy in (policy_with(quota=quota), policy_with(accounts={"anna": {"quota": quota}}, quota={"octets": 1})):
         answer = found.no_room(policy, "anna+x@example.org", size)
         assert (str(answer)[:9] if answer else None) == reply
+        assert found.surely_fits(policy, "anna+x@example.org", size) is surely
     assert len(put_off) == (2 if reply == "452 4.2.2" else 0)
 
 
+def test_what_was_never_looked_at_does_not_surely_fit(tmp_path: Path) -> None:
+    found, policy = recipients(tmp_path), policy_with(quota={"octets": 10**9})
+    assert not found.surely_fits(policy, "anna@example.org", 1)
+    assert found.no_room(policy, "anna@example.org", 1) is None
+    assert found.surely_fits(policy_with(), "anna@example.org", 1)
+    with pytest.raises(PermissionError):
+        found.surely_fits(policy, "disk@example.org", 1)
+
+
 def test_an_alias_for_several_is_not_asked_for_room(tmp_path: Path) -> None:
-    assert recipients(tmp_path).no_room(policy_with(quota={"octets": 1}), "info@example.org", 100) is None
+    found, policy = recipients(tmp_path), policy_with(quota={"octets": 1})
+    assert found.no_room(policy, "info@example.org", 100) is None
+    assert found.surely_fits(policy, "info@example.org", 100)

@@ -166,6 +166,9 @@ class _Everybody:
     def refusal(self, policy: Policy, forward_path: str) -> None:
         return None
 
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        return True
+
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> None:
         return None
 
@@ -183,6 +186,9 @@ class _Everybody:
 
     def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
         return None
+
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        return True
 
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
         return None

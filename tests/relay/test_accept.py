@@ -102,6 +102,9 @@ class Boxes:
         known = {"anna", "postmaster", "full", "slowdisk"}
         return None if name in known else Reply(550, "5.1.1", "No such mailbox here")
 
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        return forward_path.startswith("anna@")
+
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
         name = forward_path.partition("@")[0]
         if name == "slowdisk":
@@ -361,7 +364,9 @@ def test_a_full_mailbox_is_put_off_at_rcpt_where_there_are_quotas(desk: Desk) ->
         desk.acceptance.policy = policy_of(mailboxes={"quota": {"octets": 1000}})
         assert await ask("full@example.org", 101) == "452 4.2.2"
         assert await ask("full@example.org", None) == "250 2.1.5"
-        assert await ask("anna@example.org", 101) == "250 2.1.5"
+        assert await ask("postmaster@example.org", 101) == "250 2.1.5"
+        at_once = desk.acceptance.on_recipient(STRANGER, "a@example.net", "anna@example.org", 101)
+        assert str(at_once).startswith("250 2.1.5")  # it surely fits: nothing is waited for
         assert await ask("nobody@example.org", 101) == "550 5.1.1"
         assert await ask("slowdisk@example.org", 101) == "451 4.3.0"
         assert await ask("x@example.net", 101) == "550 5.7.1"

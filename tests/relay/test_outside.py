@@ -77,6 +77,9 @@ class Boxes:
     def refusal(self, policy: Policy, forward_path: str) -> Reply | None:
         return None if forward_path.startswith("anna@") else Reply(550, "5.1.1", "No such mailbox here")
 
+    def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
+        return True
+
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
         return None
 

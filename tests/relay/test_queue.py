@@ -382,6 +382,29 @@ def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
+def test_mail_for_our_own_mailboxes_is_in_hand_in_larger_numbers(tmp_path: Path) -> None:
+    """A disk of ours is no host that has to be spared: what is not in hand is claimed and read once more."""
+    gate = asyncio.Event()
+
+    class Slow(Mailboxes):
+        async def deliver(self, policy: Policy, claim: Claim, due: Due, content: Content) -> Outcome:
+            await gate.wait()
+            return await super().deliver(policy, claim, due, content)
+
+    async def walk() -> None:
+        policy = policy_of(domains=["example.org"])
+        async with house(tmp_path, policy, Bounds(ways_of_destination=3), local=Slow(), send=Sender()) as here:
+            await here.put(B)  # what the queue claims at its start
+            await here.settled(1)
+            for number in range(2, 12):
+                await here.queue.put(message_to(f"b{number}@example.org", number=number))
+            assert {attempts for attempts, _ in (await here.waiting()).values()} == {1}
+            gate.set()
+            await here.settled(11)
+
+    asyncio.run(walk())
+
+
 class Many(Table):
     """Every domain has a mail host."""
 
