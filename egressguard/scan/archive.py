@@ -39,6 +39,9 @@ _BEHIND = {
 }
 """What may stand behind a program that unpacks itself; ZIP is looked for in everything."""
 
+_BEHIND_HAS = (b"\0", b"\x1a", b"\xbc")
+"""One of them is in each of those; texts have none."""
+
 _GZIP_EXTRA, _GZIP_NAME, _GZIP_OCTETS = 0x04, 0x08, 18
 _READINGS = {ISO: (b"", b"!rockridge", b"!rockridge,!joliet"), TAR: (b"read_concatenated_archives",)}
 """An ISO image may have three directories: which of them is shown depends on who looks. Some read tar archives to the
@@ -114,6 +117,8 @@ def _name_in_gzip(content: Octets) -> tuple[str, ...]:
 
 
 def _behind(content: Octets, budget: Budget) -> Iterator[Iterator[Entry]]:
+    if isinstance(content, bytes) and not any(octet in content for octet in _BEHIND_HAS):
+        return
     for signature, formats in _BEHIND.items():
         at = content.find(signature)
         if at > 0:

@@ -101,7 +101,7 @@ class Taken:
         return self.size == len(self.content)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Member:
     """`path` from the outer archive's name to the member's; `content` is what could be unpacked of it.
 

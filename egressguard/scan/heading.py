@@ -10,19 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from egressguard.scan.names import MAX_PARAMETERS, bounded, loose_names, parameter_names
-
-CONTENT_FIELD = re.compile(
-    rb"(?i)[\r\n\x0b\x0c][\x00-\x09\x0e-\x20\x7f-\xff]*content[-_ \0\xad]?"
-    rb"(type|transfer[-_ \0]?encoding|disposition|description|location|name)"
-    rb"[\x00-\x09\x0e-\x20\x7f-\xff]{0,100}(?:\r?\n[ \t]+)?"
-    rb"(?::|[;= \t](?=[ \t]{0,8}(?:attachment|inline|multipart/|message/|application/|base64|quoted-printable)))"
-)
-"""A line's end, then a field of RFC 2045's family, however the line starts and whatever the name has got in it; even
-without a colon, where a value of the family follows."""
+from egressguard.scan.spotting import content_fields
+from egressguard.values import value
 
 _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
@@ -53,7 +46,7 @@ _Field = tuple[bytes, bytes, bool, bool]
 _PLAIN_ENCODING = re.compile(rb"(?i)[\s\"']*(base64|quoted-printable|(?:x-)?uuencode|x-uue)[\s\"';.,]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Heading:
     """`media_type` and `encoding` are the plain reading; `is_named` if Content-Type or -Disposition give a name.
 
@@ -115,12 +108,7 @@ _kept_heading = lru_cache(maxsize=512)(_heading)
 
 
 def _matches(block: bytes) -> list[re.Match[bytes]]:
-    found = []
-    for match in CONTENT_FIELD.finditer(block):
-        found.append(match)
-        if len(found) >= _MAX_FIELDS:
-            break
-    return found
+    return list(islice(content_fields(block), _MAX_FIELDS))
 
 
 def _kind(match: re.Match[bytes]) -> bytes:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from egressguard.scan import apple, outlook, tnef
 from egressguard.scan.archive import members
 from egressguard.scan.budget import Budget, Member, Opened, shown
-from egressguard.scan.heading import CONTENT_FIELD
 from egressguard.scan.kinds import media_type
 from egressguard.scan.octets import Octets
 from egressguard.scan.searching import match, search
+from egressguard.scan.spotting import CONTENT_FIELD
 from egressguard.scan.walk import walk
 
 MAX_LEVELS = 3

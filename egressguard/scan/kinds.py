@@ -110,7 +110,8 @@ _HOLDING = frozenset({*PACKED, *ARCHIVES, *CLOSED})
 _LHA = re.compile(rb"..-l[hz][0-9ds]-", re.DOTALL)
 _BZIP2 = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*<(?:!doctype html|!--|html|head|body|script|svg|\?xml)", re.IGNORECASE)
-_MARK_OCTETS = 16
+_BLOCK_OCTETS = 512
+"""Of tar archives, and of the ends of disk images."""
 _SECTOR = 2048
 _VOLUMES = 16 * _SECTOR  # ECMA-119 s6.2.1: the first volume descriptor
 
@@ -139,31 +140,32 @@ def archive_kinds(content: Octets, kind: str) -> frozenset[str]:
 
 def _elsewhere(content: Octets) -> Iterator[str]:
     """Kinds whose mark does not stand at the very beginning."""
-    if _BZIP2.match(content[:_MARK_OCTETS]):
+    head, tail = content[:_BLOCK_OCTETS], content[-_BLOCK_OCTETS:]
+    if head.startswith(b"BZh") and _BZIP2.match(head):
         yield "application/x-bzip2"
-    if _LHA.match(content[:_MARK_OCTETS]):
+    if head[2:4] == b"-l" and _LHA.match(head):
         yield "application/x-lha"
-    if content[257:262] == b"ustar" or _is_old_tar(content):
+    if head[257:262] == b"ustar" or _is_old_tar(head):
         yield TAR
-    if content[_VOLUMES + 1 : _VOLUMES + 6] == b"CD001":
+    volume = content[_VOLUMES + 1 : _VOLUMES + 6]
+    if volume == b"CD001":
         yield ISO
-    if content[_VOLUMES + 1 : _VOLUMES + 6] == b"BEA01":  # ECMA-167: UDF alone
+    if volume == b"BEA01":  # ECMA-167: UDF alone
         yield "application/x-udf-image"
-    if content[7:14] == b"**ACE**":
+    if head[7:14] == b"**ACE**":
         yield "application/x-ace"
-    if content[-512:].startswith(b"koly"):
+    if tail.startswith(b"koly"):
         yield "application/x-apple-diskimage"
-    if content[-512:].startswith(b"conectix"):
+    if tail.startswith(b"conectix"):
         yield "application/x-vhd"
 
 
-def _is_old_tar(content: Octets) -> bool:
+def _is_old_tar(header: bytes) -> bool:
     """A header of the time before POSIX: only its sum tells."""
-    header = content[:512]
-    if len(header) < 512 or not header[0]:
-        return False
     digits = header[148:156].strip(b" \0")
-    if not digits or len(digits) > 7 or not all(0x30 <= digit <= 0x37 for digit in digits):
+    if not digits.isdigit() or len(header) < _BLOCK_OCTETS or not header[0]:
+        return False
+    if len(digits) > 7 or not all(0x30 <= digit <= 0x37 for digit in digits):
         return False
     return sum(header) - sum(header[148:156]) + 8 * 0x20 == int(digits, 8)
 

@@ -11,20 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from egressguard.scan.heading import CONTENT_FIELD, describe
+from egressguard.scan.heading import describe
 from egressguard.scan.octets import Octets
 from egressguard.scan.searching import search
-from egressguard.scan.spotting import content_fields, line_of_dashes
+from egressguard.scan.spotting import CONTENT_FIELD, content_fields, empty_line, line_of_dashes, no_field
 from egressguard.scan.tree import Leaf
 
 MAX_BLOCKS = 3000
 _BLOCK_OCTETS = 256 * 1024
 _VALUE_OCTETS = 64 * 1024
-_EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))[ \t\0]{0,1000}(?:\r\n|\n|\r(?!\n))")
 _LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
-
-
-_NO_FIELD = re.compile(rb"[\r\n](?![ \t]|[\x21-\x39\x3b-\x7e]{1,200}[ \t]{0,100}:)[^\r\n]")
 
 
 def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Iterator[Leaf]:
@@ -47,11 +43,11 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
 
 def _broken_header(content: Octets) -> Leaf | None:
     """What follows the first line of the message's header that is no field: many readers end the header there."""
-    empty = search(_EMPTY_LINE, content, 0, min(len(content), _BLOCK_OCTETS))
-    wrong = search(_NO_FIELD, content, 0, empty.start() if empty else min(len(content), _BLOCK_OCTETS))
-    if wrong is None:
+    most = min(len(content), _BLOCK_OCTETS)
+    empty = empty_line(content, 0, most)
+    start = no_field(content, 0, empty[0] if empty else most)
+    if start < 0:
         return None
-    start = wrong.start() + 1
     dashes = line_of_dashes(content, start, len(content))
     return Leaf(describe(content[:start]), start, dashes if dashes >= 0 else len(content))
 
@@ -68,8 +64,7 @@ def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, in
             if start >= 0:
                 yield start, _value_end(content, last), body
             start, most = field, min(len(content), field + _BLOCK_OCTETS)
-            empty = search(_EMPTY_LINE, content, start, most)
-            limit, body = (empty.start(), empty.end()) if empty else (most, most)
+            limit, body = empty_line(content, start, most) or (most, most)
         last = field
     if start >= 0:
         yield start, _value_end(content, last), body
@@ -90,6 +85,6 @@ def _value_end(content: Octets, start: int) -> int:
 
 def _early_bodies(content: Octets, after: int, body: int) -> Iterator[int]:
     """Where a line stands behind the last field of ours that is no field at all: many take that for the body."""
-    wrong = search(_NO_FIELD, content, max(0, after - 1), body)
-    if wrong is not None:
-        yield wrong.start() + 1
+    wrong = no_field(content, max(0, after - 1), body)
+    if wrong >= 0:
+        yield wrong

@@ -26,7 +26,7 @@ _SCRIPT = re.compile(
     rb"<(?:\w{1,20}:)?script\b|\bon(?:load|click|error|begin|mouse\w{2,9})\s*=|javascript:", re.IGNORECASE
 )
 _DATA_URI = re.compile(rb"data:([\w.+/-]{0,100})((?:;[\w=.+-]{1,60}){0,8}),(?=[A-Za-z0-9+/=%_\s.-]{16})", re.IGNORECASE)
-_URI_LETTERS = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/=%_\s.-]", bytes((octet,))))
+_URI_LETTERS = re.compile(rb"[A-Za-z0-9+/=%_\s.-]*")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNFINISHED_PERCENT = re.compile(rb"%[0-9A-Fa-f]?\Z")
 _BLOB = re.compile(rb"""["'`>]\s*((?:[A-Za-z0-9+/]{4}\s*+){16,}+[A-Za-z0-9+/]{0,3}+={0,2}+)\s*+["'`<]""")

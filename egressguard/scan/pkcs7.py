@@ -20,7 +20,7 @@ _OCTET_STRING, _CONSTRUCTED_STRING, _CONTEXT_0 = 0x04, 0x24, 0xA0
 _COMPRESSED = bytes.fromhex("060b2a864886f70d0109100109")
 """id-ct-compressedData."""
 _PEM = re.compile(rb"\s{0,100}-----BEGIN [A-Z0-9 ]{1,40}-----")
-_PEM_LETTERS = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/=\s]", bytes((octet,))))
+_PEM_LETTERS = re.compile(rb"[A-Za-z0-9+/=\s]*")
 MAX_INFLATED_OCTETS = 32 * 1024 * 1024
 _SHORTEST = 16
 _DEEPEST = 8

@@ -89,12 +89,17 @@ def finditer(pattern: re.Pattern[bytes], content: Octets) -> Iterator[re.Match[b
         at = found.end()
 
 
-def run_end(content: Octets, start: int, end: int, letters: bytes) -> int:
-    """Where the run of `letters` ends that starts at `start`."""
+def run_end(content: Octets, start: int, end: int, letters: re.Pattern[bytes]) -> int:
+    """Where the run ends that starts at `start`; `letters` matches any number of what it is made of."""
+    if isinstance(content, bytes):
+        run = letters.match(content, start, end)
+        return run.end() if run else start
     for chunk in octets.windows(content, start, end):
-        start += len(chunk)
-        if rest := chunk.lstrip(letters):
-            return start - len(rest)
+        run = letters.match(chunk)
+        taken = run.end() if run else 0
+        start += taken
+        if taken < len(chunk):
+            break
     return start
 
 

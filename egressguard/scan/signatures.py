@@ -70,9 +70,16 @@ def _at_the_head(octets: bytes) -> Iterator[tuple[int, _Row]]:
 
 
 def _at_the_end(octets: bytes) -> Iterator[_Row]:
-    for row in puremagic.magic_footer_array:
-        if _stands_before_the_end(row, octets):
+    for row, word, start, end in _feet():
+        if octets[start:end] == word:
             yield row
+
+
+@functools.cache
+def _feet() -> tuple[tuple[_Row, bytes, int, int | None], ...]:
+    """What stands so far before a file's end: the signature, its word, where that begins and ends."""
+    rows = puremagic.magic_footer_array
+    return tuple((row, row.byte_match, row.offset, row.offset + len(row.byte_match) or None) for row in rows)
 
 
 def _stands_before_the_end(row: _Row, octets: bytes) -> bool:

@@ -51,7 +51,11 @@ _ANCHORS_AFTER_LF = (*_ANYWHERE, *(anchor for anchor in _AT_LINE_START if anchor
 _ANCHORS = (*_ANYWHERE, *_AT_LINE_START)
 _FIRST_OCTETS = frozenset(anchor[1:2] for anchor in _AT_LINE_START)
 
-_RUN = bytes(octet for octet in range(256) if re.match(rb"[A-Za-z0-9+/\s]", bytes((octet,))))
+_LINE_WORDS = rb"(?:TV(?:qQ|pQ|oA|pi|NDR)|H4sIA|JVBERi0|IyEv)"
+_AFTER_LF, _AFTER_CR = re.compile(rb"\n" + _LINE_WORDS), re.compile(rb"\r" + _LINE_WORDS)
+"""Any of _AT_LINE_START."""
+
+_RUN = re.compile(rb"[A-Za-z0-9+/\s]*")
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
 _LOOSE_BEGIN = re.compile(
@@ -82,6 +86,8 @@ _IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
 _CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
 _URI_END = re.compile(rb"[\"'<>)]")
 _BINHEX = b"(This file must be converted"
+_WORDS = (*_ANYWHERE, b"egin", b"BEGIN", b"=03=", b"=05=", _BINHEX)
+"""Each file that does not start a line has one of them; "egin" is in "begin", "Begin" and "=ybegin"."""
 
 Found = tuple[tuple[str, ...], Octets]
 """Names, content."""
@@ -89,6 +95,23 @@ Found = tuple[tuple[str, ...], Octets]
 
 def files(content: Octets, problems: list[str]) -> Iterator[Found]:
     """All files found by how they begin."""
+    if may_hold_files(content):
+        yield from _files(content, problems)
+
+
+def may_hold_files(content: Octets) -> bool:
+    """Whether a word stands in it that each of those files has: most texts have none, and are searched but once."""
+    if not isinstance(content, bytes):
+        return True
+    for word in _WORDS:
+        if word in content:
+            return True
+    if content[:1] in _FIRST_OCTETS or _AFTER_LF.search(content):
+        return True
+    return b"\r" in content and _AFTER_CR.search(content) is not None
+
+
+def _files(content: Octets, problems: list[str]) -> Iterator[Found]:
     yield from _base64(content, problems)
     yield from _quoted_printable(content)
     yield from _uuencoded(content, problems)
@@ -98,6 +121,8 @@ def files(content: Octets, problems: list[str]) -> Iterator[Found]:
 
 def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
     """ZIP archives as they are, from their first local header to the end of their directory."""
+    if isinstance(content, bytes) and b"\x04" not in content:
+        return  # one octet is found faster than four
     end = 0
     for start in _positions(content, b"PK\x03\x04", problems):
         if start >= end:
@@ -289,7 +314,8 @@ def _unescaped(content: Octets) -> Iterator[bytes]:
 
 def zip_behind(content: Octets) -> Octets | None:
     """The ZIP archive that starts after something else (a picture, a text) and ends with `content`."""
-    if content.rfind(b"PK\x05\x06", max(0, len(content) - _TAIL_OCTETS)) < 0:
+    tail = max(0, len(content) - _TAIL_OCTETS)
+    if content.rfind(b"\x06", tail) < 0 or content.rfind(b"PK\x05\x06", tail) < 0:
         return None
     start = content.find(b"PK\x03\x04")
     return part(content, start) if start > 0 else None

@@ -9,11 +9,11 @@ Contract
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from egressguard.scan.heading import Heading, describe
 from egressguard.scan.octets import Octets
 from egressguard.scan.searching import match
+from egressguard.values import value
 
 MAX_PARTS = 1000
 MAX_DEPTH = 50
@@ -27,7 +27,7 @@ _NEWLINE = re.compile(rb"\r?\n")
 _AFTER_DELIMITER = re.compile(rb"(--)|[ \t]{0,1000}(?:\r?\n|\r\Z|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Leaf:
     """A part's body is content[start:end]."""
 
@@ -68,14 +68,26 @@ def _heading(content: Octets, start: int, end: int, default_type: str, problems:
     if empty is not None:
         return describe(b"", default_type), empty.end()
     most = min(end, start + HEADER_OCTETS)
-    ends = [p + n for mark, n in ((b"\n\r\n", 3), (b"\n\n", 2)) if (p := content.find(mark, start, most)) >= 0]
-    body = min(ends, default=most)
-    if not ends and most < end:
+    body = _body_start(content, start, most)
+    if body < 0 and most < end:
         _note(problems, f"a header section of more than {HEADER_OCTETS} octets")
+    body = body if body >= 0 else most
     block = content[start:body]
     if block.count(b"\n") > MAX_FIELDS:
         _note(problems, f"a header section of more than {MAX_FIELDS} lines")
     return describe(block, default_type), body
+
+
+def _body_start(content: Octets, start: int, most: int) -> int:
+    """Behind the first empty line; -1 = there is none. The usual line end of the two is looked for first: the other
+    need not be looked for behind it."""
+    first = content.find(b"\n", start, most)
+    marks = (b"\n\r\n", b"\n\n") if content[first - 1 : first] == b"\r" else (b"\n\n", b"\n\r\n")
+    body = -1
+    for mark in marks:
+        if (at := content.find(mark, start, most)) >= 0:
+            body, most = at + len(mark), at + len(mark) - 1
+    return body
 
 
 def _children(

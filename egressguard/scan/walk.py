@@ -23,13 +23,14 @@ from egressguard.scan.encodings import (
     is_odd_base64,
     looks_like_base64,
 )
-from egressguard.scan.heading import CONTENT_FIELD, Heading
+from egressguard.scan.heading import Heading
 from egressguard.scan.kinds import dangerous_type
 from egressguard.scan.loose import pieces
 from egressguard.scan.names import bounded
 from egressguard.scan.octets import Octets, contains, gather, part, same, stored, windows, without_end
-from egressguard.scan.spotting import content_fields
+from egressguard.scan.spotting import CONTENT_FIELD, content_fields
 from egressguard.scan.tree import Leaf, leaves
+from egressguard.values import value
 
 MAX_LEVELS = 8
 MAX_PARTS = 1500
@@ -50,7 +51,7 @@ _REMOTE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Part:
     """`names` are all the names the part could be shown under; `is_text` for inline text bodies.
 
@@ -74,7 +75,7 @@ def walk(content: Octets) -> Walked:
     return _Walk().run(content)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reading:
     """A body as one reader has it. `decoded`: it stands nowhere in the message as it is."""
 

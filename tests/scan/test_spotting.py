@@ -8,9 +8,16 @@ import re
 import pytest
 
 from egressguard.scan import octets
-from egressguard.scan.heading import CONTENT_FIELD
 from egressguard.scan.octets import stored
-from egressguard.scan.spotting import content_fields, line_of_dashes
+from egressguard.scan.spotting import (
+    _EMPTY_LINE,
+    _NO_FIELD,
+    CONTENT_FIELD,
+    content_fields,
+    empty_line,
+    line_of_dashes,
+    no_field,
+)
 
 DASHES = re.compile(rb"[\r\n]--[^ \r\n\t]")
 WORDS = (
@@ -92,3 +99,44 @@ def test_in_a_file_the_same_is_found(tiny: None) -> None:
 def test_many_words_that_are_no_fields(hostile: bytes) -> None:
     """Hours, if the line's start were looked for from each word anew."""
     assert list(content_fields(hostile)) == list(CONTENT_FIELD.finditer(hostile)) == []
+
+
+LINES = (
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b" ",
+    b"\t",
+    b"\0",
+    b"a: b",
+    b"a",
+    b":",
+    b"a" * 201 + b":",
+    b"a  :b",
+    b"\xff: c",
+    b" fold",
+)
+
+
+def test_empty_lines_and_lines_that_are_no_field_are_those_of_the_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(20261126)
+    found = 0
+    for number in range(6000):
+        text = b"".join(chance.choices(LINES, k=chance.randrange(12)))
+        start, end = chance.randrange(4), len(text) - chance.randrange(4)
+        empty, wrong = _EMPTY_LINE.search(text, start, end), _NO_FIELD.search(text, start, end)
+        expected = empty.span() if empty else None, wrong.start() + 1 if wrong else -1
+        with monkeypatch.context() as patch:
+            if number % 3 == 0:
+                patch.setattr(octets, "LARGE_OCTETS", 0)
+                patch.setattr(octets, "WINDOW_OCTETS", 5)
+            content = stored(text)
+
+            assert (empty_line(content, start, end), no_field(content, start, end)) == expected, (text, start, end)
+        found += empty is not None and wrong is not None
+    assert found > 300
+
+
+def test_many_lines_are_told_in_a_moment() -> None:
+    assert no_field(b"a: b\r\n" * 100_000 + b"wrong", 0, 600_005) == 600_000
+    assert empty_line(b"\r" + b" " * 900 + b"\r x" * 1000, 0, 5000) == (0, 902)
