@@ -11,13 +11,13 @@ Contract
 from __future__ import annotations
 
 import asyncio
-import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from egressguard.mail.envelope import Envelope, RecipientOptions
+from egressguard.store import quick_json
 from egressguard.store.content import Content
 from egressguard.store.interface import NewMessage
 
@@ -47,7 +47,7 @@ class Frames(asyncio.Protocol):
         """Raises HandoverLost."""
         if self._transport is None or self._transport.is_closing():
             raise HandoverLost("the connection between the relay's processes is gone")
-        octets = json.dumps(head).encode()
+        octets = quick_json.encode(head)
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent += (_LENGTHS.pack(len(octets), len(body)), octets, body)
@@ -86,7 +86,7 @@ class Frames(asyncio.Protocol):
 
     def _take(self, head: bytes, body: bytes) -> None:
         try:
-            fields = json.loads(head)
+            fields = quick_json.decode(head)
         except ValueError:
             return self._give_up()
         self._heard(fields, body)

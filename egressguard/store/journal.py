@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from egressguard.store import quick_json
+
 log = logging.getLogger(__name__)
 
 WAITING_ROWS = 10_000
@@ -64,10 +66,12 @@ _LIFE = (
     "SELECT at, kind, fields FROM event WHERE kind >= 'queue.' AND kind < 'queue/' AND queue_id IS NULL"
     " AND instr(fields, json_quote(?1)) ORDER BY at LIMIT ?2",
 )
+_HAS = " AND instr(replace(lower(fields), '\": ', '\":'), lower(?))"
+"""Rows of an earlier program have a space there."""
 _FIND = (
     "SELECT at, queue_id, '' FROM event WHERE at >= ? AND queue_id IS NOT NULL AND kind >= 'mail.' AND kind < 'mail/'"
-    " AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?)) AND instr(lower(fields), lower(?))"
-    " ORDER BY at DESC LIMIT ?"
+    + 3 * _HAS
+    + " ORDER BY at DESC LIMIT ?"
 )
 _TOO_MANY = "DELETE FROM {0} WHERE id <= (SELECT MAX(id) FROM {0}) - ?"
 _TOO_OLD = (
@@ -76,7 +80,6 @@ _TOO_OLD = (
 )
 _TOO_LARGE = "DELETE FROM {0} WHERE id < (SELECT MIN(id) + (MAX(id) - MIN(id) + 1) * ? FROM {0})"
 """With the share that has to go."""
-_encode = json.JSONEncoder(default=str).encode
 
 
 class Journal:
@@ -194,7 +197,7 @@ def _insert(db: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
 
 
 def _as_json(fields: Mapping[str, object]) -> str:
-    text = _encode(dict(fields))
+    text = quick_json.encode(dict(fields)).decode()
     return text if len(text) <= FIELD_CHARACTERS else json.dumps({"cut": text[: FIELD_CHARACTERS // 2]})
 
 
@@ -236,12 +239,16 @@ def find_messages(
 
     Of many recipients only the first ones stand there. Raises PermissionError."""
     needles = (
-        f'"sender": {json.dumps(sender)}' if sender else "",
-        json.dumps(recipient) if recipient else "",
-        f'"message_id": {json.dumps(message_id)}' if message_id else "",
+        f'"sender":{_quoted(sender)}' if sender else "",
+        _quoted(recipient) if recipient else "",
+        f'"message_id":{_quoted(message_id)}' if message_id else "",
     )
     rows = [row for path in paths for row in _read(path, _FIND, (since, *needles, limit))]
     return [queue_id for _, queue_id, _ in sorted(rows, reverse=True)][:limit]
+
+
+def _quoted(text: str) -> str:
+    return quick_json.encode(text).decode()
 
 
 _Found = tuple[float, str, str]

@@ -175,6 +175,18 @@ def test_messages_are_found_by_what_their_acceptance_says(
     assert find_messages([tmp_path / "smtpd"], **asked, since=5.0, limit=10) == []
 
 
+def test_messages_are_found_among_rows_of_an_earlier_program(tmp_path: Path) -> None:
+    path = written(tmp_path / "smtpd")
+    db = sqlite3.connect(path)
+    fields = '{"queue_id": "A1", "sender": "a@one.example", "recipients": ["b@two.example"], "message_id": "<1@x>"}'
+    db.execute("INSERT INTO event (at, kind, fields, queue_id) VALUES (1.0, 'mail.accepted', ?, 'A1')", (fields,))
+    db.commit()
+    db.close()
+    asked = {"sender": "A@one.example", "recipient": "b@two.example", "message_id": "<1@x>"}
+    assert find_messages([path], **asked, since=0.0, limit=10) == ["A1"]
+    assert find_messages([path], **asked | {"sender": "b@two.example"}, since=0.0, limit=10) == []
+
+
 def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "old")
     db.execute("CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT)")
