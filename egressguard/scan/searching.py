@@ -9,7 +9,7 @@ Contract
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from egressguard.scan import octets
 from egressguard.scan.octets import Octets, Stored
@@ -120,18 +120,6 @@ def replaced(
         yield pattern.sub(by, chunk[:end])
         rest = chunk[end:]
     yield (at_end or pattern).sub(by, rest)
-
-
-def first_of(words: Collection[bytes], content: Octets) -> dict[bytes, int]:
-    """As content.find of each, in one pass."""
-    if isinstance(content, bytes):
-        return {word: content.find(word) for word in words}
-    found = dict.fromkeys(words, -1)
-    for base, window in octets.overlapping(content, max(map(len, words)) - 1):
-        for word in words:
-            if found[word] < 0 and (at := window.find(word)) >= 0:
-                found[word] = base + at
-    return found
 
 
 def has_word(content: Octets, word: bytes) -> bool:

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 
 from egressguard.scan.binhex import unhex
 from egressguard.scan.encodings import base64, uudecode, ydecode
-from egressguard.scan.octets import Octets, gather, part, windows
+from egressguard.scan.octets import Octets, gather, overlapping, part, windows
 from egressguard.scan.searching import (
     REACH_OCTETS,
     count_of,
     finditer,
-    first_of,
     has_word,
     match,
     replaced,
@@ -88,6 +87,7 @@ _URI_END = re.compile(rb"[\"'<>)]")
 _BINHEX = b"(This file must be converted"
 _WORDS = (*_ANYWHERE, b"egin", b"BEGIN", b"=03=", b"=05=", _BINHEX)
 """Each file that does not start a line has one of them; "egin" is in "begin", "Begin" and "=ybegin"."""
+_LONGEST_WORD = max(map(len, (*_WORDS, *_AT_LINE_START)))
 
 Found = tuple[tuple[str, ...], Octets]
 """Names, content."""
@@ -95,24 +95,28 @@ Found = tuple[tuple[str, ...], Octets]
 
 def files(content: Octets, problems: list[str]) -> Iterator[Found]:
     """All files found by how they begin."""
-    if may_hold_files(content):
-        yield from _files(content, problems)
+    if places := _places(content):
+        yield from _files(content, places, problems)
 
 
-def may_hold_files(content: Octets) -> bool:
-    """Whether a word stands in it that each of those files has: most texts have none, and are searched but once."""
-    if not isinstance(content, bytes):
-        return True
+def _places(content: Octets) -> list[tuple[int, int]]:
+    """The pieces of it in which a word stands that each of those files has: most texts have none, and are searched but
+    once."""
+    if isinstance(content, bytes):
+        return [(0, len(content))] if _has_a_word(content) or content[:1] in _FIRST_OCTETS else []
+    pieces = overlapping(content, _LONGEST_WORD - 1)
+    return [(start, start + len(piece)) for start, piece in pieces if _has_a_word(piece) or not start]
+
+
+def _has_a_word(octets: bytes) -> bool:
     for word in _WORDS:
-        if word in content:
+        if word in octets:
             return True
-    if content[:1] in _FIRST_OCTETS or _AFTER_LF.search(content):
-        return True
-    return b"\r" in content and _AFTER_CR.search(content) is not None
+    return _AFTER_LF.search(octets) is not None or (b"\r" in octets and _AFTER_CR.search(octets) is not None)
 
 
-def _files(content: Octets, problems: list[str]) -> Iterator[Found]:
-    yield from _base64(content, problems)
+def _files(content: Octets, places: list[tuple[int, int]], problems: list[str]) -> Iterator[Found]:
+    yield from _base64(content, places, problems)
     yield from _quoted_printable(content)
     yield from _uuencoded(content, problems)
     yield from _yencoded(content, problems)
@@ -132,10 +136,10 @@ def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
             yield (), part(content, start, end)
 
 
-def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
+def _base64(content: Octets, places: list[tuple[int, int]], problems: list[str]) -> Iterator[Found]:
     """Each run of letters from the first anchor in it on."""
     anchors = _ANCHORS if _has_bare_cr(content) else _ANCHORS_AFTER_LF
-    ahead = first_of(anchors, content)
+    ahead = {anchor: _first(anchor, content, places) for anchor in anchors}
     if content[:1] in _FIRST_OCTETS:
         ahead |= {a[1:]: 0 for a in _AT_LINE_START if content[: len(a) - 1] == a[1:]}
     for _ in range(MAX_FILES):
@@ -149,6 +153,11 @@ def _base64(content: Octets, problems: list[str]) -> Iterator[Found]:
         yield (), base64(content, start, taken)
         ahead = {a: p if p >= taken else content.find(a, taken - 1) for a, p in ahead.items()}
     _note_too_many(problems)
+
+
+def _first(anchor: bytes, content: Octets, places: list[tuple[int, int]]) -> int:
+    found = (content.find(anchor, start, end) for start, end in places)
+    return next((at for at in found if at >= 0), -1)
 
 
 def _has_bare_cr(content: Octets) -> bool:

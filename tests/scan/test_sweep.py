@@ -34,15 +34,21 @@ WORDS = (
 )
 
 
-def test_no_file_is_passed_over() -> None:
+def test_no_file_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(20261126)
     passed = found = 0
-    for _ in range(6000):
+    for number in range(6000):
         text = b"".join(chance.choices(WORDS, k=chance.randrange(6)))
-        files = list(sweep._files(text, []))
-        passed += not sweep.may_hold_files(text)
+        files = list(sweep._files(text, [(0, len(text))], []))
+        passed += not sweep._places(text)
         found += bool(files)
-        assert sweep.may_hold_files(text) or not files, text
+        assert list(sweep.files(text, [])) == files, text
+        if number % 20 == 0:
+            with monkeypatch.context() as patch:
+                patch.setattr("egressguard.scan.octets.LARGE_OCTETS", 0)
+                patch.setattr("egressguard.scan.octets.WINDOW_OCTETS", 7)
+                large = [(names, file[:]) for names, file in sweep.files(stored(text), [])]
+            assert large == files, text
     assert passed > 500
     assert found > 500
 
@@ -55,9 +61,3 @@ def test_a_file_that_begins_a_line_is_found(begins: bytes, before: bytes) -> Non
     file = begins + bytes(range(200))
 
     assert list(sweep.files(before + b64encode(file), [])) == [((), file)]
-
-
-def test_what_is_not_in_memory_is_searched_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressguard.scan.octets.LARGE_OCTETS", 10)
-
-    assert sweep.may_hold_files(stored(b"words of a text"))
