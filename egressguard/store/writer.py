@@ -169,6 +169,8 @@ class Writer:
             self._alone = self._start(loop, batch, self._make_room_for, batch)
         elif wrong is not None:
             self._finish(batch, wrong)
+            if self._jobs:
+                self._hurry(loop)  # nothing comes back from the disk that would go on with them
         else:
             self._start(loop, batch, self._sync, batch)
             self._checkpoint_when_due(loop, batch)

@@ -16,7 +16,7 @@ from egressguard.store import wal
 from egressguard.store.interface import SpoolBroken
 from egressguard.store.schema import open_database
 from egressguard.store.wal import Wal
-from egressguard.store.writer import LANES, Writer
+from egressguard.store.writer import BATCH_JOBS, LANES, Writer
 
 PATIENCE_SECONDS = 20
 
@@ -162,6 +162,27 @@ def test_a_failed_sync_leaves_nobody_acknowledged_behind_it(
         assert sum(isinstance(answer, SpoolBroken) for answer in answers) == (LANES if fails_first else 1)
         with pytest.raises(SpoolBroken):
             await writer.submit(_say)
+        writer.close()
+
+    asyncio.run(main())
+
+
+def test_all_that_wait_hear_of_broken_storage_however_many(database: tuple[sqlite3.Connection, Path]) -> None:
+    db, path = database
+
+    async def main() -> None:
+        writer = Writer(db, path)
+        gate = Gated(writer)
+        first = asyncio.create_task(writer.submit(_say))
+        await gate.until_began()
+        second = asyncio.create_task(writer.submit(_say))
+        await gate.until_began()
+        late = [asyncio.create_task(writer.submit(_say)) for _ in range(3 * BATCH_JOBS)]
+        await asyncio.sleep(0)
+        gate.say(*(LANES * [OSError(errno.EIO, "Input/output error")]))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answers = await asyncio.gather(first, second, *late, return_exceptions=True)
+        assert all(isinstance(answer, SpoolBroken) for answer in answers)
         writer.close()
 
     asyncio.run(main())
