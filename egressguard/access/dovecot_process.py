@@ -143,7 +143,7 @@ class Access:
     async def _put_in_force(self, model: AccessModel) -> str | None:
         old, server = self._model, self._server
         assert server is not None
-        if model.ports.protocols:
+        if model.is_wanted:
             prepared = await self._prepare(model)
             if isinstance(prepared, str):
                 return prepared
@@ -159,7 +159,7 @@ class Access:
 
     async def _one_life(self) -> float | None:
         """Run Dovecot until it ends: seconds it lived, or None where it could not be started."""
-        if not self._model.ports.protocols:
+        if not self._model.is_wanted:
             self._set("off", "")
             return None
         programs = self._find()
@@ -261,5 +261,5 @@ def _needs_restart(old: AccessModel, new: AccessModel) -> bool:
         or (old.owners_see and not new.owners_see)
         or (old.pam_service is not None and old.pam_service != new.pam_service)
         or (old.user, old.group, old.accounts) != (new.user, new.group, new.accounts)
-        or not new.ports.protocols
+        or not new.is_wanted
     )

@@ -119,6 +119,11 @@ class AccessModel:
         _check_accounts("quota:", (name for name, _ in self.quotas))
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything for Dovecot to do."""
+        return self.lmtp or bool(self.ports.protocols)
+
+    @property
     def config(self) -> Path:
         """Where the rendered configuration is kept (Dovecot puts a link named dovecot.conf in base_dir)."""
         return self.state_dir / "access.conf"

@@ -113,6 +113,22 @@ def test_by_smtp_through_lmtp_and_a_script_to_imap_and_back_to_the_relay(readabl
     assert len(texts) == 1 and texts[0].startswith(f"Return-Path: <{SORTED}@test.example>".encode())
 
 
+def test_without_any_port_for_readers_mail_still_gets_in_by_lmtp() -> None:
+    with tempfile.TemporaryDirectory(prefix="eg-sv-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        site = SITE.replace("FAR_PORT", "9").replace("  access: {imap_port: 0, imaps_port: 0}\n", "")
+        for gateway in gateway_at(folder, site, gateway_words("2.3", folder)):
+            (folder / "password").write_text(PASSWORD)
+            gateway.running.told("user", "add", "anna", "--password-file", str(folder / "password"))
+            gateway.told_with(SCRIPT, "user", "sieve", "set", "anna", "-")
+            assert gateway.access()["ports"] == {}
+            gateway.send("anna+lists", b"Subject: news\r\n\r\nhello\r\n")
+            new = gateway.running.folder / "state" / "mailboxes" / "anna" / ".Lists.Debian" / "new"
+            (letter,) = until(lambda new=new: new.exists() and list(new.iterdir()))  # type: ignore[misc]
+            assert letter.read_bytes().endswith(b"Subject: news\n\nhello\n")
+
+
 def test_mail_by_smtp_is_sorted_by_a_script_and_read_over_imap(post: Post) -> None:
     post.send("anna+lists", "news of Debian")
     (text,) = post.texts("anna", "Lists/Debian", 1)

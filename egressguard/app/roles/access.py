@@ -134,7 +134,8 @@ def _delivering(policy: Policy, places: Places) -> dict[str, Any]:
 def _summary(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         ports = ", ".join(f"{port} ({service})" for service, port in status["ports"].items())
-        words = f"{ports} on {', '.join(status['addresses'])} (Dovecot {status['version']})"
+        where = f"{ports} on {', '.join(status['addresses'])}" if ports else "no port, mail for accounts only"
+        words = f"{where} (Dovecot {status['version']})"
         words += f"; sessions: {sum(status['sessions'].values())}" if status["sessions"] else ""
         return words + (f"; addresses shut out: {len(status['shut_out'])}" if status["shut_out"] else "")
     return f"IMAP and POP3 {status['state']}: {status['problem']}" if status["problem"] else "IMAP and POP3 off"
