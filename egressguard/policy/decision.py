@@ -81,3 +81,8 @@ class MailDecision:
     limit: str = ""
     contain_seconds: int = 0
     would: tuple[Would, ...] = ()
+
+    @property
+    def refuses(self) -> bool:
+        """For good or for now."""
+        return self.action is MailAction.REJECT or self.action is MailAction.DEFER

@@ -59,7 +59,7 @@ def decide_envelope(policy: Policy, facts: MailFacts) -> MailDecision | None:
         decision = trail.take(number) if answer else None
         if decision is None and action == "continue":
             continue
-        refuses = decision is not None and decision.action in {MailAction.REJECT, MailAction.DEFER}
+        refuses = decision is not None and decision.refuses
         return decision if refuses else None
     return trail.end(NO_RULE)
 
@@ -111,7 +111,9 @@ def strictest(decisions: Iterable[MailDecision]) -> MailDecision:
     The way out (`effects.via`) stays each recipient's own; here it is the strictest decision's."""
     every = tuple(decisions)
     hardest = min(every, key=lambda decision: _STRICTNESS.index(decision.action), default=NO_RULE)
-    effects = [decision.effects for decision in every]
+    effects = [decision.effects for decision in every if decision.effects is not NO_EFFECTS]
+    if not effects and not any([decision.would for decision in every]):
+        return hardest
     merged = Effects(
         headers=once(e.headers for e in effects),
         tags=once(e.tags for e in effects),

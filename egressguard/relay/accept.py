@@ -302,7 +302,7 @@ class Acceptance:
             return ScanReport(None, ("the scanner does not answer",), score=None)
 
     async def _do(self, judged: Judged) -> Reply:
-        if judged.decision.action in {MailAction.REJECT, MailAction.DEFER}:
+        if judged.decision.refuses:
             return TOO_MANY_HOPS if judged.decision.rule == "(hops)" else _refusal(judged.decision)
         try:
             queue_id = await self._store(judged)
@@ -361,14 +361,13 @@ class Acceptance:
 
     def _note(self, judged: Judged, reply: Reply) -> None:
         """What it came to: a message that policy takes and storage does not is a deferred one."""
-        counted = _COUNTED[judged.decision.action]
-        if reply.is_transient:
-            counted = "deferred"
+        decided = _COUNTED[judged.decision.action]
+        counted = "deferred" if reply.is_transient else decided
         self._metrics.answered(judged.session.listener, counted, judged.decision)
         fields = judged.told
         if not reply.is_positive:
             fields |= {"reply": str(reply), "stage": "data"}
-        if counted != _COUNTED[judged.decision.action]:
+        if counted != decided:
             fields["decided"] = judged.decision.action.value
         self._record(f"mail.{counted}", fields)
 

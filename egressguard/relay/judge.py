@@ -105,8 +105,7 @@ def judge_message(
     with limits.step():
         exceeded = limits.exceeded(policy, session.client, session.user, envelope.reverse_path, amounts, now)
         judgement = _decide(policy, session, envelope, content, now, exceeded)
-        refused = judgement.decision.action in {MailAction.REJECT, MailAction.DEFER}
-        charged = Amounts(refusals=1) if refused else amounts
+        charged = Amounts(refusals=1) if judgement.decision.refuses else amounts
         _charge(policy, limits, session, envelope.reverse_path, judgement.decision, charged, now)
     return judgement
 

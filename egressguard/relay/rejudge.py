@@ -164,8 +164,7 @@ class MailJudge:
                 found[Outcome(UNKNOWN, decision.rule)] += len(left)
             else:
                 found[_outcome(decision, is_known=known.is_whole)] += len(left)
-            is_refused = decision.action in {MailAction.REJECT, MailAction.DEFER}
-            return replace(judged, limits=decision.effects.limits, is_refused=is_refused)
+            return replace(judged, limits=decision.effects.limits, is_refused=decision.refuses)
         if left:
             found[Outcome(GOES_ON, "")] += len(left)
         return judged

@@ -44,6 +44,7 @@ _LIMIT_OF = {
     replies.AUTH_LIMITED: "max_auth_failures",
 }
 _BDAT = re.compile(r"([0-9]{1,15})(?: (LAST))?", re.IGNORECASE)
+_NONE = Command("")
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS"})
 """A browser talked into talking to us: nothing it says further may be taken for SMTP."""
 _IDLE = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO", "MAIL"})
@@ -110,7 +111,7 @@ class Dialogue:
 
     async def answer(self, line: bytes) -> Reply | None:
         """The reply to one command line without its CRLF; None when it was given already (STARTTLS)."""
-        command = Command("")
+        command = _NONE
         try:
             command = parse_command(line)
             reply = await self._act(command)
@@ -144,13 +145,12 @@ class Dialogue:
 
     def _judged(self, command: Command, reply: Reply) -> Reply:
         """Count what was refused; too much of it, or of idle talk, ends the session."""
-        if reply.is_permanent or reply.is_transient:
+        if reply.code >= 400:
             self._metrics.rejected(_STAGE_OF.get(command.verb, "other"), replies.reason_of(reply))
             if (limit := _LIMIT_OF.get(reply)) is not None:
                 self._metrics.limited(limit)
-        if reply.is_permanent:
-            self._errors += 1
-        if reply.code in {221, 421} or reply == replies.TROUBLE:
+            self._errors += reply.is_permanent
+        if reply.code in {221, 421} or (reply.code == 451 and reply == replies.TROUBLE):
             self.closing = True
         elif self._errors > self._settings.max_errors:
             return self._last(replies.TOO_MANY_ERRORS, "max_errors")

@@ -18,6 +18,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import field, replace
+from functools import lru_cache
 
 from egressguard.mail.address import ascii_form
 from egressguard.mail.envelope import RecipientOptions
@@ -395,6 +396,7 @@ async def _pieces(content: Content) -> AsyncIterator[bytes]:
         yield piece
 
 
+@lru_cache(64)  # a host has few replies to all but the content
 def of_reply(code: int, message: str, said_by: str) -> Outcome:
     """The outcome that a reply means; codes that RFC 5321 does not know mean "try again"."""
     text = one_line(message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from egressguard.policy.decision import MailAction, MailDecision
+from egressguard.policy.decision import MailDecision
 from egressguard.policy.difference.programs import STAYS_OUT, way_meant
 from egressguard.policy.expect import FlowGiven, MailGiven
 from egressguard.policy.facts import MailFacts
@@ -59,7 +59,7 @@ def _beside(policy: Policy, facts: MailFacts, decision: MailDecision) -> Hashabl
     effects = decision.effects
     staged = {(would.rule.startswith("limit "), would.action) for would in decision.would}
     told = frozenset(address for _rule, address in effects.notify), frozenset(staged)
-    if decision.action in {MailAction.REJECT, MailAction.DEFER}:
+    if decision.refuses:
         return told
     way = way_out(policy, RouteFacts.of(facts, effects.tags), effects.via)
     limits = (limit_of(policy, name) for name in effects.limits)
