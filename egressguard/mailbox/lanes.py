@@ -1,8 +1,9 @@
 """Work that waits for the disk, many pieces at a time on one thread: a change of threads costs as much as a small one.
 
 Contract
-    No artificial delay: what comes in one turn of the event loop, or while all LANES are busy, is done together, at
-    most MOST at a time. Each piece has an answer of its own; what `work` raises is the answer of all of them.
+    No artificial delay: what comes in one turn of the event loop, or while all LANES are busy, is done together: FEW,
+    more where they are more than the lanes that are free, at most MOST. Each piece has an answer of its own; what
+    `work` raises is the answer of all of them.
     A caller that is cancelled stops nothing that was begun.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-LANES = 4
-MOST = 32
+LANES = 8  # a disk does many fsyncs at once
+FEW, MOST = 4, 32
 
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
@@ -46,7 +48,9 @@ class Lanes(Generic[Given, Answer]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._waiting and self._busy < LANES and loop is self._loop:
-            batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            share = math.ceil(len(self._waiting) / (LANES - self._busy))
+            count = min(max(share, FEW), MOST, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(count)]
             self._busy += 1
             self._threads.submit(self._do, loop, batch)
 

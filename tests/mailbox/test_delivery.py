@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from egressguard.mail.outcome import Result
 from egressguard.mailbox.delivery import ALONE_OCTETS, MaildirDelivery
 from egressguard.mailbox.deposit import Deposit, outcome_of
+from egressguard.mailbox.lanes import FEW
 from egressguard.store.content import Content
 from egressguard.store.durable import Disk
 from tests.relay.setting import policy_of
@@ -221,16 +222,16 @@ def test_what_comes_together_shares_the_directory_s_sync_and_each_file_has_its_o
     delivery = MaildirDelivery(root)
     deliver(delivery, deposit(), deposit(account="bert"))
     delivery._disk = type("Spy", (Disk,), {"fsync": staticmethod(fsync)})
-    deliver(delivery, *(deposit(f"a{n}") for n in range(5)), *(deposit(f"b{n}", account="bert") for n in range(5)))
+    deliver(delivery, *(deposit(f"a{n}") for n in range(FEW - 1)), deposit("b1", account="bert"))
 
-    assert seen == [stat.S_IFREG] * 10 + [stat.S_IFDIR] * 2
-    assert len(messages(root)) == len(messages(root, account="bert")) == 6
+    assert seen == [stat.S_IFREG] * FEW + [stat.S_IFDIR] * 2
+    assert (len(messages(root)), len(messages(root, account="bert"))) == (FEW, 2)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_of_what_comes_together_one_that_fails_harms_no_other(root, step):
     delivery = MaildirDelivery(root)
-    deliver(delivery, deposit())
+    deliver(delivery, deposit("before"))
     calls = iter(range(10**6))
     real = getattr(Disk, step)
 
@@ -242,11 +243,11 @@ def test_of_what_comes_together_one_that_fails_harms_no_other(root, step):
         return real(*args)
 
     delivery._disk = type("FailsOnce", (Disk,), {step: staticmethod(fail)})
-    found = deliver(delivery, *(deposit(f"q{n}") for n in range(2, 8)))
+    found = deliver(delivery, *(deposit(f"q{n}") for n in range(FEW)))
 
     assert [outcome.result for outcome in found].count(Result.TRANSIENT) == 1
     assert found[2].status == "4.3.0"
-    assert len(messages(root)) == 6
+    assert len(messages(root)) == FEW
     assert list((root / "anna" / "tmp").iterdir()) == []
 
 

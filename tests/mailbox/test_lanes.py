@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from egressguard.mailbox.lanes import LANES, MOST, Lanes
+from egressguard.mailbox.lanes import FEW, LANES, MOST, Lanes
 
 
 class Work:
@@ -30,23 +30,32 @@ def test_what_comes_in_one_turn_is_one_batch_and_each_has_its_answer() -> None:
     lanes: Lanes[int, int] = Lanes(work, "test")
 
     async def ask() -> list[int | BaseException]:
-        return await asyncio.gather(*map(lanes.ask, range(5)), return_exceptions=True)
+        return await asyncio.gather(*map(lanes.ask, range(FEW)), return_exceptions=True)
 
     answers = asyncio.run(ask())
-    assert work.batches == [[0, 1, 2, 3, 4]]
-    assert answers[::2] == [0, 4, 8]
+    assert work.batches == [[0, 1, 2, 3]]
+    assert answers[::2] == [0, 4]
     assert [str(wrong) for wrong in answers[1::2]] == ["1", "3"]
 
 
-def test_a_batch_is_bounded() -> None:
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (FEW + 1, [FEW, 1]),
+        (FEW * LANES, [FEW] * LANES),
+        (3 * FEW * LANES, [3 * FEW] * LANES),
+        (2 * MOST * LANES, [MOST] * 2 * LANES),
+    ],
+)
+def test_what_is_much_goes_to_all_lanes_and_a_batch_is_bounded(count: int, sizes: list[int]) -> None:
     work = Work()
     lanes: Lanes[int, int] = Lanes(work, "test")
 
     async def ask() -> list[int]:
-        return await asyncio.gather(*(lanes.ask(2 * number) for number in range(3 * MOST)))
+        return await asyncio.gather(*(lanes.ask(2 * number) for number in range(count)))
 
-    assert asyncio.run(ask()) == [4 * number for number in range(3 * MOST)]
-    assert {len(batch) for batch in work.batches} == {MOST}
+    assert asyncio.run(ask()) == [4 * number for number in range(count)]
+    assert sorted(map(len, work.batches), reverse=True) == sizes
 
 
 def test_while_all_lanes_are_busy_what_comes_gathers() -> None:
