@@ -13,7 +13,6 @@ import hashlib
 import io
 import mmap
 import os
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,6 +74,8 @@ class _File:
 
 def _unnamed() -> int:
     """Raises OSError."""
+    import tempfile  # noqa: PLC0415  not loaded where nothing is large: a rescan takes less time than this to load
+
     folder = os.environ.get("TMPDIR") or (_FOLDER if Path(_FOLDER).is_dir() else tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         return os.dup(file.fileno())

@@ -109,9 +109,10 @@ class Rescan:
             yield from self._out_of_date(asked, choice, began)
 
     def _out_of_date(self, asked: list[_Asked], choice: Choice, began: float) -> Iterator[Job | Row]:
-        recalled = self._memory.recall([key_of(each.status, each.start) for each in asked])
-        for each in asked:
-            kept = recalled.get(key_of(each.status, each.start))
+        keys = [key_of(each.status, each.start) for each in asked]
+        recalled = self._memory.recall(keys)
+        for each, key in zip(asked, keys, strict=True):
+            kept = recalled.get(key)
             if kept is not None and self._is_current(kept, choice, began) and kept.is_of(each.status, each.size):
                 _close(each)
                 yield _row(each, kept, remembered=True)
