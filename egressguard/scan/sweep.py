@@ -85,8 +85,10 @@ _IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
 _CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
 _URI_END = re.compile(rb"[\"'<>)]")
 _BINHEX = b"(This file must be converted"
-_WORDS = (*_ANYWHERE, b"egin", b"BEGIN", b"=03=", b"=05=", _BINHEX)
-"""Each file that does not start a line has one of them; "egin" is in "begin", "Begin" and "=ybegin"."""
+_BEGIN_WORDS = (b"egin", b"BEGIN")
+"""The first is in "begin", "Begin" and "=ybegin"."""
+_WORDS = (*_ANYWHERE, *_BEGIN_WORDS, b"=03=", b"=05=", _BINHEX)
+"""Each file that does not start a line has one of them."""
 _LONGEST_WORD = max(map(len, (*_WORDS, *_AT_LINE_START)))
 
 Found = tuple[tuple[str, ...], Octets]
@@ -118,9 +120,15 @@ def _has_a_word(octets: bytes) -> bool:
 def _files(content: Octets, places: list[tuple[int, int]], problems: list[str]) -> Iterator[Found]:
     yield from _base64(content, places, problems)
     yield from _quoted_printable(content)
-    yield from _uuencoded(content, problems)
-    yield from _yencoded(content, problems)
-    yield from _binhex(content, problems)
+    if _stands(_BEGIN_WORDS, content, places):
+        yield from _uuencoded(content, problems)
+        yield from _yencoded(content, problems)
+    if _stands((_BINHEX,), content, places):
+        yield from _binhex(content, problems)
+
+
+def _stands(words: tuple[bytes, ...], content: Octets, places: list[tuple[int, int]]) -> bool:
+    return any(word in content[start:end] for start, end in places for word in words)
 
 
 def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:
