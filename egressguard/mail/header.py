@@ -16,8 +16,12 @@ from dataclasses import dataclass
 HEADER_OCTETS = 1024 * 1024
 """Longer header sections exist only to hurt; what follows is treated as body."""
 
-_FIELD_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+(?=[ \t]*:)")
+_NAME = rb"[\x21-\x39\x3b-\x7e]+"
+_FIELD_NAME = re.compile(_NAME + rb"(?=[ \t]*:)")
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
+_REST = rb"[^\n]*(?:\n|\Z)"
+_LINES = re.compile(rb"(?:" + _NAME + rb"[ \t]*:" + _REST + rb"|[ \t][ \t\r\x0b\x0c]*\S" + _REST + rb"){1,100}")
+"""A field's lines, or of several; a fold is not blank. Not all at once: each takes the matcher some memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,14 @@ def split_header_section(content: bytes) -> tuple[bytes, bytes]:
     A line that is neither a field nor a continuation ends the section too: it was a body from there on.
     """
     end = 0
-    for match in _LINE.finditer(content, 0, HEADER_OCTETS):
-        if not _belongs(match.group(), first=end == 0):
-            break
-        end = match.end()
+    if content[:1] not in (b" ", b"\t"):
+        while (lines := _LINES.match(content, end, HEADER_OCTETS)) is not None:
+            end = lines.end()
     return content[:end], content[end:]
 
 
 def header_section(content: bytes) -> bytes:
     return split_header_section(content)[0]
-
-
-def _belongs(line: bytes, *, first: bool) -> bool:
-    if line[:1] in b" \t" and line[:1]:
-        return not first and bool(line.strip())
-    return _FIELD_NAME.match(line) is not None
 
 
 def fields(header_section: bytes) -> Iterator[Field]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.mail.header import HEADER_OCTETS, fields, find_fields, split_header_section
@@ -46,3 +48,28 @@ def test_fields_are_found_without_regard_to_case_and_with_their_folds() -> None:
 def test_an_endless_header_section_is_cut_off() -> None:
     section, _ = split_header_section(b"A: b\r\n" * (HEADER_OCTETS // 3))
     assert len(section) <= HEADER_OCTETS
+
+
+def _section_by_lines(content: bytes) -> bytes:
+    """The definition, one line after the other."""
+    end = 0
+    for line in re.findall(rb"[^\n]*\n|[^\n]+\Z", content[:HEADER_OCTETS]):
+        if line[:1] in (b" ", b"\t"):
+            if end == 0 or not line.strip():
+                break
+        elif not re.match(rb"[\x21-\x39\x3b-\x7e]+[ \t]*:", line):
+            break
+        end += len(line)
+    return content[:end]
+
+
+PIECES = st.sampled_from(
+    [b"A", b":", b" ", b"\t", b"\n", b"\r\n", b"\r", b"\x0b", b"\0", b"\xff", b"Ab-c: d", b"\n  e"]
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(PIECES, max_size=40).map(b"".join), st.integers(0, 300))
+def test_the_section_ends_where_the_lines_say(content: bytes, many: int) -> None:
+    content = b"Received: x\r\n\ty\r\n" * many + content
+    assert split_header_section(content)[0] == _section_by_lines(content)
