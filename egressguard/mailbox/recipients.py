@@ -17,6 +17,7 @@ from egressguard.mail.reply import Reply
 from egressguard.mailbox.account_name import is_account_name, local_part_of, names_in
 from egressguard.mailbox.quota import Usages, excess, has_plenty
 from egressguard.policy.aliases import catcher_of, targets_of
+from egressguard.policy.mailboxes import Quota
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import is_local
 
@@ -70,15 +71,13 @@ class Recipients:
 
     def no_room(self, policy: Policy, forward_path: str, size_octets: int) -> Reply | None:
         """None: it fits. `size_octets` is what the client says of it, 0 = nothing. Raises OSError."""
-        found = self.whom(policy, forward_path)
-        if found is None or not found.account:
+        limited = self._limited(policy, forward_path)
+        if limited is None:
             return None
-        quota = policy.site.mailboxes.quota_of(found.account)
-        if not quota.limits:
-            return None
+        account, quota = limited
         if quota.octets is not None and size_octets > quota.octets:
             return TOO_LARGE
-        usage = self._usages.of(policy, found.account)
+        usage = self._usages.of(policy, account)
         if excess(quota, usage, size_octets) is None:
             return None
         self._over_quota()
@@ -86,14 +85,20 @@ class Recipients:
 
     def surely_fits(self, policy: Policy, forward_path: str, size_octets: int) -> bool:
         """False: ask `no_room`. Reads no directory. Raises OSError."""
+        limited = self._limited(policy, forward_path)
+        if limited is None:
+            return True
+        account, quota = limited
+        usage = self._usages.at_hand(policy, account)
+        return usage is not None and has_plenty(quota, usage, size_octets)
+
+    def _limited(self, policy: Policy, forward_path: str) -> tuple[str, Quota] | None:
+        """The account that it goes to, if that has a quota. Raises OSError."""
         found = self.whom(policy, forward_path)
         if found is None or not found.account:
-            return True
+            return None
         quota = policy.site.mailboxes.quota_of(found.account)
-        if not quota.limits:
-            return True
-        usage = self._usages.at_hand(policy, found.account)
-        return usage is not None and has_plenty(quota, usage, size_octets)
+        return (found.account, quota) if quota.limits else None
 
     def _of_targets(self, policy: Policy, targets: tuple[str, ...], forward_path: str) -> Whom | None:
         """One that is here gets the message itself; so does the account that the alias is called after."""

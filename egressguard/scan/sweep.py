@@ -128,7 +128,7 @@ def _files(content: Octets, places: list[tuple[int, int]], problems: list[str]) 
 
 
 def _stands(words: tuple[bytes, ...], content: Octets, places: list[tuple[int, int]]) -> bool:
-    return any(word in content[start:end] for start, end in places for word in words)
+    return any(_first(word, content, places) >= 0 for word in words)
 
 
 def raw_archives(content: Octets, problems: list[str]) -> Iterator[Found]:

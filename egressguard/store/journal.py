@@ -66,8 +66,8 @@ _LIFE = (
     "SELECT at, kind, fields FROM event WHERE kind >= 'queue.' AND kind < 'queue/' AND queue_id IS NULL"
     " AND instr(fields, json_quote(?1)) ORDER BY at LIMIT ?2",
 )
-_HAS = " AND instr(replace(lower(fields), '\": ', '\":'), lower(?))"
-"""Rows of an earlier program have a space there."""
+_HAS = " AND instr(replace(lower(fields), '\": ', '\":'), replace(lower(?), '\": ', '\":'))"
+"""Rows of an earlier program have a space there; so may an address in quotes."""
 _FIND = (
     "SELECT at, queue_id, '' FROM event WHERE at >= ? AND queue_id IS NOT NULL AND kind >= 'mail.' AND kind < 'mail/'"
     + 3 * _HAS

@@ -187,6 +187,14 @@ def test_messages_are_found_among_rows_of_an_earlier_program(tmp_path: Path) -> 
     assert find_messages([path], **asked | {"sender": "b@two.example"}, since=0.0, limit=10) == []
 
 
+def test_an_address_that_looks_like_the_journal_s_own_json_is_found(tmp_path: Path) -> None:
+    sender = '"x": y"@one.example'
+    journal = Journal(tmp_path / "smtpd", max_rows=10)
+    journal.record(1.0, "mail.accepted", {"queue_id": "A1", "sender": sender, "recipients": []})
+    journal.close()
+    assert find_messages([tmp_path / "smtpd"], sender=sender, since=0.0, limit=10) == ["A1"]
+
+
 def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "old")
     db.execute("CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, kind TEXT, fields TEXT)")
