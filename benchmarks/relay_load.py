@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.relay_usage import cpu_seconds, family, memory_octets
@@ -38,12 +39,14 @@ class Measured:
     accepted: float
     delivered: float
     cpu_seconds_per_1000: float
-    peak_octets: int
     sink_connections: int
 
 
 class Memory:
-    """The most memory that a relay's processes had, as far as `look` saw it."""
+    """The most memory that a relay's processes had, as far as `look` saw it.
+
+    Looking walks through all pages of all of them: it takes a large program's processor for 20 ms each time, so what
+    is timed is not looked at."""
 
     def __init__(self, relay: Relay) -> None:
         self._pid = relay.pid
@@ -51,29 +54,34 @@ class Memory:
         self.peak_octets = 0
 
     def look(self) -> None:
-        """At most every MEMORY_SECONDS: looking takes the processor from the relay."""
         if time.monotonic() >= self._next:
             self.peak_octets = max(self.peak_octets, memory_octets(family(self._pid)))
             self._next = time.monotonic() + MEMORY_SECONDS
 
 
-def send(relay: Relay, load: Load) -> Measured:
+def send(relay: Relay, load: Load, meanwhile: Callable[[], None] = lambda: None) -> Measured:
+    """`meanwhile` is called every few milliseconds."""
     before, sessions, cpu = relay.sink.count(), relay.sink.count("sess"), cpu_seconds(relay.pid)
-    memory = Memory(relay)
     started = time.monotonic()
-    accepted = _offer(relay, load, memory)
-    delivered = relay.delivered(before + load.count, memory.look) - started
+    accepted = _offer(relay, load, meanwhile)
+    delivered = relay.delivered(before + load.count, meanwhile) - started
     relay.rest(before + load.count)
     return Measured(
         accepted=load.count / accepted,
         delivered=load.count / delivered,
         cpu_seconds_per_1000=(cpu_seconds(relay.pid) - cpu) * 1000 / load.count,
-        peak_octets=memory.peak_octets,
         sink_connections=relay.sink.count("sess") - sessions,
     )
 
 
-def _offer(relay: Relay, load: Load, memory: Memory) -> float:
+def peak_under(relay: Relay, load: Load) -> int:
+    """The most memory that its processes had under this load, in octets."""
+    memory = Memory(relay)
+    send(relay, load, memory.look)
+    return memory.peak_octets
+
+
+def _offer(relay: Relay, load: Load, meanwhile: Callable[[], None]) -> float:
     """Seconds until smtp-source ended, which it does with the last 250."""
     words = ["-s", str(load.connections), "-m", str(load.count), "-l", str(load.size_octets)]
     words += ["-r", str(load.recipients), "-f", SENDER, "-t", RECIPIENT, "-M", CLIENT]
@@ -84,7 +92,7 @@ def _offer(relay: Relay, load: Load, memory: Memory) -> float:
             while source.poll() is None:
                 if time.monotonic() > started + LOAD_SECONDS:
                     raise RuntimeError(f"{relay.name} took no more mail:\n{relay.words()}")
-                memory.look()
+                meanwhile()
                 time.sleep(POLL_SECONDS)
             took = time.monotonic() - started
         finally:
