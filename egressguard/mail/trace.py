@@ -40,13 +40,16 @@ def received_field(
     given only when the transaction has one recipient: the others must not learn of each other (RFC 5321 s7.2).
     """
     keyword = protocol_keyword(esmtp=esmtp, tls=tls, authenticated=authenticated, smtputf8=smtputf8)
-    lines = [
-        f"Received: from {_safe(helo) or 'unknown'} ({_literal(client)})",
-        f"by {_safe(host) or 'unknown'} with {keyword} id {_safe(queue_id) or 'unknown'}",
-    ]
-    if forward_path and _fits_one_line(forward_path):
-        lines.append(f"for <{forward_path}>")
-    return ("\r\n\t".join(lines) + ";\r\n\t" + date_time(at) + "\r\n").encode("utf-8", "replace")
+    whom = f"\r\n\tfor <{forward_path}>" if forward_path and _fits_one_line(forward_path) else ""
+    text = (
+        f"{_hop(helo, client, host)} with {keyword} id {_safe(queue_id) or 'unknown'}{whom};\r\n\t{date_time(at)}\r\n"
+    )
+    return text.encode("utf-8", "replace")
+
+
+@lru_cache(256)
+def _hop(helo: str, client: str, host: str) -> str:
+    return f"Received: from {_safe(helo) or 'unknown'} ({_literal(client)})\r\n\tby {_safe(host) or 'unknown'}"
 
 
 def forwarded_field(*, host: str, queue_id: str, at: float) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from egressguard.mail.address import domain_of
@@ -72,6 +73,12 @@ def way_out(policy: Policy, facts: RouteFacts, via: tuple[str, ...] = ()) -> Way
         via, route = chosen.via, chosen.name
     if not via or via[0] == MX:
         return WayOut((MX,), domain_of(facts.forward_path), route)
+    return _over(via, route)
+
+
+@lru_cache(1000)
+def _over(via: tuple[str, ...], route: str) -> WayOut:
+    """By what is named there, whoever it is for."""
     try:
         via = tuple(map(canonical, via))
     except ValueError:  # it was written down by another release: mail waits for somebody who knows

@@ -346,7 +346,7 @@ class Acceptance:
             envelope=envelope,
             content=content,
             received_at=judged.received_at,
-            client=str(session.client),
+            client=session.client_text,
             listener=session.listener,
             user=session.user,
             rule=judged.decision.rule,
@@ -401,7 +401,7 @@ class Acceptance:
 
 def _scan_request(policy: Policy, session: SessionFacts, envelope: Envelope, queue_id: str) -> ScanRequest:
     return ScanRequest(
-        client=str(session.client),
+        client=session.client_text,
         helo=session.helo,
         user=session.user or "",
         reverse_path=envelope.reverse_path,

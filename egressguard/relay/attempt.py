@@ -57,15 +57,14 @@ class Way:
     forward_paths: tuple[str, ...]
     key: str = field(init=False, repr=False, compare=False)
     """What destinations are told apart by."""
+    transport: str = field(init=False, repr=False, compare=False)
+    """For metrics and the journal: local, mx, a smart host's name, or a next hop's protocol."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # both are asked for a dozen times on the way of one message
+        first = self.via[0]
         key = f"{MX}:{self.domain}" if self.via == (MX,) else ",".join(self.via)
-        object.__setattr__(self, "key", key)  # asked for a dozen times on the way of one message
-
-    @property
-    def transport(self) -> str:
-        """For metrics and the journal: local, mx, a smart host's name, or a next hop's protocol."""
-        return parse_next_hop(self.via[0]).transport if is_next_hop(self.via[0]) else self.via[0]
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "transport", parse_next_hop(first).transport if is_next_hop(first) else first)
 
 
 FinishNotice = Callable[[Policy, NewMessage], Awaitable[NewMessage]]

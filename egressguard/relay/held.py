@@ -34,7 +34,7 @@ def held_facts(
         "reason": decision.reason,
         "verdict": report.verdict.value if report and report.verdict else "",
         "findings": report.findings if report else (),
-        "client": str(session.client),
+        "client": session.client_text,
         "user": session.user,
         "listener": session.listener,
         "received_at": received_at,

@@ -139,13 +139,13 @@ def _charge(
         names = decision.effects.limits
         limits.charge(policy, names, session.client, session.user, reverse_path, amounts, now)
     if decision.contain_seconds:
-        limits.contain(str(session.client), now + decision.contain_seconds, decision.limit)
+        limits.contain(session.client_text, now + decision.contain_seconds, decision.limit)
 
 
 def _contained(policy: Policy, limits: Limits, session: SessionFacts, now: float) -> MailDecision | None:
     if not contains_hosts(policy):
         return None
-    found = limits.contained(str(session.client), now)
+    found = limits.contained(session.client_text, now)
     if found is None:
         return None
     text = f"this host was above the limit {found.limit} and is shut out for {max(int(found.until - now), 1)} seconds"

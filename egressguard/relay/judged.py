@@ -89,7 +89,7 @@ class Judged:
 
 def session_fields(session: SessionFacts) -> dict[str, object]:
     return {
-        "client": str(session.client),
+        "client": session.client_text,
         "listener": session.listener,
         "helo": session.helo,
         "tls": session.tls,

@@ -85,7 +85,7 @@ class Checked:
 def is_of_the_world(policy: Policy, session: SessionFacts) -> bool:
     if session.kind != "smtp" or session.user is not None or session.redirected:
         return False
-    return not session.client.is_loopback and not zones_of(policy, session.client, "", frozenset())
+    return not zones_of(policy, session.client, "", frozenset()) and not session.client.is_loopback
 
 
 class Outside:

@@ -31,7 +31,7 @@ class Stamp:
         paths = envelope.forward_paths
         return received_field(
             helo=session.helo,
-            client=str(session.client),
+            client=session.client_text,
             host=self.hostname,
             queue_id=self.queue_id,
             at=self.at,

@@ -101,13 +101,8 @@ class Dialogue:
 
     @property
     def _offers(self) -> Offers:
-        return Offers(
-            extended=self.facts.esmtp,
-            auth=self._offers_auth,
-            dsn=True,
-            requiretls=self.facts.tls,
-            binarymime=self._settings.binarymime,
-        )
+        facts = self.facts
+        return _offers(facts.esmtp, self._offers_auth, facts.tls, self._settings.binarymime)
 
     async def answer(self, line: bytes) -> Reply | None:
         """The reply to one command line without its CRLF; None when it was given already (STARTTLS)."""
@@ -364,6 +359,11 @@ class Dialogue:
         if argument:
             raise Refusal(replies.NO_ARGUMENT)
         return replies.BYE
+
+
+@lru_cache(16)
+def _offers(extended: bool, auth: bool, tls: bool, binarymime: bool) -> Offers:
+    return Offers(extended=extended, auth=auth, dsn=True, requiretls=tls, binarymime=binarymime)
 
 
 @lru_cache(64)

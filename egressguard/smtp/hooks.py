@@ -9,7 +9,7 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from egressguard.mail.envelope import Envelope
@@ -40,6 +40,11 @@ class SessionFacts:
     user: str | None = None
     original_destination: str | None = None
     source_id: str = ""
+    client_text: str = field(init=False, repr=False, compare=False)
+    """The client's address as it is written: making it takes longer than to look at it, and each message tells it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client_text", str(self.client))
 
     @property
     def redirected(self) -> bool:

@@ -196,7 +196,8 @@ class Writer:
 
     def _landed_on(self, loop: asyncio.AbstractEventLoop) -> None:
         self._land(only_done=True)
-        self._pump(loop)
+        if self._jobs and self._hurried:
+            self._hurry(loop)
 
     def _land(self, *, only_done: bool = False) -> None:
         """Answer what has come back from the disk; wait for the rest of it, unless `only_done`."""
