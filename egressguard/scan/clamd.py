@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from egressguard.scan.clamd_session import Session
+from egressguard.scan.clamd_session import Session, is_answer
 from egressguard.scan.engine import Answer, EngineDown, Subject, printable
 from egressguard.scan.link import Link, connect
 from egressguard.scan.octets import Octets
@@ -50,11 +50,11 @@ class ClamdEngine:
             return Answer(unseen=f"a message of more than {self._settings.max_octets} octets")
         if subject.number is not None:
             ahead = self._said_ahead(subject.number, seconds)
-            if ahead is not None and _is_answer(ahead):
+            if ahead is not None and is_answer(ahead):
                 return _understood(ahead)
         if self._takes_descriptors and subject.fd is not None:
             said = self._said(lambda link: _send_descriptor(link, subject.fd or 0), seconds)
-            if _is_answer(said):
+            if is_answer(said):
                 return _understood(said)
             self._takes_descriptors = False
         return _understood(self._said(lambda link: _send_stream(link, subject.content), seconds))
@@ -116,15 +116,11 @@ def _read(link: Link) -> str:
     return answer.partition(b"\0")[0].rstrip(b"\n").decode("utf-8", "replace")
 
 
-def _is_answer(said: str) -> bool:
-    return said.endswith((": OK", " FOUND"))
-
-
 def _understood(said: str) -> Answer:
     """ "stream: OK", "stream: NAME FOUND", or an error."""
     if said.startswith(_ABOVE_LIMITS):
         return Answer(unseen="a message above its StreamMaxLength")
-    if not _is_answer(said):
+    if not is_answer(said):
         raise EngineDown(f"said {printable(said) or 'nothing'}")
     name = printable(said.partition(": ")[2].removesuffix(" FOUND"))
     if said.endswith(": OK"):

@@ -21,6 +21,11 @@ _ANSWER_OCTETS = 4096
 _SEND_SECONDS = 5.0
 
 
+def is_answer(said: str) -> bool:
+    """Whether it is about the message; else it tells of trouble."""
+    return said.endswith((": OK", " FOUND"))
+
+
 class Session:
     """Opened with the first message; after a failure, with the next. `path` is that of a Unix socket."""
 

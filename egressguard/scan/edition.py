@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from egressguard.policy.site import Scan
 
 ASK_SECONDS = 5.0
+_CLAMD = re.compile(r", clamd [^,]*")
 
 
 def edition(settings: Scan, rules: Path) -> str:
@@ -38,9 +40,14 @@ def edition_of(settings: str, rules: Path) -> str:
     return ", ".join(told)
 
 
+def but_for_clamd(edition: str) -> str:
+    """What it says of everything else that judges a message."""
+    return _CLAMD.sub("", edition)
+
+
 def _clamd(address: str) -> str:
     try:
-        return clamd_version(address, ASK_SECONDS)
+        return clamd_version(address, ASK_SECONDS).replace(",", ";")
     except EngineDown:
         return "?"
 

@@ -91,6 +91,10 @@ class Memory:
         number: int = self._db.execute("SELECT number FROM edition WHERE words = ?", (words,)).fetchone()[0]
         return number
 
+    def editions(self) -> dict[int, str]:
+        """The words of each."""
+        return dict(self._db.execute("SELECT number, words FROM edition").fetchall())
+
     def recall_settings(self, digest: str) -> str:
         """What the rules of this digest say of scanning; "" = not known."""
         found = self._db.execute("SELECT words FROM settings WHERE digest = ?", (digest,)).fetchone()

@@ -5,6 +5,8 @@ Contract
     found is remembered a second later at the most, so that a run that is interrupted goes on where it was.
     A message that cannot be looked at is a Row with the verdict "error", which is not remembered.
     A file that vanishes is no Row: it was moved (and is found by its base name) or deleted.
+    What was clean to everything but an older clamd is asked of clamd alone, and looked at where that finds something
+    (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import contextlib
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
+from egressguard.policy.facts import Verdict
+from egressguard.scan.again import ClamdAgain
 from egressguard.scan.crew import ERROR, Crew, Done, Job
 from egressguard.scan.mbox import is_mbox, split_mbox
 from egressguard.scan.memory import DIGEST_OCTETS, Known, Memory, key_of, known
@@ -27,6 +32,9 @@ MAX_MESSAGE_OCTETS = 1 << 29
 _AT_ONCE = 500
 _REMEMBER_ROWS, _REMEMBER_SECONDS = 200, 1.0
 _READ_OCTETS = 1 << 20
+_ASKED_AGAIN = 48
+"""Messages that clamd has at a time: it is never without one."""
+_CLEAN = Verdict.CLEAN.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,22 @@ class _Asked(NamedTuple):
     fd: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The `editions` that differ from a run's by clamd alone, and that clamd."""
+
+    editions: frozenset[int]
+    clamd: ClamdAgain
+
+
+class _AskedAgain(NamedTuple):
+    """A message that was clean, and the number to ask clamd by."""
+
+    opened: _Asked
+    kept: Known
+    number: int
+
+
 class Rescan:
     """One run. `told` gets the Row of each newly judged message before it is remembered. Close it when done."""
 
@@ -72,12 +96,15 @@ class Rescan:
         edition: int,
         clock: Callable[[], float],
         told: Callable[[Row], None] = lambda _row: None,
+        behind: Behind | None = None,
     ) -> None:
         self._memory = memory
         self._crew = crew
         self._edition = edition
         self._clock = clock
         self._told = told
+        self._behind = behind
+        self._asked_again: deque[_AskedAgain] = deque()
         self._to_remember: list[tuple[bytes, Known]] = []
         self._remembered_at = clock()
         self._before: dict[bytes, Known] = {}
@@ -93,7 +120,14 @@ class Rescan:
         self._memory.finish(subject)
 
     def close(self) -> None:
-        """Remember what was found so far."""
+        """Remember what was found so far, and ask no more."""
+        while self._asked_again:
+            _close(self._asked_again.popleft().opened)
+        if self._behind is not None:
+            self._behind.clamd.close()
+        self._write()
+
+    def _write(self) -> None:
         self._memory.remember(self._to_remember)
         self._to_remember.clear()
         self._remembered_at = self._clock()
@@ -107,6 +141,8 @@ class Rescan:
                 elif choice.since is None or source.status.mtime_ns >= choice.since * 1e9:
                     asked.append(_Asked(source, source.status, 0, source.status.size))
             yield from self._out_of_date(asked, choice, began)
+        while self._asked_again:
+            yield self._answered()
 
     def _out_of_date(self, asked: list[_Asked], choice: Choice, began: float) -> Iterator[Job | Row]:
         keys = [key_of(each.status, each.start) for each in asked]
@@ -147,9 +183,42 @@ class Rescan:
             os.close(opened.fd)
             yield Row(each.source.path, ERROR, (f"cannot be read: {wrong.strerror}",))
             return
+        if kept is None or choice.everything or not self._is_asked_again(opened, kept):
+            yield self._job(opened, kept)
+        elif len(self._asked_again) >= _ASKED_AGAIN:
+            yield self._answered()
+
+    def _job(self, opened: _Asked, kept: Known | None) -> Job:
+        assert opened.fd is not None
         if kept is not None:
             self._before[key_of(opened.status, opened.start)] = kept
-        yield Job(opened.source, opened.status, opened.fd, opened.start, opened.size)
+        return Job(opened.source, opened.status, opened.fd, opened.start, opened.size)
+
+    def _is_asked_again(self, opened: _Asked, kept: Known) -> bool:
+        """Give to clamd what was clean to everything else, and is."""
+        behind = self._behind
+        if behind is None or kept.edition not in behind.editions or kept.verdict != _CLEAN:
+            return False
+        was_passed = any(finding.startswith("clamd: ") for finding in kept.findings)  # it was down then
+        is_whole_file = opened.start == 0 and opened.size == opened.status.size
+        if was_passed or opened.fd is None or not is_whole_file or not kept.is_of(opened.status, opened.size):
+            return False
+        number = behind.clamd.give(opened.fd, opened.size)
+        if number is None:
+            return False
+        self._asked_again.append(_AskedAgain(opened, kept, number))
+        return True
+
+    def _answered(self) -> Job | Row:
+        """The message that waits longest for clamd's answer: as it was, or to be looked at."""
+        assert self._behind is not None
+        opened, kept, number = self._asked_again.popleft()
+        if not self._behind.clamd.is_nothing(number):
+            return self._job(opened, kept)
+        _close(opened)
+        kept = kept._replace(edition=self._edition, scanned_at=self._clock())
+        self._remember(key_of(opened.status, opened.start), kept)
+        return _row(opened, kept, was=kept.verdict)
 
     def _mbox(self, opened: _Asked, choice: Choice, began: float) -> Iterator[Job | Row]:
         assert opened.fd is not None
@@ -188,7 +257,7 @@ class Rescan:
         self._to_remember.append((key, kept))
         is_long_ago = self._clock() - self._remembered_at >= _REMEMBER_SECONDS
         if len(self._to_remember) >= _REMEMBER_ROWS or is_long_ago:
-            self.close()
+            self._write()
 
 
 def _open(each: _Asked) -> _Asked | Row | None:

@@ -7,9 +7,11 @@ import os
 import pty
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from egressguard.app.cli.output import SCHEMA
 from egressguard.app.cli.scan import _moment, _say
 from egressguard.scan.rescan import Row
+from tests.scan import daemons
 from tests.scan.samples import EICAR, mail_with
 
 CLEAN = b"Subject: x\r\n\r\nnothing\r\n"
@@ -135,6 +138,47 @@ def test_moments_are_spans_or_dates() -> None:
     assert _moment("2h", 10_000.0) == 2_800.0
     assert _moment("1970-01-02", 0.0) == 86_400.0
     assert _moment("1970-01-01T00:01", time.time()) == 60.0
+
+
+@pytest.mark.peers
+def test_with_another_clamd_nothing_else_is_asked_about_clean_mail(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "good.eml").write_bytes(CLEAN)
+    memory = tmp_path / "memory"
+    with daemons.clamd() as address:
+        (tmp_path / "rules").mkdir()
+        (tmp_path / "rules" / "site.yaml").write_text(json.dumps(_rules({"clamd": {"address": address}})))
+        words = ["--json", "--rules", tmp_path / "rules", "--memory", memory, tmp_path / "mail"]
+        command = [sys.executable, "-X", "importtime", *PROGRAM[1:], *map(str, words)]
+
+        def again(was: str, is_now: str) -> tuple[object, bool]:
+            """(was it remembered, were rules read) where the edition that is remembered had another word."""
+            with closing(sqlite3.connect(memory)) as db, db:
+                db.execute("UPDATE edition SET words = replace(words, ?, ?)", (was, is_now))
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stderr
+            (row,) = rows(done).values()
+            assert (row["verdict"], row["was"]) == ("clean", "" if row["remembered"] else "clean")
+            return row["remembered"], " pydantic\n" in done.stderr
+
+        _wait_until_trusted(tmp_path / "mail" / "good.eml")
+        assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+        assert again("", "") == (True, False)
+        assert again("clamd ClamAV", "clamd an earlier ClamAV") == (False, False)
+        assert again("", "") == (True, False)
+        assert again("reader ", "reader of old ") == (False, True), "that needs workers"
+
+
+def _rules(scan: dict[str, object]) -> dict[str, object]:
+    relay = {"hostname": "gw.example", "listeners": {"lan": {"kind": "smtp", "port": 25}}}
+    site = {"zones": {"lan": {"networks": "127.0.0.0/8"}}, "relay": relay, "scan": scan}
+    return {"site": site, "mail": [{"name": "lan", "match": {"client": "lan"}, "action": "accept"}]}
+
+
+def _wait_until_trusted(path: Path) -> None:
+    """A file's times are, when they are older than one tick of the clock."""
+    while time.time() < path.stat().st_ctime + 2:
+        time.sleep(0.1)
 
 
 def test_where_nothing_is_out_of_date_no_rule_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from egressguard.policy.scanning import Clamd, Yara
 from egressguard.policy.site import Scan
-from egressguard.scan.edition import _reader, edition
+from egressguard.scan.edition import _reader, but_for_clamd, edition
 from egressguard.scan.engines import engine_versions
 from tests.scan import daemons
 
@@ -51,3 +51,12 @@ def test_other_yara_rules_are_another_version(tmp_path: Path) -> None:
 def test_the_real_clamd_tells_its_version() -> None:
     with daemons.clamd() as address:
         assert "clamd ClamAV " in edition(Scan(clamd=Clamd(address=address)), Path())
+
+
+def test_what_is_told_besides_clamd() -> None:
+    new = "reader 1, settings 2, clamd ClamAV 1.0.9/27811/Fri Nov 27 09:26:43 2026, yara 3"
+    old = new.replace("27811/Fri Nov 27", "27810/Thu Nov 26")
+
+    assert but_for_clamd(new) == but_for_clamd(old) == "reader 1, settings 2, yara 3"
+    assert but_for_clamd("reader 1, settings 2, clamd ?") == but_for_clamd("reader 1, settings 2, clamd ClamAV 1")
+    assert but_for_clamd(new) != but_for_clamd(old.replace("yara 3", "yara 4"))

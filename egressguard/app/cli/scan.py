@@ -20,7 +20,8 @@ import egressguard
 from egressguard.app.cli.options import as_json, default_places, span_seconds, with_places
 from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
 from egressguard.app.places import Places
-from egressguard.scan.rescan import Choice, Rescan, Row
+from egressguard.scan.again import ClamdAgain
+from egressguard.scan.rescan import Behind, Choice, Rescan, Row
 
 if TYPE_CHECKING:
     from egressguard.app.incidents import Reporter
@@ -129,7 +130,6 @@ def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], 
     """The parts of a run; they end with it, however it ends."""
     from egressguard.app.scan_settings import RulesChanged, ScanSettings
     from egressguard.scan.crew import Crew
-    from egressguard.scan.edition import edition_of
     from egressguard.scan.memory import Memory
 
     rules = _rules(places)
@@ -138,7 +138,7 @@ def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], 
         with (
             closing(Memory(memory_file)) as memory,
             closing(Crew(settings.settings, jobs, rules)) as crew,
-            closing(_run(memory, crew, edition_of(settings.text(memory), rules), told)) as rescan,
+            closing(_run(memory, crew, settings.text(memory), rules, told)) as rescan,
         ):
             yield rescan
     except RulesChanged:
@@ -152,8 +152,24 @@ def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], 
         sys.exit(INTERRUPTED)
 
 
-def _run(memory: Memory, crew: Crew, edition: str, told: Callable[[Row], None]) -> Rescan:
-    return Rescan(memory, crew, memory.edition(edition), time.time, told)
+def _run(memory: Memory, crew: Crew, settings: str, rules: Path, told: Callable[[Row], None]) -> Rescan:
+    from egressguard.scan.edition import edition_of
+
+    edition = edition_of(settings, rules)
+    return Rescan(memory, crew, memory.edition(edition), time.time, told, _behind(memory, edition, settings))
+
+
+def _behind(memory: Memory, edition: str, settings: str) -> Behind | None:
+    """None: nothing is remembered that clamd alone has news of, or it is too far away to be given descriptors."""
+    from egressguard.scan.edition import but_for_clamd
+
+    others, clamd = but_for_clamd(edition), json.loads(settings)["clamd"]
+    if clamd is None or not clamd["address"].startswith("unix:"):
+        return None
+    editions = [n for n, words in memory.editions().items() if words != edition and but_for_clamd(words) == others]
+    path = clamd["address"].removeprefix("unix:")
+    asked = ClamdAgain(path, clamd["timeout_seconds"], clamd["max_octets"])
+    return Behind(frozenset(editions), asked) if editions else None
 
 
 @contextmanager
