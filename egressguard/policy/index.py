@@ -9,6 +9,7 @@ Contract
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sized
 from typing import Protocol, Self, TypeVar
 
@@ -32,17 +33,22 @@ class Preparable(Protocol):
 
 Part = TypeVar("Part", bound=Preparable)
 
+_NOTHING: tuple[Callable[[], Policy | None], None] = (lambda: None, None)
+
 
 def prepared(policy: Policy, kind: type[Part]) -> Part:
     """The `kind` of this policy, made when it is first asked for."""
     private = policy.__pydantic_private__  # `policy._index` takes pydantic 1.2 us: a quarter of a decision on a flow
     assert private is not None
-    kept = private["_index"].get(kind)
-    if isinstance(kept, kind) and kept.is_of(policy):  # a model_copy() of another policy brings that one's along
-        return kept
-    made = kind.prepare(policy)
-    private["_index"][kind] = made
-    return made
+    index = private["_index"]
+    owner, kept = index.get(kind, _NOTHING)
+    if owner() is policy:
+        part: Part = kept
+        return part
+    if not (isinstance(kept, kind) and kept.is_of(policy)):  # a model_copy() of another policy brings that one's along
+        kept = kind.prepare(policy)
+    index[kind] = (weakref.ref(policy), kept)
+    return kept
 
 
 class Remembered(dict[Key, Value]):

@@ -360,7 +360,7 @@ class Policy(Strict):
     )
     _revision: str = PrivateAttr(default="")
     _origin: str = PrivateAttr(default="")
-    _index: dict[str, object] = PrivateAttr(default_factory=dict)  # what the policy room prepares once per policy
+    _index: dict[type, object] = PrivateAttr(default_factory=dict)  # what the policy room prepares once per policy
 
     @property
     def origin(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from egressguard.observe.metrics import Children
 from egressguard.smtp.hooks import STAGES, Stage
 from egressguard.smtp.replies import REASONS
 from egressguard.smtp.settings import LIMITS
@@ -17,11 +18,13 @@ _SIZES = tuple(4**k * 1024 for k in range(9))  # 1 KiB ... 64 MiB
 
 class SmtpMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._connections = Counter(
-            "egressguard_smtpd_connections_total",
-            "Connections, by listener and result (accepted, refused).",
-            ["listener", "result"],
-            registry=registry,
+        self._connections = Children(
+            Counter(
+                "egressguard_smtpd_connections_total",
+                "Connections, by listener and result (accepted, refused).",
+                ["listener", "result"],
+                registry=registry,
+            )
         )
         self.active = Gauge("egressguard_smtpd_active_connections", "Connections open now.", registry=registry)
         self._rejects = Counter(
@@ -71,7 +74,7 @@ class SmtpMetrics:
 
     def listening(self, listener: str) -> None:
         for result in ("accepted", "refused"):
-            self._connections.labels(listener, result)
+            self._connections.of(listener, result)
         for result in ("refused", "heard"):
             self._early.labels(listener, result)
 
@@ -88,7 +91,7 @@ class SmtpMetrics:
         self._early.labels(listener, "refused" if refused else "heard").inc()
 
     def connected(self, listener: str, *, accepted: bool) -> None:
-        self._connections.labels(listener, "accepted" if accepted else "refused").inc()
+        self._connections.of(listener, "accepted" if accepted else "refused").inc()
 
     def rejected(self, stage: Stage, reason: str) -> None:
         assert stage in STAGES and reason in REASONS

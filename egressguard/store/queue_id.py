@@ -45,9 +45,12 @@ def is_queue_id(text: str) -> bool:
     return _QUEUE_ID.fullmatch(text) is not None
 
 
+_PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
+
+
 def _base36(number: int, width: int) -> str:
     text = ""
     while number:
-        number, rest = divmod(number, 36)
-        text = _DIGITS[rest] + text
-    return text.rjust(width, "0")
+        number, rest = divmod(number, len(_PAIRS))
+        text = _PAIRS[rest] + text
+    return text.lstrip("0").rjust(width, "0")
