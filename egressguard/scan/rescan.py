@@ -15,14 +15,13 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
 from egressguard.policy.facts import Verdict
-from egressguard.scan.again import ClamdAgain
+from egressguard.scan.again import AT_ONCE, ClamdAgain
 from egressguard.scan.crew import ERROR, Crew, Done, Job
 from egressguard.scan.mbox import is_mbox, split_mbox
 from egressguard.scan.memory import DIGEST_OCTETS, Known, Memory, key_of, known
@@ -32,8 +31,6 @@ MAX_MESSAGE_OCTETS = 1 << 29
 _AT_ONCE = 500
 _REMEMBER_ROWS, _REMEMBER_SECONDS = 200, 1.0
 _READ_OCTETS = 1 << 20
-_ASKED_AGAIN = 48
-"""Messages that clamd has at a time: it is never without one."""
 _CLEAN = Verdict.CLEAN.value
 
 
@@ -72,18 +69,10 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The `editions` that differ from a run's by clamd alone, and that clamd."""
+    """The `editions` that differ from a run's by clamd alone, and that clamd, which is given what was clean to them."""
 
     editions: frozenset[int]
-    clamd: ClamdAgain
-
-
-class _AskedAgain(NamedTuple):
-    """A message that was clean, and the number to ask clamd by."""
-
-    opened: _Asked
-    kept: Known
-    number: int
+    clamd: ClamdAgain[tuple[_Asked, Known]]
 
 
 class Rescan:
@@ -104,7 +93,6 @@ class Rescan:
         self._clock = clock
         self._told = told
         self._behind = behind
-        self._asked_again: deque[_AskedAgain] = deque()
         self._to_remember: list[tuple[bytes, Known]] = []
         self._remembered_at = clock()
         self._before: dict[bytes, Known] = {}
@@ -121,10 +109,8 @@ class Rescan:
 
     def close(self) -> None:
         """Remember what was found so far, and ask no more."""
-        while self._asked_again:
-            _close(self._asked_again.popleft().opened)
-        if self._behind is not None:
-            self._behind.clamd.close()
+        for opened, _ in self._behind.clamd.close() if self._behind else ():
+            _close(opened)
         self._write()
 
     def _write(self) -> None:
@@ -141,8 +127,8 @@ class Rescan:
                 elif choice.since is None or source.status.mtime_ns >= choice.since * 1e9:
                     asked.append(_Asked(source, source.status, 0, source.status.size))
             yield from self._out_of_date(asked, choice, began)
-        while self._asked_again:
-            yield self._answered()
+        while self._behind and self._behind.clamd:
+            yield self._answered(self._behind)
 
     def _out_of_date(self, asked: list[_Asked], choice: Choice, began: float) -> Iterator[Job | Row]:
         keys = [key_of(each.status, each.start) for each in asked]
@@ -183,10 +169,11 @@ class Rescan:
             os.close(opened.fd)
             yield Row(each.source.path, ERROR, (f"cannot be read: {wrong.strerror}",))
             return
-        if kept is None or choice.everything or not self._is_asked_again(opened, kept):
+        behind = None if choice.everything else self._behind
+        if kept is None or behind is None or not _is_given(behind, opened, kept):
             yield self._job(opened, kept)
-        elif len(self._asked_again) >= _ASKED_AGAIN:
-            yield self._answered()
+        elif len(behind.clamd) >= AT_ONCE:
+            yield self._answered(behind)
 
     def _job(self, opened: _Asked, kept: Known | None) -> Job:
         assert opened.fd is not None
@@ -194,26 +181,10 @@ class Rescan:
             self._before[key_of(opened.status, opened.start)] = kept
         return Job(opened.source, opened.status, opened.fd, opened.start, opened.size)
 
-    def _is_asked_again(self, opened: _Asked, kept: Known) -> bool:
-        """Give to clamd what was clean to everything else, and is."""
-        behind = self._behind
-        if behind is None or kept.edition not in behind.editions or kept.verdict != _CLEAN:
-            return False
-        was_passed = any(finding.startswith("clamd: ") for finding in kept.findings)  # it was down then
-        is_whole_file = opened.start == 0 and opened.size == opened.status.size
-        if was_passed or opened.fd is None or not is_whole_file or not kept.is_of(opened.status, opened.size):
-            return False
-        number = behind.clamd.give(opened.fd, opened.size)
-        if number is None:
-            return False
-        self._asked_again.append(_AskedAgain(opened, kept, number))
-        return True
-
-    def _answered(self) -> Job | Row:
-        """The message that waits longest for clamd's answer: as it was, or to be looked at."""
-        assert self._behind is not None
-        opened, kept, number = self._asked_again.popleft()
-        if not self._behind.clamd.is_nothing(number):
+    def _answered(self, behind: Behind) -> Job | Row:
+        """A message that clamd was given: as it was, or to be looked at."""
+        (opened, kept), is_nothing = behind.clamd.answered()
+        if not is_nothing:
             return self._job(opened, kept)
         _close(opened)
         kept = kept._replace(edition=self._edition, scanned_at=self._clock())
@@ -258,6 +229,17 @@ class Rescan:
         is_long_ago = self._clock() - self._remembered_at >= _REMEMBER_SECONDS
         if len(self._to_remember) >= _REMEMBER_ROWS or is_long_ago:
             self._write()
+
+
+def _is_given(behind: Behind, opened: _Asked, kept: Known) -> bool:
+    """Whether all but clamd would say what it said then, and clamd has got it."""
+    if kept.edition not in behind.editions or kept.verdict != _CLEAN or opened.fd is None:
+        return False
+    was_passed = any(finding.startswith("clamd: ") for finding in kept.findings)  # it was down then
+    is_whole_file = opened.start == 0 and opened.size == opened.status.size
+    if was_passed or not is_whole_file or not kept.is_of(opened.status, opened.size):
+        return False
+    return behind.clamd.give((opened, kept), opened.fd, opened.size)
 
 
 def _open(each: _Asked) -> _Asked | Row | None:

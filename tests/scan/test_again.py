@@ -21,24 +21,23 @@ from tests.scan.test_clamd_session import answers, clients_get, file_of, hear
 )
 def test_only_ok_means_nothing(said: bytes, is_nothing: bool, stays_of_use: bool) -> None:
     with clients_get(answers(1, said) if said else lambda client: hear(client, 1)) as path, file_of(b"x") as fd:
-        clamd = ClamdAgain(path, 10, 10)
-        number = clamd.give(fd, 1)
-        assert number is not None
-        assert clamd.is_nothing(number) is is_nothing
-        assert (clamd.give(fd, 1) is not None) is stays_of_use
-        clamd.close()
+        clamd: ClamdAgain[str] = ClamdAgain(path, 10, 10)
+        assert clamd.give("it", fd, 1)
+        assert clamd.answered() == ("it", is_nothing)
+        assert clamd.give("another", fd, 1) is stays_of_use
+        assert clamd.close() == ["another"] * stays_of_use and not clamd
 
 
 def test_what_is_too_large_is_not_given() -> None:
     with clients_get() as path, file_of(b"x") as fd:
-        assert ClamdAgain(path, 10, 10).give(fd, 11) is None
+        clamd: ClamdAgain[str] = ClamdAgain(path, 10, 10)
+        assert not clamd.give("it", fd, 11)
 
 
 def test_one_that_is_silent_is_waited_for_once() -> None:
     with clients_get(lambda client: hear(client, 9)) as path, file_of(b"x") as fd:
-        clamd = ClamdAgain(path, 0.05, 10)
-        first, second = clamd.give(fd, 1), clamd.give(fd, 1)
-        assert first is not None and second is not None
-        assert not clamd.is_nothing(first) and clamd.give(fd, 1) is None
-        assert not clamd.is_nothing(second)
-        clamd.close()
+        clamd: ClamdAgain[str] = ClamdAgain(path, 0.05, 10)
+        assert clamd.give("first", fd, 1) and clamd.give("second", fd, 1)
+        assert clamd.answered() == ("first", False)
+        assert not clamd.give("third", fd, 1)
+        assert clamd.answered() == ("second", False)

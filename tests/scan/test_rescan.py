@@ -16,7 +16,7 @@ from egressguard.policy.site import Clamd, Scan
 from egressguard.scan.again import ClamdAgain
 from egressguard.scan.crew import AHEAD, ANSWER_OCTETS, Crew, Done, Job
 from egressguard.scan.memory import Memory, key_of
-from egressguard.scan.rescan import Behind, Choice, Rescan, Row, _Asked
+from egressguard.scan.rescan import Behind, Choice, Rescan, Row, _Asked, _is_given
 from egressguard.scan.sources import find_sources, status_of
 from tests.scan import daemons
 from tests.scan.samples import EICAR, mail_with
@@ -290,10 +290,9 @@ def test_what_was_passed_without_clamd_is_looked_at(memory: Memory, box: Path) -
     with closing(Crew(lambda: passing, 1)) as passed:
         assert scan(memory, passed, box)["new/1"].verdict == "clean"
         behind = Behind(frozenset({1}), ClamdAgain("/nowhere", 5, 100_000))
-        rescan = Rescan(memory, passed, 2, later, behind=behind)
         (known,) = memory.recall([key_of(status_of((box / "new" / "1").stat()))]).values()
         (source,) = find_sources(str(box))
-        assert source.status and not rescan._is_asked_again(_Asked(source, source.status, 0, len(CLEAN), 0), known)
+        assert source.status and not _is_given(behind, _Asked(source, source.status, 0, len(CLEAN), 0), known)
 
 
 @pytest.mark.peers
@@ -305,5 +304,5 @@ def test_a_run_that_ends_while_clamd_is_asked_leaves_nothing_open(memory: Memory
     with news() as behind, closing(Rescan(memory, crew, 2, later, behind=behind())) as rescan:
         rows = rescan.run([str(box)], Choice())
         assert next(rows).verdict == "clean"
-        assert len(rescan._asked_again) > 1
+        assert rescan._behind and len(rescan._behind.clamd) > 1
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -167,9 +167,10 @@ def _behind(memory: Memory, edition: str, settings: str) -> Behind | None:
     if clamd is None or not clamd["address"].startswith("unix:"):
         return None
     editions = [n for n, words in memory.editions().items() if words != edition and but_for_clamd(words) == others]
+    if not editions:
+        return None
     path = clamd["address"].removeprefix("unix:")
-    asked = ClamdAgain(path, clamd["timeout_seconds"], clamd["max_octets"])
-    return Behind(frozenset(editions), asked) if editions else None
+    return Behind(frozenset(editions), ClamdAgain(path, clamd["timeout_seconds"], clamd["max_octets"]))
 
 
 @contextmanager
