@@ -49,6 +49,7 @@ def received_field(
 
 @lru_cache(256)
 def _hop(helo: str, client: str, host: str) -> str:
+    """What a Received field says of every message that a client hands over."""
     return f"Received: from {_safe(helo) or 'unknown'} ({_literal(client)})\r\n\tby {_safe(host) or 'unknown'}"
 
 

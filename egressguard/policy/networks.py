@@ -174,7 +174,8 @@ def places_of(policy: Policy) -> Places:
 
 def _kept(policy: Policy) -> Places | None:
     private = policy.site.__pydantic_private__  # `site._prepared` takes pydantic longer than looking an address up
-    kept = None if private is None else private["_prepared"]
+    assert private is not None
+    kept = private["_prepared"]
     return kept if isinstance(kept, Places) and kept.is_of(policy.site, policy.devices) else None
 
 

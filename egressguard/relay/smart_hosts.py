@@ -27,8 +27,6 @@ def ranked(names: Sequence[str], policy: Policy, chance: Callable[[], float]) ->
     """Those of the first rank first. Neighbours that have a weight are of one rank, in an order by chance."""
     if len(names) == 1:
         return [list(names)]
-    if len(names) == 1:
-        return [[names[0]]]
     weights = {name: host.weight if (host := policy.site.smart_hosts.get(name)) else None for name in names}
     ranks: list[list[str]] = []
     for shares, group in groupby(names, key=lambda name: weights[name] is not None):

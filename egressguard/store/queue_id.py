@@ -6,6 +6,7 @@ import os
 import re
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
 _TIME_DIGITS = 9  # milliseconds in base 36: good until the year 5188
 _CHANCE_DIGITS = 7  # 32 bits
 _QUEUE_ID = re.compile(r"[0-9A-Za-z]{1,32}")
@@ -43,9 +44,6 @@ os.register_at_fork(after_in_child=_chances.forget)
 def is_queue_id(text: str) -> bool:
     """Whether the text can be a queue id: nothing else ever becomes part of a path."""
     return _QUEUE_ID.fullmatch(text) is not None
-
-
-_PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
 
 
 def _base36(number: int, width: int) -> str:

@@ -15,11 +15,12 @@ import pytest
 from egressguard.policy.site import Clamd, Scan
 from egressguard.scan.again import ClamdAgain
 from egressguard.scan.crew import AHEAD, ANSWER_OCTETS, Crew, Done, Job
-from egressguard.scan.memory import Memory, key_of
+from egressguard.scan.memory import Known, Memory, key_of
 from egressguard.scan.rescan import Behind, Choice, Rescan, Row, _Asked, _is_given
 from egressguard.scan.sources import find_sources, status_of
 from tests.scan import daemons
 from tests.scan.samples import EICAR, mail_with
+from tests.scan.test_clamd_session import clients_get, hear
 
 OUT_OF_DATE = Choice()
 CLEAN = b"Subject: x\r\n\r\nnothing\r\n"
@@ -285,14 +286,20 @@ def test_what_clamd_does_not_say_is_looked_at(memory: Memory, crew: Crew, box: P
 
 
 def test_what_was_passed_without_clamd_is_looked_at(memory: Memory, box: Path) -> None:
+    """Though clamd is back, and would take it."""
     (box / "new" / "1").write_bytes(CLEAN)
     passing = Scan(clamd=Clamd(address="unix:/nowhere", fail="pass"))
     with closing(Crew(lambda: passing, 1)) as passed:
         assert scan(memory, passed, box)["new/1"].verdict == "clean"
-        behind = Behind(frozenset({1}), ClamdAgain("/nowhere", 5, 100_000))
-        (known,) = memory.recall([key_of(status_of((box / "new" / "1").stat()))]).values()
-        (source,) = find_sources(str(box))
-        assert source.status and not _is_given(behind, _Asked(source, source.status, 0, len(CLEAN), 0), known)
+    (known,) = memory.recall([key_of(status_of((box / "new" / "1").stat()))]).values()
+    (source,) = find_sources(str(box))
+    assert source.status
+    with clients_get(lambda client: hear(client, 9)) as path, (box / "new" / "1").open("rb") as file:
+        asked = _Asked(source, source.status, 0, len(CLEAN), file.fileno())
+        with closing(ClamdAgain[tuple[_Asked, Known]](path, 5, 100_000)) as clamd:
+            behind = Behind(frozenset({1}), clamd)
+            assert not _is_given(behind, asked, known) and not clamd
+            assert _is_given(behind, asked, known._replace(findings=())), "what was found then makes the difference"
 
 
 @pytest.mark.peers
