@@ -19,7 +19,7 @@ import pytest
 from tests.lab.network import Network
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 15
+SECONDS = 60
 RELAY_UID = 64999
 
 

@@ -1,5 +1,6 @@
 """A mail server on many ports that takes whatever it hears: run_sink.py PORT... One JSON array a line: "ready",
-["heard", [PEER, PORT, LINE]]."""
+["heard", [PEER, PORT, LINE]]. It waits for words as long as it runs: how busy the machine is says nothing of the
+connection."""
 
 from __future__ import annotations
 
@@ -32,7 +33,6 @@ def serve(listener: socket.socket) -> None:
 def listen(connection: socket.socket, peer: tuple[str, int]) -> None:
     port = connection.getsockname()[1]
     with connection, contextlib.suppress(OSError):
-        connection.settimeout(10)
         connection.sendall(b"220 sink ESMTP\r\n")
         while octets := connection.recv(4096):
             say("heard", [peer[0], port, octets.decode("latin-1")])
