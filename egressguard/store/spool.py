@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,11 +172,8 @@ class SqliteSpool:
         await self._writer.submit(lambda db: statements.unclaim(db, queue_id, forward_paths, now, destination))
 
     async def settle(self, settlement: Settlement) -> None:
-        def then(left_file: bool) -> None:
-            if left_file:
-                self._body_path(settlement.queue_id).unlink(missing_ok=True)
-
-        await self._writer.submit(lambda db: statements.settle(db, settlement), hurry=False, then=then)
+        leaves = self._file_of(settlement.queue_id)
+        await self._writer.submit(lambda db: statements.settle(db, settlement), hurry=False, leaves=leaves)
 
     async def content(self, queue_id: str) -> Content:
         """The message's octets. Raises KeyError when it is not there."""
@@ -211,28 +208,23 @@ class SqliteSpool:
         return await self._looker.ask(lambda db: statements.rows_of(db, queue_ids))
 
     async def change(self, selection: Selection, queue_ids: Sequence[str], change: Change) -> Changed:
-        def then(changed: Changed) -> None:
-            for queue_id in changed.files:
-                self._body_path(queue_id).unlink(missing_ok=True)
+        def leaves(changed: Changed) -> list[Path]:
+            return [self._body_path(queue_id) for queue_id in changed.files]
 
-        return await self._writer.submit(lambda db: change_of(db, selection, queue_ids, change), then=then)
+        return await self._writer.submit(lambda db: change_of(db, selection, queue_ids, change), leaves=leaves)
 
     async def waiting(self, selection: Selection, queue_ids: Sequence[str]) -> list[Claim]:
         return await self._looker.ask(lambda db: statements.waiting(db, selection, queue_ids))
 
     async def give_up(self, settlement: Settlement) -> None:
-        def then(left_file: bool) -> None:
-            if left_file:
-                self._body_path(settlement.queue_id).unlink(missing_ok=True)
-
-        await self._writer.submit(lambda db: statements.give_up(db, settlement), then=then)
+        leaves = self._file_of(settlement.queue_id)
+        await self._writer.submit(lambda db: statements.give_up(db, settlement), leaves=leaves)
 
     async def delete(self, queue_id: str) -> bool:
-        def then(deleted: Deleted) -> None:
-            if deleted is Deleted.WITH_FILE:
-                self._body_path(queue_id).unlink(missing_ok=True)
+        def leaves(deleted: Deleted) -> list[Path]:
+            return [self._body_path(queue_id)] if deleted is Deleted.WITH_FILE else []
 
-        deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id), then=then)
+        deleted = await self._writer.submit(lambda db: statements.delete_message(db, queue_id), leaves=leaves)
         return deleted is not Deleted.NOTHING
 
     async def suspend(self, suspension: Suspension) -> None:
@@ -258,6 +250,10 @@ class SqliteSpool:
 
     async def depth(self) -> Depth:
         return await self._looker.ask(statements.depth)
+
+    def _file_of(self, queue_id: str) -> Callable[[bool], list[Path]]:
+        """What is left behind where a message has gone and had a file."""
+        return lambda left_file: [self._body_path(queue_id)] if left_file else []
 
     def _body_path(self, queue_id: str) -> Path:
         return self._bodies / queue_id[-2:] / queue_id

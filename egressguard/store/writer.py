@@ -3,12 +3,13 @@
 Contract
     Everything that waits goes into one transaction (at most BATCH_JOBS jobs or BATCH_OCTETS), and is answered when the
     log with it is on the disk. No artificial delay: batches form by themselves while the disk is busy with LANES of
-    them.
+    them, and in the next few turns of the loop.
     When the transaction fails nobody in it is told that it worked. A job that fails alone harms no other.
     Full storage refuses the batch and ends by itself; any other trouble with storage ends all writing.
 
 A job's statements and their COMMIT run on the event loop: they touch memory and the page cache, and take less time than
-a change of threads. What waits for the disk (store.wal) runs on threads, and the loop goes on meanwhile.
+a change of threads. The same goes for the wait for a disk that is quick (store.disk_pace); what waits for another runs
+on threads, and the loop goes on meanwhile (decision 0050).
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from egressguard.store.disk_pace import DiskPace
 from egressguard.store.interface import SpoolBroken, SpoolFull
 from egressguard.store.wal import LARGE_LOG_OCTETS, Wal
 
@@ -33,6 +36,8 @@ BATCH_JOBS = 256
 BATCH_OCTETS = 8 * 1024 * 1024
 LANES = 2
 """Batches that wait for the disk at a time: what comes while it is busy with one need not wait until that is done."""
+GATHERING_TURNS = 2
+"""What comes in so many more turns of the event loop goes along: a transaction costs as much as two messages' rows."""
 _JOB_OCTETS = 8 * 1024
 """What a job writes into the WAL beside the body, roughly."""
 PATIENCE_SECONDS = 0.02
@@ -47,7 +52,7 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     size_octets: int
     future: asyncio.Future[Any]
-    then: Callable[[Any], None] | None = None
+    leaves: Callable[[Any], Iterable[Path]] | None = None
     answer: Any = None
     wrong: BaseException | None = None
 
@@ -70,6 +75,7 @@ class Writer:
         self._wal = Wal(db, path, LANES)
         self._jobs: deque[_Job] = deque()
         self._disk = ThreadPoolExecutor(LANES + 1, "spool-writer")
+        self._pace = DiskPace()
         self._under_way: dict[Future[Exception | None], list[_Job]] = {}
         self._alone: Future[Exception | None] | None = None  # has the connection for itself
         self._pumping = False
@@ -87,19 +93,19 @@ class Writer:
         size_octets: int = 0,
         *,
         hurry: bool = True,
-        then: Callable[[T], None] | None = None,
+        leaves: Callable[[T], Iterable[Path]] | None = None,
     ) -> T:
         """Run `work` in the next transaction; return its answer once that is on the disk.
 
-        What is in no hurry waits for the next that is, PATIENCE_SECONDS at most. `then` gets the answer on the
-        writer's thread, after the commit; what it raises (OSError) is logged only."""
+        What is in no hurry waits for the next that is, PATIENCE_SECONDS at most. `leaves` says which files nobody
+        needs any more after that answer: they are removed behind the commit; one that cannot be is logged only."""
         if self._closed:
             raise SpoolBroken("closed")
         self.refuse_if_broken()
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._serve(loop)
-        job = _Job(work, size_octets, loop.create_future(), then)
+        job = _Job(work, size_octets, loop.create_future(), leaves)
         self._jobs.append(job)
         if hurry:
             self._hurry(loop)
@@ -117,7 +123,7 @@ class Writer:
         self._land()
         while self._jobs:
             batch = self._take_batch()
-            self._finish(batch, self._transact(batch) or self._sync(batch))
+            self._finish(batch, self._transact(batch) or self._sync(_leftovers(batch)))
         if self.broken is None:
             self._checkpoint(give_back=True)
         self._wal.close()
@@ -148,10 +154,16 @@ class Writer:
         self._hurried = True
         if not self._pumping and self._has_lane():
             self._pumping = True
-            loop.call_soon(self._pump, loop)  # what else this turn of the loop brings comes along
+            loop.call_soon(self._gather, loop, GATHERING_TURNS)
 
     def _has_lane(self) -> bool:
         return self._alone is None and len(self._under_way) < LANES
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._gather, loop, turns - 1)
+        else:
+            self._pump(loop)
 
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         """One transaction for all that waits, and off to the disk with it."""
@@ -172,8 +184,21 @@ class Writer:
             if self._jobs:
                 self._hurry(loop)  # nothing comes back from the disk that would go on with them
         else:
-            self._start(loop, batch, self._sync, batch)
+            self._to_disk(loop, batch)
             self._checkpoint_when_due(loop, batch)
+
+    def _to_disk(self, loop: asyncio.AbstractEventLoop, batch: list[_Job]) -> None:
+        """Wait here where the disk is quick, else on a thread: there, too, where files are to be removed."""
+        began, leftovers = time.monotonic(), _leftovers(batch)
+        if leftovers or not self._pace.is_quick(began):
+            self._start(loop, batch, self._sync, leftovers)
+            return
+        wrong = self._sync(())
+        ended = time.monotonic()
+        self._pace.took(ended - began, ended)
+        self._finish(batch, wrong)
+        if self._jobs:
+            self._hurry(loop)
 
     def _checkpoint_when_due(self, loop: asyncio.AbstractEventLoop, batch: list[_Job]) -> None:
         self._since_checkpoint_octets += sum(job.size_octets + _JOB_OCTETS for job in batch)
@@ -285,28 +310,27 @@ class Writer:
             return SpoolFull(str(wrong))
         return self.give_up(wrong)
 
-    # On a thread.
+    # On a thread; `_sync` on the event loop, too.
 
-    def _sync(self, batch: list[_Job]) -> Exception | None:
-        """The transaction that was committed last, and all before it, to the disk."""
+    def _sync(self, leftovers: Sequence[Path]) -> Exception | None:
+        """The transaction that was committed last, and all before it, to the disk; then these files go."""
         try:
             self._wal.sync()
         except OSError as wrong:
             return self.give_up(wrong)
         if self.broken is not None:  # what came before this may be a hole in the log
             return SpoolBroken(self.broken)
-        for job in batch:
-            if job.then is not None and job.wrong is None:
-                try:
-                    job.then(job.answer)
-                except OSError as wrong:  # a file that nobody needs stays: the next start sweeps it
-                    log.warning("a file could not be removed", extra={"fields": {"why": str(wrong)}})
+        for path in leftovers:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as wrong:  # a file that nobody needs stays: the next start sweeps it
+                log.warning("a file could not be removed", extra={"fields": {"why": str(wrong)}})
         return None
 
     def _make_room_for(self, batch: list[_Job]) -> Exception | None:
         """What had no room once more: the log itself may be what fills the disk."""
         self._checkpoint(give_back=True)
-        return self._transact(batch) or self._sync(batch)
+        return self._transact(batch) or self._sync(_leftovers(batch))
 
     def _checkpoint(self, give_back: bool) -> None:
         try:
@@ -316,3 +340,7 @@ class Writer:
             self._explain(wrong)
         except OSError as wrong:
             self.give_up(wrong)
+
+
+def _leftovers(batch: Sequence[_Job]) -> list[Path]:
+    return [path for job in batch if job.leaves is not None and job.wrong is None for path in job.leaves(job.answer)]

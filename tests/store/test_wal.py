@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from egressguard.store import wal
 from egressguard.store.interface import SpoolBroken
 from egressguard.store.schema import open_database
 from egressguard.store.wal import Wal
-from egressguard.store.writer import BATCH_JOBS, LANES, Writer
+from egressguard.store.writer import BATCH_JOBS, GATHERING_TURNS, LANES, Writer
 
 PATIENCE_SECONDS = 20
 
@@ -78,9 +79,10 @@ def test_where_there_is_room_the_log_stays_and_is_written_over(
 
 
 class Gated:
-    """A Wal whose syncs wait for a word: each is let go, or fails, when the test says so."""
+    """A Wal whose syncs wait for a word: each is let go, or fails, when the test says so. The disk counts as slow."""
 
     def __init__(self, writer: Writer) -> None:
+        writer._pace.took(PATIENCE_SECONDS, time.monotonic())
         self.began = threading.Semaphore(0)
         self.words: list[OSError | None] = []
         self._said = threading.Semaphore(0)
@@ -183,6 +185,79 @@ def test_all_that_wait_hear_of_broken_storage_however_many(database: tuple[sqlit
         async with asyncio.timeout(PATIENCE_SECONDS):
             answers = await asyncio.gather(first, second, *late, return_exceptions=True)
         assert all(isinstance(answer, SpoolBroken) for answer in answers)
+        writer.close()
+
+    asyncio.run(main())
+
+
+class Noted:
+    """A Wal that tells who waited for it, and fails when it is told to."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.waited: list[bool] = []  # on the event loop's thread
+        self.wrong: OSError | None = None
+        self._sync = writer._wal.sync
+        writer._wal.sync = self.sync  # type: ignore[method-assign]
+
+    def sync(self) -> None:
+        self.waited.append(threading.current_thread() is threading.main_thread())
+        if self.wrong is not None:
+            raise self.wrong
+        self._sync()
+
+
+def test_a_quick_disk_is_waited_for_where_the_mail_is_a_slow_one_on_a_thread(
+    database: tuple[sqlite3.Connection, Path], tmp_path: Path
+) -> None:
+    db, path = database
+    left = tmp_path / "left"
+    left.touch()
+
+    async def main() -> None:
+        writer = Writer(db, path)
+        noted = Noted(writer)
+        await writer.submit(_say)
+        await writer.submit(_say, leaves=lambda _: [left])
+        assert noted.waited == [True, False], "removing a file may take long"
+        assert not left.exists()
+        writer._pace.took(PATIENCE_SECONDS, time.monotonic())
+        await writer.submit(_say)
+        assert noted.waited == [True, False, False]
+        writer.close()
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_mail_is_gathered_goes_along(database: tuple[sqlite3.Connection, Path]) -> None:
+    db, path = database
+
+    async def later(writer: Writer, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await writer.submit(_say)
+
+    async def main() -> None:
+        writer = Writer(db, path)
+        noted = Noted(writer)
+        await asyncio.gather(*(later(writer, turns) for turns in range(GATHERING_TURNS + 1)))
+        assert len(noted.waited) == 1
+        await asyncio.gather(*(writer.submit(_say) for _ in range(BATCH_JOBS + 1)))
+        assert len(noted.waited) == 3, "one more than fit into one transaction"
+        writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_failed_wait_for_a_quick_disk_leaves_nobody_acknowledged(database: tuple[sqlite3.Connection, Path]) -> None:
+    db, path = database
+
+    async def main() -> None:
+        writer = Writer(db, path)
+        noted = Noted(writer)
+        noted.wrong = OSError(errno.EIO, "Input/output error")
+        answers = await asyncio.gather(*(writer.submit(_say) for _ in range(BATCH_JOBS + 1)), return_exceptions=True)
+        assert all(isinstance(answer, SpoolBroken) for answer in answers)
+        assert noted.waited == [True], "nothing is written behind a hole in the log"
         writer.close()
 
     asyncio.run(main())
