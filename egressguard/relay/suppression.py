@@ -10,6 +10,7 @@ Contract
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,7 @@ class Suppressions:
         self._known: dict[str, Suppressed] = {}
         self._counted: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._look_at = 0.0
+        self._one = asyncio.Lock()  # a look that began before a change would undo it here
 
     def __len__(self) -> int:
         return len(self._known)
@@ -55,8 +57,9 @@ class Suppressions:
         if at < self._look_at:
             return
         self._look_at = at + LOOK_SECONDS
-        found = await self._spool.suppressed(MAX_ENTRIES)
-        self._known = {entry.address: entry for entry in found if not _is_over(entry, now)}
+        async with self._one:
+            found = await self._spool.suppressed(MAX_ENTRIES)
+            self._known = {entry.address: entry for entry in found if not _is_over(entry, now)}
         if len(self._known) < len(found):
             await self._spool.forget_suppressed(now)
 
@@ -81,16 +84,18 @@ class Suppressions:
         entry = Suppressed(key_of(address), why, now, until)
         if len(self._known) >= MAX_ENTRIES and entry.address not in self._known:
             raise TooMany(f"the suppression list has {MAX_ENTRIES} entries, and takes no more")
-        await self._spool.suppress(entry)
-        self._known[entry.address] = entry
+        async with self._one:
+            await self._spool.suppress(entry)
+            self._known[entry.address] = entry
         self._record("suppression.added", {"recipient": entry.address, "why": why, "until": until, "by": by})
         return entry
 
     async def remove(self, address: str, by: str) -> bool:
         """False: it was not on the list. Raises SpoolFull, SpoolBroken."""
         key = key_of(address)
-        removed = await self._spool.unsuppress(key)
-        self._known.pop(key, None)
+        async with self._one:
+            removed = await self._spool.unsuppress(key)
+            self._known.pop(key, None)
         self._counted.pop(key, None)
         if removed:
             self._record("suppression.removed", {"recipient": key, "by": by})

@@ -7,6 +7,7 @@ Contract
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator
 
 from egressguard.store.interface import Spool, Suspension
@@ -20,6 +21,7 @@ class Suspensions(Collection[str]):
         self._known: dict[str, Suspension] = {}
         self._look_at = 0.0
         self.are_known = False
+        self._one = asyncio.Lock()  # a look that began before a change would undo it here
 
     def __contains__(self, destination: object) -> bool:
         return destination in self._known
@@ -36,7 +38,8 @@ class Suspensions(Collection[str]):
 
     async def load(self, at: float) -> None:
         """`at` is monotonic. Raises SpoolFull, SpoolBroken."""
-        self._known = {order.destination: order for order in await self._spool.suspensions()}
+        async with self._one:
+            self._known = {order.destination: order for order in await self._spool.suspensions()}
         self._look_at, self.are_known = at + LOOK_SECONDS, True
 
     async def load_again(self, at: float) -> None:
@@ -46,10 +49,12 @@ class Suspensions(Collection[str]):
 
     async def add(self, destination: str, why: str, by: str, now: float) -> None:
         order = Suspension(destination, why, by, now)
-        await self._spool.suspend(order)
-        self._known[destination] = order
+        async with self._one:
+            await self._spool.suspend(order)
+            self._known[destination] = order
 
     async def remove(self, destination: str) -> bool:
-        resumed = await self._spool.resume(destination)
-        self._known.pop(destination, None)
+        async with self._one:
+            resumed = await self._spool.resume(destination)
+            self._known.pop(destination, None)
         return resumed

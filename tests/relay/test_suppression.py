@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from egressguard.policy.bounces import Suppression
 from egressguard.relay import suppression as module
 from egressguard.relay.attempt import Way
 from egressguard.relay.suppression import BETWEEN_SECONDS, Suppressions, TooMany
+from egressguard.relay.suspension import Suspensions
 from egressguard.store.interface import Suppressed
 from egressguard.store.spool import SqliteSpool
 from tests.relay.setting import policy_of
@@ -177,6 +179,55 @@ def test_a_way_goes_without_those_on_the_list(tmp_path: Path, listed: tuple[str,
         way, refused = here.list.parted(WAY, 0.0)
         assert (way.forward_paths if way else None) == tried
         assert set(refused) == set(listed) & {B, C}
+        here.spool.close()
+
+    asyncio.run(walk())
+
+
+class Late:
+    """Reads of a spool whose answers come late: when the test says so."""
+
+    def __init__(self, read: Callable[..., Awaitable[Any]]) -> None:
+        self._read = read
+        self.has_read = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, *arguments: Any) -> Any:
+        found = await self._read(*arguments)
+        self.has_read.set()
+        await self.let_go.wait()
+        return found
+
+    async def answers_behind(self, look: Awaitable[Any], change: Awaitable[Any]) -> None:
+        """The look begins before the change, and hears the answer behind it: unless the change waits for the look."""
+        looking = asyncio.ensure_future(look)
+        await self.has_read.wait()
+        changing = asyncio.ensure_future(change)
+        await asyncio.wait((changing,), timeout=0.2)
+        self.let_go.set()
+        await asyncio.gather(looking, changing)
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_look_that_began_before_a_change_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: bool
+) -> None:
+    async def walk() -> None:
+        here = List(tmp_path)
+        orders = Suspensions(here.spool)
+        if not added:
+            await here.list.add(B, "", 0.0, "", 0.0)
+            await orders.add("mx:one.example", "", "", 0.0)
+        late = Late(here.spool.suppressed)
+        monkeypatch.setattr(here.spool, "suppressed", late)
+        change = here.list.add(B, "", 0.0, "", 0.0) if added else here.list.remove(B, "")
+        await late.answers_behind(here.list.load_again(0.0, 0.0), change)
+        assert bool(here.list.refused([B], 0.0)) == added
+        late = Late(here.spool.suspensions)
+        monkeypatch.setattr(here.spool, "suspensions", late)
+        order = orders.add("mx:one.example", "", "", 0.0) if added else orders.remove("mx:one.example")
+        await late.answers_behind(orders.load(0.0), order)
+        assert ("mx:one.example" in orders) == added
         here.spool.close()
 
     asyncio.run(walk())
