@@ -10,7 +10,9 @@ For what is made for each message, command or packet; anything else stays a froz
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as value
@@ -21,4 +23,15 @@ else:
         return dataclass(slots=slots, unsafe_hash=frozen)
 
 
-__all__ = ["value"]
+def changed(old: T, **changes: Any) -> T:
+    """As dataclasses.replace does it, in a third of its time: for a `value` whose `__post_init__`, if it has one, has
+    nothing to say of what changes. Raises AttributeError for a field that there is not."""
+    new = object.__new__(type(old))
+    for name in new.__slots__:  # type: ignore[attr-defined]
+        setattr(new, name, getattr(old, name))
+    for name, changed_to in changes.items():
+        setattr(new, name, changed_to)
+    return new
+
+
+__all__ = ["changed", "value"]

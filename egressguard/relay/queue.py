@@ -38,6 +38,7 @@ from egressguard.relay.turns import Turn, Turns, is_over_smart_hosts
 from egressguard.smtp.client import Sent
 from egressguard.store.content import Content
 from egressguard.store.interface import Claim, NewMessage, Spool, SpoolFull
+from egressguard.values import changed
 
 log = logging.getLogger(__name__)
 
@@ -138,13 +139,13 @@ class Queue:
         destinations = {path: way.key for way in ways for path in way.forward_paths}
         if not self._can_try(message, ways, now):
             start = head_start(message)
-            queue_id = await self._spool.put(replace(message, destinations=destinations, head_start_seconds=start))
+            queue_id = await self._spool.put(changed(message, destinations=destinations, head_start_seconds=start))
             self._awake.set()
             return queue_id
         self._count(ways, 1)  # before the wait for the disk: many at once must not take the same place
         lease = lease_until(policy.site.relay.retry, message.received_at, now, 1)
         try:
-            queue_id = await self._spool.put(replace(message, destinations=destinations, leased_until=lease))
+            queue_id = await self._spool.put(changed(message, destinations=destinations, leased_until=lease))
         finally:
             self._count(ways, -1)
         if queue_id == message.queue_id:

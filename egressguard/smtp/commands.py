@@ -10,6 +10,7 @@ Contract
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from egressguard.mail.address import AddressError, parse_address
 from egressguard.mail.envelope import NO_OPTIONS, NULL_REVERSE_PATH, RecipientOptions
@@ -32,6 +33,9 @@ COMMAND_OCTETS = 2048
 AUTH_OCTETS = 12288  # RFC 4954 s4.2 and s4: this long may an exchange's line be
 PATH_OCTETS = 256  # RFC 5321 s4.5.3.1.3, with brackets
 HELO_CHARACTERS = 255
+_SHORT_OCTETS = 64
+"""Most lines are no longer, and many come again: DATA, QUIT, a client's HELO, a sender's MAIL."""
+_AUTH = (b"a", b"A")  # what begins so may hold a password, and is not kept
 
 _VERB = re.compile(r"([A-Za-z]+)(?: (.*))?")
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>" ])*)>')
@@ -73,6 +77,10 @@ class Rcpt:
 
 def parse_command(line: bytes) -> Command:
     """One line without its CRLF. Raises Refusal."""
+    return _parsed_lately(line) if len(line) <= _SHORT_OCTETS and not line.startswith(_AUTH) else _parsed(line)
+
+
+def _parsed(line: bytes) -> Command:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
@@ -84,6 +92,9 @@ def parse_command(line: bytes) -> Command:
     if len(line) > COMMAND_OCTETS and verb != "AUTH":
         raise Refusal(replies.LINE_TOO_LONG)
     return Command(verb, match[2] or "")
+
+
+_parsed_lately = lru_cache(512)(_parsed)
 
 
 def parse_helo(argument: str) -> str:

@@ -27,6 +27,7 @@ from egressguard.smtp.metrics import SmtpMetrics
 from egressguard.smtp.parameters import Offers
 from egressguard.smtp.replies import Refusal
 from egressguard.smtp.settings import SmtpSettings
+from egressguard.values import changed
 
 _STAGE_OF: dict[str, Stage] = {
     "HELO": "helo",
@@ -164,7 +165,7 @@ class Dialogue:
     # Greeting and TLS.
 
     async def _ehlo(self, argument: str) -> Reply:
-        self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=True)
+        self.facts = changed(self.facts, helo=parse_helo(argument), esmtp=True)
         self._forget_transaction()
         return _ehlo_reply(
             self._settings,
@@ -174,7 +175,7 @@ class Dialogue:
         )
 
     async def _helo(self, argument: str) -> Reply:
-        self.facts = dataclasses.replace(self.facts, helo=parse_helo(argument), esmtp=False)
+        self.facts = changed(self.facts, helo=parse_helo(argument), esmtp=False)
         self._forget_transaction()
         return Reply(250, "", self._settings.hostname)
 

@@ -9,20 +9,22 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
 from egressguard.net.flow import IPAddress
 from egressguard.store.content import Content
+from egressguard.values import value
 
 Kind = Literal["smtp", "submission", "submissions"]
 Stage = Literal["connect", "helo", "tls", "auth", "mail", "rcpt", "data", "other"]
 STAGES: tuple[Stage, ...] = ("connect", "helo", "tls", "auth", "mail", "rcpt", "data", "other")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SessionFacts:
     """`listener` is its name in the rules. `helo` is what the client says, nothing more; `user` None = nobody.
 
@@ -44,11 +46,14 @@ class SessionFacts:
     """The client's address as it is written: making it takes longer than to look at it, and each message tells it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "client_text", str(self.client))
+        object.__setattr__(self, "client_text", _written(self.client))
 
     @property
     def redirected(self) -> bool:
         return self.original_destination is not None
+
+
+_written = lru_cache(4096)(str)
 
 
 class SessionHooks(Protocol):

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from functools import lru_cache
 
 from egressguard.smtp.waiting import Ticker, Waiting
 
 REPLY_OCTETS = 64 * 1024
 REPLIES = 2000
 _LINE = re.compile(rb"([0-9]{3})(?:([ -])(.*))?")
+_SHORT_OCTETS = 64
+"""Most lines of replies are no longer, and a host has few different ones."""
 
 
 class HostLost(Exception):
@@ -87,15 +90,16 @@ class HostWire(asyncio.Protocol):
             self._waiting.wake()
 
     def _take(self, line: bytes) -> None:
-        match = _LINE.fullmatch(line)
+        read = _read_lately(line) if len(line) <= _SHORT_OCTETS else _read(line)
         self._lines_octets += len(line)
-        if match is None or self._lines_octets > REPLY_OCTETS:
+        if read is None or self._lines_octets > REPLY_OCTETS:
             words = line[:100].decode("ascii", "replace")
-            self._lose("its reply does not end" if match else f"that is no reply: {words}")
+            self._lose("its reply does not end" if read else f"that is no reply: {words}")
             return
-        self._lines.append((match[3] or b"").decode("utf-8", "replace").strip())
-        if match[2] != b"-":
-            self._replies.append((int(match[1]), "\n".join(self._lines)))
+        code, is_last, text = read
+        self._lines.append(text)
+        if is_last:
+            self._replies.append((code, "\n".join(self._lines)))
             self._lines, self._lines_octets = [], 0
 
     def eof_received(self) -> bool:
@@ -121,3 +125,14 @@ class HostWire(asyncio.Protocol):
             self._waiting.fail(HostLost(self._lost))
         if self._writable is not None and not self._writable.done():
             self._writable.set_exception(HostLost(self._lost))
+
+
+def _read(line: bytes) -> tuple[int, bool, str] | None:
+    """(code, whether the reply ends with it, text) of a reply's line without its end; None: it is none."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    return int(match[1]), match[2] != b"-", (match[3] or b"").decode("utf-8", "replace").strip()
+
+
+_read_lately = lru_cache(256)(_read)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.mail.envelope import RecipientOptions
+from egressguard.smtp import commands
 from egressguard.smtp.commands import Command, Mail, Rcpt, parse_command, parse_helo, parse_mail, parse_rcpt
 from egressguard.smtp.parameters import Offers
 from egressguard.smtp.replies import Refusal
@@ -323,3 +324,17 @@ def test_any_words_are_parameters_or_a_refusal(words: str, smtputf8: bool) -> No
 def test_events_are_kept_in_one_order(events: list[str]) -> None:
     notify = parse_rcpt(f"TO:<a@b.example> NOTIFY={','.join(events)}", ALL, smtputf8=False).options.notify
     assert notify == tuple(e for e in ("SUCCESS", "FAILURE", "DELAY") if e in events)
+
+
+def test_lines_that_come_again_are_remembered_but_none_that_may_hold_a_password() -> None:
+    parse_command(b"HELO remembered.example")
+    assert _is_remembered(b"HELO remembered.example")
+    for line in (b"AUTH PLAIN AGFubmEAc2VjcmV0", b"auth LOGIN c2VjcmV0", b"HELO " + b"x" * 100):
+        assert parse_command(line) == parse_command(line)
+        assert not _is_remembered(line)
+
+
+def _is_remembered(line: bytes) -> bool:
+    before = commands._parsed_lately.cache_info().hits
+    commands._parsed_lately(line)
+    return commands._parsed_lately.cache_info().hits > before
