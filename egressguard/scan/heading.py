@@ -3,7 +3,8 @@
 Contract
     The plain reading is RFC 2045's: the first well-formed field of a name counts. `encodings` and `types` have the
     plain one first, then whatever else another reader could take; `names` are all names that any reader could show.
-    Fields with blanks or NULs about their names, hidden behind folds, or given twice are found as well.
+    Fields with blanks or NULs about their names, hidden behind folds, or given twice are found as well; so is a name
+    that is given in any other line, if it looks like a file's.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 
-from egressguard.scan.names import MAX_PARAMETERS, bounded, loose_names, parameter_names
+from egressguard.scan.names import (
+    MAX_PARAMETERS,
+    bounded,
+    files_among_parameters,
+    is_like_a_file,
+    loose_names,
+    parameter_names,
+    stray_parameters,
+)
 from egressguard.scan.spotting import content_fields
 from egressguard.values import value
 
@@ -40,6 +49,7 @@ _ENCODINGS = {
     b"hqx": "binhex",
     b"macbinhex40": "binhex",
 }
+_NAMING = (b"type", b"disposition", b"name")
 _Field = tuple[bytes, bytes, bool, bool]
 """Its kind, its value with its folds, whether it is well formed, whether there is more of it than is read."""
 
@@ -65,10 +75,25 @@ class Heading:
 
 def describe(block: bytes, default_type: str = "text/plain") -> Heading:
     """What one header block says; `block` need not have any field of ours."""
-    block = b"\n" + block
-    fields = tuple((_kind(match), *_value(block, match)) for match in _matches(block))
+    fields = _fields(b"\n" + block)
     is_short = sum(len(value) for _, value, *_ in fields) <= _KEPT_OCTETS
     return (_kept_heading if is_short else _heading)(fields, default_type)
+
+
+def _fields(block: bytes) -> tuple[_Field, ...]:
+    """Of those of MIME, each; of all others what they say of a name."""
+    found: list[_Field] = []
+    naming: list[tuple[int, int]] = []
+    for match in islice(content_fields(block), _MAX_FIELDS):
+        kind, start = match[1].lower(), match.end()
+        text, is_cut = _value(block, start)
+        found.append((kind, text, _PLAIN.match(match.group()) is not None, is_cut))
+        if kind in _NAMING:
+            naming.append((start, start + len(text)))
+    for start in islice(stray_parameters(block.lower()), _MAX_FIELDS):
+        if not any(first <= start < last for first, last in naming):
+            found.append((b"stray", _value(block, start)[0], False, False))
+    return tuple(found)
 
 
 def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
@@ -81,8 +106,10 @@ def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
     all_encodings = dict.fromkeys([encoding, *(e for value in encodings for e in _encodings(value))])
     if len(set(encodings)) > 1:
         all_encodings.setdefault("")
-    naming = [value for kind, value, *_ in fields if kind in (b"type", b"disposition", b"name")]
-    named, crowded = bounded(name for value in naming for name in _named(value))
+    naming = [value for kind, value, *_ in fields if kind in _NAMING]
+    loose = (name for kind, value, *_ in fields if kind == b"disposition" for name in files_among_parameters(value))
+    stray = (name for kind, value, *_ in fields if kind == b"stray" for name in _named(value) if is_like_a_file(name))
+    named, crowded = bounded(chain((name for value in naming for name in _named(value)), loose, stray))
     custom, _ = bounded(
         n for kind, value, *_ in fields if kind in (b"description", b"location") for n in loose_names(value)
     )
@@ -107,20 +134,11 @@ _kept_heading = lru_cache(maxsize=512)(_heading)
 """Parts of all messages say the same few things of themselves, and two readings describe each block."""
 
 
-def _matches(block: bytes) -> list[re.Match[bytes]]:
-    return list(islice(content_fields(block), _MAX_FIELDS))
-
-
-def _kind(match: re.Match[bytes]) -> bytes:
-    return match[1].lower()
-
-
-def _value(block: bytes, match: re.Match[bytes]) -> tuple[bytes, bool, bool]:
-    """(the value with its folds, whether the field is well formed, whether there is more of it than is read)."""
-    most = min(len(block), match.end() + _VALUE_OCTETS)
-    end = _END_OF_VALUE.search(block, match.end(), most)
-    stop = end.start() if end else most
-    return block[match.end() : stop], _PLAIN.match(match.group()) is not None, end is None and most < len(block)
+def _value(block: bytes, start: int) -> tuple[bytes, bool]:
+    """(the value with its folds, whether there is more of it than is read)."""
+    most = min(len(block), start + _VALUE_OCTETS)
+    end = _END_OF_VALUE.search(block, start, most)
+    return block[start : end.start() if end else most], end is None and most < len(block)
 
 
 def _media_type(value: bytes | None) -> str:

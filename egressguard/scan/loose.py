@@ -20,6 +20,8 @@ from egressguard.scan.tree import Leaf
 MAX_BLOCKS = 3000
 _BLOCK_OCTETS = 256 * 1024
 _VALUE_OCTETS = 64 * 1024
+_ABOVE_OCTETS = 4096
+_SECTION_STARTS = (b"\n\n", b"\n\r\n", b"\r\r", b"\n--", b"\r--")
 _LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
 
 
@@ -29,15 +31,15 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
     if (broken := _broken_header(content)) is not None:
         yield broken
     blocks = list(_blocks(content, problems))
-    for number, (start, after, body) in enumerate(blocks):
+    for number, (start, after, last, body) in enumerate(blocks):
         following = blocks[number + 1][0] if number + 1 < len(blocks) else len(content)
         heading = None
         for first in dict.fromkeys((body, *_early_bodies(content, after, body))):
             dashes = line_of_dashes(content, max(0, first - 1), following)
             end = dashes if dashes >= 0 else following
-            if first in bodies and abs(bodies[first] - end) <= 2:
+            if first in bodies and abs(bodies[first] - end) <= 2 and not _spans_parts(content, start, after):
                 continue
-            heading = heading or describe(content[start : min(after, start + _BLOCK_OCTETS)])
+            heading = heading or describe(content[_section_start(content, start) : min(last, start + _BLOCK_OCTETS)])
             yield Leaf(heading, first, max(first, end))
 
 
@@ -52,8 +54,19 @@ def _broken_header(content: Octets) -> Leaf | None:
     return Leaf(describe(content[:start]), start, dashes if dashes >= 0 else len(content))
 
 
-def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, int]]:
-    """(start of the first field, end of the last field's line, start of the body) of each block."""
+def _spans_parts(content: Octets, start: int, after: int) -> bool:
+    """Whether a delimiter stands among the fields: who does not know it takes those above it for this part's, too."""
+    return line_of_dashes(content, start, min(after, start + _BLOCK_OCTETS)) >= 0
+
+
+def _section_start(content: Octets, field: int) -> int:
+    """Where the section begins that the field stands in: lines above it may be fields to others."""
+    above = content[max(0, field - _ABOVE_OCTETS) : field]
+    return field - len(above) + max(above.rfind(mark) + len(mark) if mark in above else 0 for mark in _SECTION_STARTS)
+
+
+def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, int, int]]:
+    """(start of the first field, end of the last field's line, end of the section, start of the body) of each block."""
     start = last = limit = -1
     body = len(content)
     for number, field in enumerate(_fields(content)):
@@ -62,12 +75,18 @@ def _blocks(content: Octets, problems: list[str]) -> Iterator[tuple[int, int, in
             break
         if start < 0 or field >= limit:
             if start >= 0:
-                yield start, _value_end(content, last), body
+                yield _block(content, start, last, limit, body)
             start, most = field, min(len(content), field + _BLOCK_OCTETS)
             limit, body = empty_line(content, start, most) or (most, most)
         last = field
     if start >= 0:
-        yield start, _value_end(content, last), body
+        yield _block(content, start, last, limit, body)
+
+
+def _block(content: Octets, start: int, last: int, limit: int, body: int) -> tuple[int, int, int, int]:
+    """Without an empty line (`body` is `limit`) nobody knows how far the section goes behind its last field."""
+    after = _value_end(content, last)
+    return start, after, after if body == limit else max(after, limit), body
 
 
 def _fields(content: Octets) -> Iterator[int]:

@@ -15,17 +15,24 @@ from urllib.parse import unquote_to_bytes
 MAX_NAME_CHARACTERS = 255
 MAX_NAMES = 100
 MAX_PARAMETERS = 200
-_PARAMETER = re.compile(
-    rb"(?i)(?:file)?name[ \t]*(?:\*[ \t]*([0-9]{0,4})[ \t]*(\*)?)?[ \t]*=[ \t\r\n]*"
-    rb"(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*)([^;\r\n]*)",
-    re.DOTALL,
-)
+_DROPPED = rb"(?:[^0-9A-Za-z=:;\r\n(]|\([^()\r\n]{0,60}\)?|\r?\n[ \t]){0,20}"
+_BEFORE_EQUALS = _DROPPED + rb"(?:([0-9]{1,4})" + _DROPPED + rb"[0-9]{0,4}" + _DROPPED + rb")?="
+"""A piece's number, asterisks, blanks, comments, folds and whatever else is dropped on the way."""
+_TEXT = rb"[ \t\r\n]*(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*(?:\r?\n[ \t][^;\r\n]*)*)([^;\r\n]*)"
+_PARAMETER = re.compile(rb"(?i)(?:file)?name" + _BEFORE_EQUALS + _TEXT, re.DOTALL)
+_ANY_PARAMETER = re.compile(rb"[^;=\r\n]{0,100}=[ \t]*(\"[^\"]*\"?|[^;=\r\n]*)")
+_PIECE = re.compile(rb"\*[^0-9A-Za-z=;\r\n]{0,20}([0-9]{1,4})[^0-9A-Za-z=;\r\n]{0,20}=" + _TEXT, re.DOTALL)
+_STRAY = re.compile(rb"name" + _BEFORE_EQUALS)
+_TOKENS = re.compile(rb"[^\s\"'(),;<>=\[\]\\\0-\x1f\x7f]+")
+_MOST_TOKENS = 10
 _BLANKS = re.compile(rb"[ \t]{16,}")
 _FOLD = re.compile(rb"[\r\n]+[ \t]*")
 _COMMENT = re.compile(rb"\([^()]*\)")
 _WORD = re.compile(rb"=\?([^?\s]{0,40})\?[ ]?([bBqQ])[ ]?\?([^?]*)\?=")
+_MARKS_OF_A_WORD = re.compile(rb"=\?[^?\s]{0,40}\?[bBqQ]\?|\?=")
 _BETWEEN_WORDS = re.compile(rb"\?=\s+=\?")
 _SAME_WORD = re.compile(rb"(\?[bB]\?[^?=]*)\?==\?[^?\s]{0,40}\?[bB]\?")
+_AT_THE_EDGES = "\"' .;,:=*?!|&#<>()[]{}\\/^`~"
 _LOOKS_LIKE_A_FILE = re.compile(r"[^/\\:*?<>|]{1,200}\.[A-Za-z0-9]{1,5}\Z")
 
 
@@ -34,26 +41,52 @@ def parameter_names(value: bytes) -> Iterator[str]:
     value = _BLANKS.sub(b" ", value)
     pieces: list[tuple[int, bytes]] = []
     for match in islice(_PARAMETER.finditer(value), MAX_PARAMETERS):
-        number, text = match[1], match[3]
+        number, text = match[1], match[2]
         if number:
             pieces.append((int(number), _unquoted(text)))
         for raw in _values(text):
             yield from _readings(raw)
-        if match[4].strip():  # behind a closing quote: some take it along, some take it alone
-            for raw in (_unquoted(match[4]), (text + match[4]).replace(b'"', b"")):
+        if match[3].strip():  # behind a closing quote: some take it along, some take it alone
+            for raw in (_unquoted(match[3]), (text + match[3]).replace(b'"', b"")):
                 yield from _readings(raw)
     if pieces:
-        in_order = sorted(pieces, key=lambda piece: piece[0])
-        for order in (in_order, pieces):
-            yield from _readings(b"".join(text for _, text in order))
+        every = [(int(match[1]), _unquoted(match[2])) for match in islice(_PIECE.finditer(value), MAX_PARAMETERS)]
+        for some in (pieces, every):  # whatever parameter they are said to be of
+            yield from _joined(some)
+
+
+def _joined(pieces: list[tuple[int, bytes]]) -> Iterator[str]:
+    in_order = sorted(pieces, key=lambda piece: piece[0])
+    for order in (in_order, pieces):
+        yield from _readings(b"".join(text for _, text in order))
+
+
+def files_among_parameters(value: bytes) -> Iterator[str]:
+    """What looks like a file's name, whatever the parameter is called that has it."""
+    for match in islice(_ANY_PARAMETER.finditer(value), MAX_PARAMETERS):
+        if b"." in match[1] and b"name" not in match[0].lower():
+            yield from (name for name in _readings(_unquoted(match[1])) if is_like_a_file(name))
+
+
+def stray_parameters(lowered: bytes) -> Iterator[int]:
+    """Where a name is given in a header section, in whatever field; `lowered` is it in lower case."""
+    at = lowered.find(b"name")
+    while at >= 0:
+        if _STRAY.match(lowered, at):
+            yield at
+        at = lowered.find(b"name", at + 4)
 
 
 def loose_names(value: bytes) -> Iterator[str]:
     """The name in a field that is one by custom only (Content-Description, Content-Location): if it looks like one."""
     for name in _readings(_unquoted(value.strip())):
         last = name.rpartition("/")[2]
-        if _LOOKS_LIKE_A_FILE.match(last):
+        if is_like_a_file(last):
             yield last
+
+
+def is_like_a_file(name: str) -> bool:
+    return _LOOKS_LIKE_A_FILE.match(name) is not None
 
 
 def bounded(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
@@ -75,6 +108,7 @@ def _values(text: bytes) -> Iterator[bytes]:
     if not text.startswith(b'"'):
         yield text.split(None, 1)[0] if text.split() else b""
         yield text.replace(b'"', b"")
+        yield from (token for token in _TOKENS.findall(text)[:_MOST_TOKENS] if b"." in token and token != whole)
     if b"\\" in text:
         yield text.strip(b'"')
     if b"(" in text:
@@ -102,6 +136,7 @@ def _readings(raw: bytes) -> Iterator[str]:
         words = _words(unfolded)
         yield from _shown(words)
         if "=?" in words:
+            yield from _shown(_text(_MARKS_OF_A_WORD.sub(b"", unfolded), ""))
             yield from _shown(_words(words.encode("utf-8", "replace")))
     if not unfolded.isascii():
         yield from _shown(_ends(unfolded).decode("utf-8", "ignore"))
@@ -160,7 +195,7 @@ def _shown(name: str) -> Iterator[str]:
         last = re.split(r"[/\\]", shown)[-1].strip()
         if last != shown:
             yield last
-        stripped = last.strip("\"' .;")
+        stripped = last if last.startswith("=?") else last.strip(_AT_THE_EDGES)
         if stripped != last:
             yield stripped
 

@@ -16,7 +16,7 @@ from egressguard.scan.searching import match, search
 CONTENT_FIELD = re.compile(
     rb"(?i)[\r\n\x0b\x0c][\x00-\x09\x0e-\x20\x7f-\xff]*content[-_ \0\xad]?"
     rb"(type|transfer[-_ \0]?encoding|disposition|description|location|name)"
-    rb"[\x00-\x09\x0e-\x20\x7f-\xff]{0,100}(?:\r?\n[ \t]+)?"
+    rb"[^\n\r\x0b\x0c0-9A-Za-z:;=]{0,100}(?:\r?\n[ \t]+)?"
     rb"(?::|[;= \t](?=[ \t]{0,8}(?:attachment|inline|multipart/|message/|application/|base64|quoted-printable)))"
 )
 """A line's end, then a field of RFC 2045's family, however the line starts and whatever the name has got in it; even

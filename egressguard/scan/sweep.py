@@ -58,10 +58,11 @@ _RUN = re.compile(rb"[A-Za-z0-9+/\s]*")
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
 _LOOSE_BEGIN = re.compile(
-    rb"(?i)begin(-base64)?[ \t]{1,20}(?:[0-7]{1,6}[ \t]{1,20})?([^\r\n]{1,255})(?:\r\n|\r|\n)"
+    rb"(?i)begin(-base64)?[ \t]{1,20}([^\r\n]{1,2000})(?:\r\n|\r|\n){1,3}"
     rb"(?=([\x20-\x60]{1,100})(?:[\r\n]|\Z))"
 )
-"""Another mode or none at all, but a line of uuencode behind it: what words of a text are not followed by."""
+"""Any mode or none at all, but a line of uuencode behind it: what words of a text are not followed by."""
+_MODE = re.compile(r"[0-7]{1,6}\s+")
 _BEGINS = (b"begin", b"BEGIN", b"Begin")
 _UU_END = re.compile(rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)")
 _YBEGIN = re.compile(
@@ -84,7 +85,7 @@ _CARD_FOLD = re.compile(rb"(?:\r\n|\n|\r)[ \t]")
 _IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
 _CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
 _URI_END = re.compile(rb"[\"'<>)]")
-_BINHEX = b"(This file must be converted"
+_BINHEX = b"his file must be converted"
 _BEGIN_WORDS = (b"egin", b"BEGIN")
 """The first is in "begin", "Begin" and "=ybegin"."""
 _WORDS = (*_ANYWHERE, *_BEGIN_WORDS, b"=03=", b"=05=", _BINHEX)
@@ -217,9 +218,15 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
         spent += stop - begin.end()
         if spent > 2 * len(content):
             return _note_too_many(problems)
-        name = begin[2].decode("utf-8", "replace").strip().strip("\"'")
         body = part(content, begin.end(), stop)
-        yield (name,), base64(body, 0, len(body)) if begin[1] else uudecode(body)
+        yield _uu_names(begin[2]), base64(body, 0, len(body)) if begin[1] else uudecode(body)
+
+
+def _uu_names(words: bytes) -> tuple[str, ...]:
+    """What stands behind "begin", and the last word of that where there are more."""
+    text = words.decode("utf-8", "replace").strip()
+    names = (_MODE.sub("", text, count=1), *text.split()[-1:])
+    return tuple(dict.fromkeys(name.strip("\"'") for name in names))
 
 
 def _loose_begin(content: Octets, start: int) -> re.Match[bytes] | None:

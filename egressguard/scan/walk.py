@@ -10,6 +10,7 @@ Contract
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from egressguard.scan.kinds import dangerous_type
 from egressguard.scan.loose import pieces
 from egressguard.scan.names import bounded
 from egressguard.scan.octets import Octets, contains, gather, part, same, stored, windows, without_end
+from egressguard.scan.searching import search
 from egressguard.scan.spotting import CONTENT_FIELD, content_fields
 from egressguard.scan.tree import Leaf, leaves
 from egressguard.values import value
@@ -41,10 +43,12 @@ _COMPARISON_OCTETS = 1000
 """What one comparison costs, however short: so that many parts are bounded, too."""
 
 _TAIL_OCTETS = 128
-"""So much junk may follow a file and it is still the same file: a line of text behind base64, decoded along with it."""
+"""So much junk may follow a file and it is still the same file: a line of text behind base64, decoded along with it.
+Not so the directory of a ZIP archive, which makes one of what was none."""
 
 _FIELD_OCTETS = 64 * 1024
 
+_LF_CR = re.compile(rb"\n\r(?!\n)")
 _REMOTE = {
     "message/partial": "a piece of a message, the rest comes in others",
     "message/external-body": "a part that mail programs fetch from elsewhere",
@@ -281,7 +285,7 @@ def _holds(known: Octets, found: Octets) -> bool:
     if len(found) <= len(known):
         return contains(known, found)
     is_near = len(found) - len(known) <= _TAIL_OCTETS and len(known) > _TAIL_OCTETS
-    return is_near and same(part(found, 0, len(known)), known)
+    return is_near and same(part(found, 0, len(known)), known) and found.find(b"PK\5\6", len(known) - 3) < 0
 
 
 def _as_shown(content: Octets, charset: str) -> bytes | None:
@@ -294,7 +298,7 @@ def _as_shown(content: Octets, charset: str) -> bytes | None:
 
 
 def _other_line_ends(content: Octets) -> Iterator[Octets]:
-    """The message without its NULs, or with one CR a line, if that makes more of it a header section."""
+    """The message without its NULs, or with the usual end of each line, if that makes more of it a header section."""
     if len(content) > 8 * ODD_OCTETS:
         return
     if content.find(b"\0") >= 0:
@@ -303,6 +307,8 @@ def _other_line_ends(content: Octets) -> Iterator[Octets]:
             yield bare
     if content.find(b"\r\r\n", 0, 1 << 16) >= 0:
         yield stored(content[:].replace(b"\r\r\n", b"\r\n"))
+    if content.find(b"\n\r", 0, 1 << 16) >= 0 and search(_LF_CR, content, 0, 1 << 16):
+        yield stored(_LF_CR.sub(b"\n", content[:]))
 
 
 def _fields(content: Octets) -> int:

@@ -327,7 +327,37 @@ def zips() -> Iterator[tuple[str, Trick]]:
         yield name, lambda f, c=change: _attached(f, b"a.zip", c(zip_of((f.name.decode(), f.content)), f.name))
 
 
-MORE_FAMILIES = (fields, saved_names, loose_texts, wrappings, zips)
+def spoiled() -> Iterator[tuple[str, Trick]]:
+    """One octet or line out of place: what other programs still read was found by changing messages at random."""
+    for name, parameter in (
+        ("a comma behind a name", lambda n: b"filename=" + n + b","),
+        ("two asterisks before a number", lambda n: b"filename*0=" + n[:3] + b"; filename**1=" + n[3:]),
+        ("two numbers", lambda n: b'filename*0*0*="' + n + b'"'),
+        ("a piece of another parameter", lambda n: b"filename*0=" + n[:3] + b"; x*2=" + n[3:]),
+        ("an encoded word without an end", lambda n: b'filename="' + n[:-2] + b"=?utf-8?Q?" + n[-2:] + b'"'),
+        ("a fold in an unquoted name", lambda n: b"filename=" + n[:3] + b"\r\n " + n[3:]),
+        ("a fold in an escape", lambda n: b"filename*=utf-8''%6\r\n " + b"%02x" % n[0] + n[1:]),
+        ("an encoded word in the parameter's name", lambda n: b'filena=?utf-8?Q?me="' + n + b'"'),
+    ):
+        yield name, with_disposition(parameter)
+    for line in (
+        b"<Content-Type: x/y; name=", b"-Content-Type: x/y; name=", b"Content-Dis\x1aposition: attachment; filename=",
+        b"Content-Disposition': attachment; filename=", b"X-File: filename=", b"Content-Disposition: attachme\n\rnt; filename=",
+    ):  # fmt: skip
+        yield (
+            f"a name in {line!r}",
+            lambda f, start=line: multipart(f, part=OCTETS + start + b'"' + f.name + b'"\r\n\r\n' + f.base64),
+        )
+    yield "lines ended by LF CR", lambda f: multipart(f).replace(b"\r\n", b"\n\r")
+    yield (
+        "a disposition above the delimiter",
+        lambda f: multipart(f, delimiter=b"\r\n" + f.disposition + b"--bb\r\n", part=OCTETS + b"\r\n" + f.base64),
+    )
+    odd_mode = b"begin 64" + b"\x1f" * 1000 + b" "
+    yield "uuencode of an odd mode", lambda f: whole(f, TEXT_FIELD, f.uuencoded.replace(b"begin 644 ", odd_mode))
+
+
+MORE_FAMILIES = (fields, saved_names, loose_texts, wrappings, zips, spoiled)
 
 
 def tricks() -> Iterator[tuple[str, Trick]]:

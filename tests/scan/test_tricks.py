@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from egressguard.policy.facts import Verdict
@@ -63,3 +65,18 @@ def test_words_that_only_look_like_a_trick_are_clean(text: bytes, kind: bytes) -
     message = TOP + b"Content-Type: " + kind + b"\r\n\r\n" + text + b"\r\n"
 
     assert examine(message, SETTINGS).verdict is Verdict.CLEAN
+
+
+def test_a_name_in_any_other_field_is_none_unless_it_looks_like_one() -> None:
+    report = examine(TOP + b"X-Note: name=value\r\n\r\nhello, my filename=x is no field\r\n", SETTINGS)
+
+    assert (report.verdict, report.attachments) == (Verdict.CLEAN, ())
+
+
+def test_the_end_of_an_archive_is_no_junk_behind_a_file() -> None:
+    """Who ends at the padding has a broken archive, who skips it the whole one; a text in front hides its kind."""
+    letters = base64.b64encode(b"hello\r\n" + EICAR_ZIP.content)
+    cut = letters.index(b"UEsFB") if b"UEsFB" in letters else len(letters) - 28
+    part = EICAR_ZIP.fields + b"\r\n" + letters[:cut] + b"==" + letters[cut:] + b"\r\n"
+
+    assert examine(multipart(EICAR_ZIP, part=part), SETTINGS).verdict is not Verdict.CLEAN
