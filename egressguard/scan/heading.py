@@ -21,7 +21,7 @@ from egressguard.scan.names import (
     is_like_a_file,
     loose_names,
     parameter_names,
-    stray_parameters,
+    stray_parameter,
 )
 from egressguard.scan.spotting import content_fields
 from egressguard.values import value
@@ -83,17 +83,25 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
 def _fields(block: bytes) -> tuple[_Field, ...]:
     """Of those of MIME, each; of all others what they say of a name."""
     found: list[_Field] = []
-    naming: list[tuple[int, int]] = []
+    between = [0]
     for match in islice(content_fields(block), _MAX_FIELDS):
         kind, start = match[1].lower(), match.end()
         text, is_cut = _value(block, start)
         found.append((kind, text, _PLAIN.match(match.group()) is not None, is_cut))
         if kind in _NAMING:
-            naming.append((start, start + len(text)))
-    for start in islice(stray_parameters(block.lower()), _MAX_FIELDS):
-        if not any(first <= start < last for first, last in naming):
-            found.append((b"stray", _value(block, start)[0], False, False))
-    return tuple(found)
+            between += (start, start + len(text))
+    between.append(len(block))
+    lowered = block.lower()
+    gaps = zip(between[::2], between[1::2], strict=True)
+    return (*found, *islice((stray for gap in gaps for stray in _strays(block, lowered, *gap)), _MAX_FIELDS))
+
+
+def _strays(block: bytes, lowered: bytes, start: int, end: int) -> Iterator[_Field]:
+    """What follows each name to the end of its field: the next is looked for behind that."""
+    while (at := stray_parameter(lowered, start, end)) >= 0:
+        text, is_cut = _value(block, at)
+        yield b"stray", text, False, is_cut
+        start = at + len(text)
 
 
 def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
@@ -126,7 +134,7 @@ def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
         crowded
         or len(fields) >= _MAX_FIELDS
         or any(is_cut for *_, is_cut in fields)
-        or any(value.count(b"=") > MAX_PARAMETERS for value in naming),
+        or any(value.count(b"=") > MAX_PARAMETERS for kind, value, *_ in fields if kind in (*_NAMING, b"stray")),
     )
 
 

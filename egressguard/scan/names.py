@@ -15,12 +15,12 @@ from urllib.parse import unquote_to_bytes
 MAX_NAME_CHARACTERS = 255
 MAX_NAMES = 100
 MAX_PARAMETERS = 200
-_DROPPED = rb"(?:[^0-9A-Za-z=:;\r\n(]|\([^()\r\n]{0,60}\)?|\r?\n[ \t]){0,20}"
+_DROPPED = rb"(?:[^0-9A-Za-z=:;\r\n(]|\((?:[^()\r\n]{0,60}+\))?+|\r?\n[ \t]){0,20}+"
 _BEFORE_EQUALS = _DROPPED + rb"(?:([0-9]{1,4})" + _DROPPED + rb"[0-9]{0,4}" + _DROPPED + rb")?="
 """A piece's number, asterisks, blanks, comments, folds and whatever else is dropped on the way."""
 _TEXT = rb"[ \t\r\n]*(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*(?:\r?\n[ \t][^;\r\n]*)*)([^;\r\n]*)"
 _PARAMETER = re.compile(rb"(?i)(?:file)?name" + _BEFORE_EQUALS + _TEXT, re.DOTALL)
-_ANY_PARAMETER = re.compile(rb"[^;=\r\n]{0,100}=[ \t]*(\"[^\"]*\"?|[^;=\r\n]*)")
+_ANY_VALUE = re.compile(rb"=[ \t]*(\"[^\"]*\"?|[^;=\r\n]*)")
 _PIECE = re.compile(rb"\*[^0-9A-Za-z=;\r\n]{0,20}([0-9]{1,4})[^0-9A-Za-z=;\r\n]{0,20}=" + _TEXT, re.DOTALL)
 _STRAY = re.compile(rb"name" + _BEFORE_EQUALS)
 _TOKENS = re.compile(rb"[^\s\"'(),;<>=\[\]\\\0-\x1f\x7f]+")
@@ -63,18 +63,17 @@ def _joined(pieces: list[tuple[int, bytes]]) -> Iterator[str]:
 
 def files_among_parameters(value: bytes) -> Iterator[str]:
     """What looks like a file's name, whatever the parameter is called that has it."""
-    for match in islice(_ANY_PARAMETER.finditer(value), MAX_PARAMETERS):
-        if b"." in match[1] and b"name" not in match[0].lower():
+    for match in islice(_ANY_VALUE.finditer(value), MAX_PARAMETERS):
+        if b"." in match[1]:
             yield from (name for name in _readings(_unquoted(match[1])) if is_like_a_file(name))
 
 
-def stray_parameters(lowered: bytes) -> Iterator[int]:
-    """Where a name is given in a header section, in whatever field; `lowered` is it in lower case."""
-    at = lowered.find(b"name")
-    while at >= 0:
-        if _STRAY.match(lowered, at):
-            yield at
-        at = lowered.find(b"name", at + 4)
+def stray_parameter(lowered: bytes, start: int, end: int) -> int:
+    """Where a name is given first in lowered[start:end], a header section in lower case; -1 = nowhere."""
+    at = lowered.find(b"name", start, end)
+    while at >= 0 and not _STRAY.match(lowered, at, end):
+        at = lowered.find(b"name", at + 4, end)
+    return at
 
 
 def loose_names(value: bytes) -> Iterator[str]:

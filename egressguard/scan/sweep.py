@@ -58,11 +58,10 @@ _RUN = re.compile(rb"[A-Za-z0-9+/\s]*")
 _QP_ZIP = re.compile(rb"(?:P|=50)(?:K|=4[Bb])=(?:03|05)=\r?\n?=?0[46]")
 _BEGIN = re.compile(rb"begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+([^\r\n]{1,255})[ \t]*\r?\n?")
 _LOOSE_BEGIN = re.compile(
-    rb"(?i)begin(-base64)?[ \t]{1,20}([^\r\n]{1,2000})(?:\r\n|\r|\n){1,3}"
+    rb"(?i)begin(-base64)?[ \t]{1,20}(?:[0-7]{1,6}[ \t]{1,20})?([^\r\n]{1,2000})(?:\r\n|\r|\n){1,3}"
     rb"(?=([\x20-\x60]{1,100})(?:[\r\n]|\Z))"
 )
 """Any mode or none at all, but a line of uuencode behind it: what words of a text are not followed by."""
-_MODE = re.compile(r"[0-7]{1,6}\s+")
 _BEGINS = (b"begin", b"BEGIN", b"Begin")
 _UU_END = re.compile(rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)")
 _YBEGIN = re.compile(
@@ -225,8 +224,7 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
 def _uu_names(words: bytes) -> tuple[str, ...]:
     """What stands behind "begin", and the last word of that where there are more."""
     text = words.decode("utf-8", "replace").strip()
-    names = (_MODE.sub("", text, count=1), *text.split()[-1:])
-    return tuple(dict.fromkeys(name.strip("\"'") for name in names))
+    return tuple(dict.fromkeys(name.strip("\"'") for name in (text, *text.split()[-1:])))
 
 
 def _loose_begin(content: Octets, start: int) -> re.Match[bytes] | None:

@@ -48,7 +48,7 @@ Not so the directory of a ZIP archive, which makes one of what was none."""
 
 _FIELD_OCTETS = 64 * 1024
 
-_LF_CR = re.compile(rb"\n\r(?!\n)")
+_LF_CR = re.compile(rb"\n\r+(?!\n)")
 _REMOTE = {
     "message/partial": "a piece of a message, the rest comes in others",
     "message/external-body": "a part that mail programs fetch from elsewhere",
