@@ -246,7 +246,8 @@ class Access:
 
     async def _wait_for_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     async def _end(self, keeper: asyncio.Task[None]) -> None:
         keeper.cancel()

@@ -86,7 +86,8 @@ async def answer_of(*command: str | Path, fine: Collection[int] = (0,), most_oct
     except OSError as wrong:
         raise ProgramFailed(f"{command[0]}: {wrong.strerror}") from wrong
     try:
-        out, err = await asyncio.wait_for(process.communicate(), _ANSWER_SECONDS)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            out, err = await process.communicate()
     except TimeoutError:
         raise ProgramFailed(f"{command[0]}: no answer in {_ANSWER_SECONDS} seconds") from None
     finally:

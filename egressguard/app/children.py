@@ -106,7 +106,8 @@ class Child:
             return
         self.send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._process.wait()
         self.send(signal.SIGKILL)
 
     async def _wait(self) -> int:

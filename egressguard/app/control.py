@@ -71,7 +71,8 @@ async def serve_commands(path: Path, commands: Commands) -> asyncio.Server:
 
 async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: Commands) -> None:
     try:
-        line = await asyncio.wait_for(reader.readline(), REQUEST_SECONDS)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            line = await reader.readline()
         _asking.set(_user(writer))
         answer = await _answer(line, _allowed(writer, commands))
         writer.write(json.dumps(answer, default=str).encode() + b"\n")

@@ -108,7 +108,8 @@ class Supervisor:
             fields = {"child": child.role.name, "exit_status": status, "again_in_seconds": pause}
             log.error("a role ended by itself", extra={"fields": fields})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
 
 
 def _takes(role_name: str, socket_name: str) -> bool:

@@ -203,7 +203,8 @@ async def _execute(command: list[str], given: str) -> str:
     except OSError as wrong:
         raise NftError(f"{command[0]}: {wrong.strerror}") from wrong
     try:
-        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

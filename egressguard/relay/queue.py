@@ -334,7 +334,8 @@ class Queue:
             first = min([*ends, *([] if due is None else [due])], default=now + wait)
             wait = min(max(first - now, SHORTEST_SLEEP_SECONDS), wait)
         try:
-            await asyncio.wait_for(self._awake.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._awake.wait()
         except TimeoutError:
             return
 

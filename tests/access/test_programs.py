@@ -49,3 +49,43 @@ def test_nor_does_one_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.Mo
         return process.exists()
 
     assert not asyncio.run(wait())
+
+
+class _Late:
+    """A process that ends when it is told to."""
+
+    returncode = None
+
+    def __init__(self) -> None:
+        self.ends = asyncio.get_running_loop().create_future()
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        await self.ends
+        self.returncode = 1
+        return b"", b"too late"
+
+    def kill(self) -> None:
+        self.ends.cancel()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_question_given_up_while_its_answer_comes_is_given_up(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks in a loop would ask for ever: Dovecot ends, doveadm says so, and that is the end of the role."""
+
+    async def give_up() -> bool:
+        process = _Late()
+
+        async def start(*_command: object, **_options: object) -> _Late:
+            return process
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        asked = asyncio.create_task(answer_of("program"))
+        await asyncio.sleep(0.01)
+        process.ends.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        given_up = asked.cancel()
+        await asyncio.wait({asked})
+        return asked.cancelled() if given_up else isinstance(asked.exception(), ProgramFailed)
+
+    assert asyncio.run(give_up())

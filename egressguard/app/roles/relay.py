@@ -328,7 +328,8 @@ async def _keep_views(relay: Relay) -> None:
         except (OSError, sqlite3.Error) as wrong:
             log.error("views of the quarantine cannot be kept", extra={"fields": {"why": str(wrong)}})
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(relay.moves.awake.wait(), VIEWS_SECONDS)
+            async with asyncio.timeout(VIEWS_SECONDS):
+                await relay.moves.awake.wait()
 
 
 async def _keep_quarantine(relay: Relay, *, reindex: bool) -> None:
