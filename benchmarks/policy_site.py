@@ -13,7 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 from egressguard.net.flow import Flow, IPAddress, Protocol
-from egressguard.policy.facts import Attachment, Authentication, MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, MailFacts, Moment, ScanReport
+from egressguard.policy.verdict import Verdict
 
 ZONES = 5
 DEVICES = 40

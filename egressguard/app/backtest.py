@@ -27,7 +27,7 @@ from egressguard.app.places import Places
 from egressguard.mail.header import header_section
 from egressguard.observe.clock import local_moment
 from egressguard.policy.backtest import FlowJudge, Tally, tally_flow
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.limits import NEW_DESTINATION_SECONDS, SLOTS, quotas
 from egressguard.policy.model import Policy
 from egressguard.policy.recorded import (
@@ -41,6 +41,7 @@ from egressguard.policy.recorded import (
     recorded_mail,
 )
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.quarantine.maildir import HoldMaildir, held_at
 from egressguard.relay.facts import header_facts
 from egressguard.relay.rejudge import NOT_BY_RULES, MailJudge, tally_mail

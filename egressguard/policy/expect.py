@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from egressguard.policy.document import Fault, parse_document
-from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import (
     MAC_FORM,
     WEEKDAYS,
@@ -35,6 +34,7 @@ from egressguard.policy.fields import (
     Ways,
 )
 from egressguard.policy.model import Device, TlsLevel
+from egressguard.policy.verdict import Verdict
 from egressguard.policy.words import read_as
 
 MAX_CASES = 20_000

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from egressguard.net.flow import Flow
 from egressguard.policy.decision import FlowDecision, MailDecision
-from egressguard.policy.facts import MailFacts, Verdict
+from egressguard.policy.facts import MailFacts
 from egressguard.policy.flows import MAPPED_RULE, Surroundings, decide_flow, mac_matches, time_matches
 from egressguard.policy.mail import decide_mail
 from egressguard.policy.matchers import answers
@@ -21,6 +21,7 @@ from egressguard.policy.mismatch import flow_words, listed, mail_words
 from egressguard.policy.model import FlowRule, MailRule, Policy
 from egressguard.policy.networks import normal, within, zones_of
 from egressguard.policy.routes import LOCAL, RouteFacts, WayOut, mismatch, way_out
+from egressguard.policy.verdict import Verdict
 
 BUILT_IN = "(built in)"
 

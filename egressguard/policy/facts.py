@@ -6,21 +6,12 @@ None; a matcher that needs it cannot tell, and "cannot tell" is never a match (s
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from egressguard.net.flow import IPAddress
+from egressguard.policy.verdict import Verdict
 from egressguard.values import value
-
-
-class Verdict(enum.Enum):
-    """What scanning found, the worst first. AMBIGUOUS: not all mail programs see the same attachments."""
-
-    INFECTED = "infected"
-    DENIED = "denied"
-    AMBIGUOUS = "ambiguous"
-    CLEAN = "clean"
 
 
 @dataclass(frozen=True, slots=True)

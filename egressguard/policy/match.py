@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import (
     HEADER_PATTERN,
     AuthResult,
@@ -23,6 +22,7 @@ from egressguard.policy.fields import (
     Strict,
     Weekdays,
 )
+from egressguard.policy.verdict import Verdict
 
 HeaderName = Annotated[str, Field(pattern=HEADER_PATTERN)]
 

@@ -15,7 +15,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from egressguard.net.flow import Flow, IPAddress, Protocol
-from egressguard.policy.facts import Attachment, Authentication, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, ScanReport
+from egressguard.policy.verdict import Verdict
 
 Fields = Mapping[str, Any]
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from egressguard.mail.address import domain_of
 from egressguard.net.flow import IPAddress
-from egressguard.policy.facts import MailFacts, Verdict
+from egressguard.policy.facts import MailFacts
 from egressguard.policy.index import prepared
 from egressguard.policy.match import RouteMatch
 from egressguard.policy.matchers import is_asked
@@ -22,6 +22,7 @@ from egressguard.policy.model import Policy, Route
 from egressguard.policy.networks import within, zones_of
 from egressguard.policy.next_hop import canonical, is_next_hop, parse_next_hop
 from egressguard.policy.patterns import domain_matches, path_matches
+from egressguard.policy.verdict import Verdict
 from egressguard.values import value
 
 LOCAL = "local"

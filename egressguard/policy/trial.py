@@ -22,7 +22,7 @@ from egressguard.policy.expect import (
     Stand,
     verdict_of,
 )
-from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport
 from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.mail import decide_envelope, decide_mail, limit_of, strictest
@@ -30,6 +30,7 @@ from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import canonical, is_next_hop, parse_next_hop
 from egressguard.policy.routes import MX, RouteFacts, WayOut, way_out
 from egressguard.policy.tls import choose_tls
+from egressguard.policy.verdict import Verdict
 
 DEFAULT_SIZE_OCTETS = 1000
 

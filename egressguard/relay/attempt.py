@@ -18,11 +18,11 @@ from typing import Protocol
 
 from egressguard.mail.outcome import Outcome, transient
 from egressguard.net.flow import plain_address
-from egressguard.policy.facts import Verdict
 from egressguard.policy.model import Policy
 from egressguard.policy.next_hop import is_next_hop, parse_next_hop
 from egressguard.policy.relaying import AddressFamily
 from egressguard.policy.routes import LOCAL, MX, RouteFacts, unrouted, way_out
+from egressguard.policy.verdict import Verdict
 from egressguard.relay.mta_sts import MtaSts
 from egressguard.relay.mx_hosts import Lookups, find_mx_hosts
 from egressguard.relay.mx_tls import Judge, Told

@@ -19,7 +19,7 @@ from egressguard.mail.envelope import Envelope
 from egressguard.observe.clock import local_moment
 from egressguard.policy.backtest import GOES_ON, UNKNOWN, Line, Outcome, Tally, change_of
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import Attachment, Moment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Moment, ScanReport
 from egressguard.policy.index import Remembered
 from egressguard.policy.limits import Amounts
 from egressguard.policy.mail import CANNOT_TELL, asks_for_block_lists, asks_for_scan, header_fields, limit_of
@@ -29,6 +29,7 @@ from egressguard.policy.patterns import name_matches
 from egressguard.policy.recorded import RecordedMail
 from egressguard.policy.recount import Keys, Recount
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.relay.facts import OWN_SENDER, ContentFacts, SenderFacts
 from egressguard.relay.judge import judge_message, judge_recipient
 from egressguard.relay.outside import is_of_the_world

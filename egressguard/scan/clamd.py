@@ -12,25 +12,22 @@ from __future__ import annotations
 import socket
 import struct
 from array import array
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from egressguard.scan.clamd_question import Speak, ask_clamd, clamd_version
 from egressguard.scan.clamd_session import Session, is_answer
-from egressguard.scan.engine import Answer, EngineDown, Subject, printable
-from egressguard.scan.link import Link, connect
+from egressguard.scan.engine import Answer, Subject
+from egressguard.scan.engine_words import EngineDown, printable
+from egressguard.scan.link import Link
 from egressguard.scan.octets import Octets
 
 if TYPE_CHECKING:
     from egressguard.policy.scanning import Clamd
 
 _CHUNK_OCTETS = 1 << 16
-_ANSWER_OCTETS = 4096
 _ABOVE_LIMITS = "INSTREAM size limit exceeded"
 _LIMIT_NAMES = "Heuristics.Limits.Exceeded"
 """What clamd calls a find when AlertExceedsMax is on: nothing was found, it stopped looking."""
-
-
-Speak = Callable[[Link], None]
 
 
 class ClamdEngine:
@@ -69,27 +66,7 @@ class ClamdEngine:
             raise EngineDown(str(wrong)) from wrong
 
     def _said(self, speak: Speak, seconds: float) -> str:
-        return _said_at(self._settings.address, speak, seconds)
-
-
-def clamd_version(address: str, seconds: float) -> str:
-    """ "ClamAV 1.0.9/27810/Thu Nov 26 09:26:43 2026": program, signatures, their date. Raises EngineDown."""
-    said = _said_at(address, lambda link: link.sendall(b"zVERSION\0"), seconds)
-    if not said.startswith("ClamAV"):
-        raise EngineDown(f"said {printable(said) or 'nothing'}")
-    return printable(said)
-
-
-def _said_at(address: str, speak: Speak, seconds: float) -> str:
-    try:
-        with connect(address, seconds) as link:
-            try:
-                speak(link)
-            except (BrokenPipeError, ConnectionResetError):  # it has heard enough: what it says tells why
-                return _read(link)
-            return _read(link)
-    except OSError as wrong:
-        raise EngineDown(str(wrong.strerror or wrong)) from wrong
+        return ask_clamd(self._settings.address, speak, seconds)
 
 
 def _send_descriptor(link: Link, fd: int) -> None:
@@ -104,16 +81,6 @@ def _send_stream(link: Link, content: Octets) -> None:
         chunk = content[start : start + _CHUNK_OCTETS]
         link.sendall(struct.pack("!I", len(chunk)) + chunk)
     link.sendall(struct.pack("!I", 0))
-
-
-def _read(link: Link) -> str:
-    answer = b""
-    while b"\0" not in answer and len(answer) < _ANSWER_OCTETS:
-        chunk = link.recv(_ANSWER_OCTETS)
-        if not chunk:
-            break
-        answer += chunk
-    return answer.partition(b"\0")[0].rstrip(b"\n").decode("utf-8", "replace")
 
 
 def _understood(said: str) -> Answer:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from egressguard.policy.facts import Verdict
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.sources import Source, Status
 
 if TYPE_CHECKING:

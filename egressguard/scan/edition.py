@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egressguard.scan.clamd import clamd_version
-from egressguard.scan.engine import EngineDown
+from egressguard.scan.clamd_question import clamd_version
+from egressguard.scan.engine_words import EngineDown
 
 if TYPE_CHECKING:
     from egressguard.policy.site import Scan

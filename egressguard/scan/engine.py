@@ -13,13 +13,8 @@ from typing import Protocol
 from egressguard.policy.facts import ScanRequest
 from egressguard.scan.octets import Octets
 
-NAME_CHARACTERS = 200
 MAX_NAMES = 20
 NOTHING_SAID = ScanRequest()
-
-
-class EngineDown(Exception):
-    """The engine did not say what it thinks of the message; its words say why."""
 
 
 @dataclass(slots=True)
@@ -61,7 +56,3 @@ class Engine(Protocol):
     def version(self, seconds: float) -> str:
         """Of program and signatures: another text means that a message may be judged anew. Raises EngineDown."""
         ...
-
-
-def printable(text: str, most: int = NAME_CHARACTERS) -> str:
-    return "".join(c for c in text if c.isprintable())[:most]

@@ -22,7 +22,8 @@ from egressguard.policy.scanning import EngineSettings
 from egressguard.policy.site import Scan
 from egressguard.scan.archive import Member
 from egressguard.scan.clamd import ClamdEngine
-from egressguard.scan.engine import Answer, Engine, EngineDown, Seen, Subject
+from egressguard.scan.engine import Answer, Engine, Seen, Subject
+from egressguard.scan.engine_words import EngineDown
 from egressguard.scan.health import Health
 from egressguard.scan.merged import Merged, Said, beside, merge
 from egressguard.scan.octets import Octets

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from egressguard.policy.facts import Attachment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, ScanReport
 from egressguard.policy.patterns import name_matches
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.active import active_in
 from egressguard.scan.archive import Budget, Member, Opened, members
 from egressguard.scan.eicar import contains_eicar, is_eicar

@@ -19,7 +19,7 @@ from pathlib import Path
 from egressguard.policy.scanning import Rspamd, RspamdController, Spamd
 from egressguard.policy.site import Scan
 from egressguard.scan import rspamd, spamd
-from egressguard.scan.engine import EngineDown, printable
+from egressguard.scan.engine_words import EngineDown, printable
 from egressguard.store.content import Content
 from egressguard.store.secret import read_secret
 

@@ -36,6 +36,7 @@ _TABLES = (
 _REMEMBER = "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "size, mtime_ns, ctime_ns, digest, edition, scanned_at, verdict, findings"
 _KEY = struct.Struct(">QQQ")
+_NO_WORDS: tuple[tuple[str, ...]] = ((),)
 
 
 class Known(NamedTuple):
@@ -111,10 +112,11 @@ class Memory:
         found: dict[bytes, Known] = {}
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
-            query = f"SELECT key, {_COLUMNS} FROM message WHERE key IN ({','.join('?' * len(some))})"  # noqa: S608
-            for key, size, mtime, ctime, digest, edition, at, verdict, findings in self._db.execute(query, some):
-                words = () if findings == "[]" else tuple(json.loads(findings))
-                found[key] = Known(size, mtime, ctime, digest, edition, at, verdict, words)
+            query = f"SELECT {_COLUMNS}, key FROM message WHERE key IN ({','.join('?' * len(some))})"  # noqa: S608
+            for row in self._db.execute(query, some):
+                findings = row[7]
+                words = _NO_WORDS if findings == "[]" else (tuple(json.loads(findings)),)
+                found[row[8]] = Known._make(row[:7] + words)
         return found
 
     def remember(self, rows: Iterable[tuple[bytes, Known]]) -> None:

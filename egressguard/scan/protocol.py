@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest, Verdict
+from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.octets import Octets, read
 from egressguard.store.content import Content
 

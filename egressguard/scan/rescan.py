@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
-from egressguard.policy.facts import Verdict
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.again import AT_ONCE, ClamdAgain
 from egressguard.scan.crew import ERROR, Crew, Done, Job
 from egressguard.scan.mbox import is_mbox, split_mbox

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 
 from egressguard.policy.facts import ScanRequest
 from egressguard.policy.scanning import Rspamd
-from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Subject, printable
+from egressguard.scan.engine import MAX_NAMES, Answer, Subject
+from egressguard.scan.engine_words import EngineDown, printable
 from egressguard.scan.link import connect
 from egressguard.scan.octets import Octets, windows
 

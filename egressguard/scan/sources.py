@@ -45,7 +45,7 @@ class Source(NamedTuple):
 
 
 def status_of(found: os.stat_result) -> Status:
-    return Status(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Status._make((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
 def find_sources(path: str) -> Iterator[Source]:

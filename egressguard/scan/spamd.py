@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from itertools import chain
 
 from egressguard.policy.scanning import Spamd
-from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Subject, printable
+from egressguard.scan.engine import MAX_NAMES, Answer, Subject
+from egressguard.scan.engine_words import EngineDown, printable
 from egressguard.scan.link import connect, read_all
 from egressguard.scan.octets import windows
 

@@ -17,8 +17,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.look import Look
 from egressguard.scan.protocol import encode_report, received_message
 

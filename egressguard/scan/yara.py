@@ -16,7 +16,8 @@ from typing import Any
 
 from egressguard.policy.load import YARA_SUFFIXES
 from egressguard.scan.archive import Member
-from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Seen, Subject, printable
+from egressguard.scan.engine import MAX_NAMES, Answer, Seen, Subject
+from egressguard.scan.engine_words import EngineDown, printable
 from egressguard.scan.octets import Octets, file_of
 
 MAX_FAULTS = 100

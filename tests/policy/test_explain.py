@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from egressguard.net.flow import Flow, Protocol
 from egressguard.policy.decision import FlowAction
 from egressguard.policy.explain import BUILT_IN, explain_flow, explain_mail
-from egressguard.policy.facts import Attachment, Excess, MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Excess, MailFacts, Moment, ScanReport
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.load import parse_rules
 from egressguard.policy.mail import decide_mail
 from egressguard.policy.matchers import MATCHERS
 from egressguard.policy.mismatch import WORDS
 from egressguard.policy.model import Policy
+from egressguard.policy.verdict import Verdict
 
 SITE = b"""
 site:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from egressguard.net.flow import IPAddress
 from egressguard.policy.decision import Effects, MailAction, MailDecision, Would
-from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, Excess, MailFacts, Moment, ScanReport
 from egressguard.policy.fields import AuthResult
 from egressguard.policy.index import REMEMBERED_ENTRIES, prepared
 from egressguard.policy.index_columns import COLUMNS
@@ -27,6 +27,7 @@ from egressguard.policy.mail import NO_RULE, decide_envelope, decide_mail, limit
 from egressguard.policy.matchers import MATCHERS, answers, device_of
 from egressguard.policy.model import Device, Limit, MailRule, Policy
 from egressguard.policy.patterns import path_matches
+from egressguard.policy.verdict import Verdict
 from tests.policy.test_index_flows import ADDRESSES, PREFIXES, SITES, contains, listed, policy_from, some, sometimes
 
 COMPARISONS = int(os.environ.get("EGRESSGUARD_COMPARISONS", "10"))

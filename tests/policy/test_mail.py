@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import Attachment, MailFacts, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, MailFacts, ScanReport
 from egressguard.policy.load import parse_rules
 from egressguard.policy.mail import asks_of_engines, decide_envelope, decide_mail, strictest
 from egressguard.policy.matchers import answers, device_of, matches
 from egressguard.policy.model import Policy
+from egressguard.policy.verdict import Verdict
 
 PolicyOf = Callable[[str], Policy]
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressguard.policy.facts import Attachment, Authentication, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, ScanReport
 from egressguard.policy.recorded import recorded_flow, recorded_mail, told_headers, told_recipients, told_scan
+from egressguard.policy.verdict import Verdict
 
 ASKED = frozenset({"verdict", "score"})
 MAIL: dict[str, Any] = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.match import RouteMatch
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import LOCAL, MATCHERS, MX, RouteFacts, WayOut, choose_route, mismatch, way_out
+from egressguard.policy.verdict import Verdict
 
 ROUTES = """
 routes:

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressguard.net.flow import Flow
-from egressguard.policy.facts import MailFacts, ScanReport, Verdict
+from egressguard.policy.facts import MailFacts, ScanReport
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.load import Loaded, parse_rules, render_faults
 from egressguard.policy.mail import decide_envelope, decide_mail
 from egressguard.policy.model import Policy
+from egressguard.policy.verdict import Verdict
 from tests.policy import language, mutations
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from egressguard.policy.decision import MailAction
 from egressguard.policy.document import Fault
-from egressguard.policy.facts import MailFacts, ScanReport, Verdict
+from egressguard.policy.facts import MailFacts, ScanReport
 from egressguard.policy.load import parse_rules
 from egressguard.policy.mail import decide_mail, header_fields
 from egressguard.policy.model import Policy
 from egressguard.policy.routes import RouteFacts, way_out
+from egressguard.policy.verdict import Verdict
 
 RULES = """
 mail:

@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
 from egressguard.policy.decision import MailAction, MailDecision
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
+from egressguard.policy.verdict import Verdict
 from egressguard.quarantine.hold import NotFound, Quarantine
 from egressguard.relay.held import held_facts
 from egressguard.smtp.hooks import SessionFacts

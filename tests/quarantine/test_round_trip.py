@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from egressguard.policy.facts import Verdict
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from egressguard.store.content import Content
 from egressguard.store.spool import SqliteSpool

@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.mail.envelope import Envelope
 from egressguard.mail.reply import Reply
-from egressguard.policy.facts import ScanReport, ScanRequest, Verdict
+from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.model import Policy
 from egressguard.policy.relaying import Listener
+from egressguard.policy.verdict import Verdict
 from egressguard.quarantine.hold import Quarantine
 from egressguard.relay.accept import Acceptance
 from egressguard.relay.outgoing import Outgoing

@@ -15,8 +15,9 @@ from egressguard.mail.header import header_section
 from egressguard.mail.outcome import Outcome
 from egressguard.observe.clock import local_moment
 from egressguard.policy.decision import MailAction
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.model import Policy
+from egressguard.policy.verdict import Verdict
 from egressguard.relay.attempt import ways_of
 from egressguard.relay.facts import header_facts
 from egressguard.relay.notice import Notices

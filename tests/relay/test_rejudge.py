@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from egressguard.policy.backtest import GOES_ON, UNKNOWN, Change, Outcome, Tally
-from egressguard.policy.facts import Attachment, Authentication, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, Authentication, ScanReport
 from egressguard.policy.recorded import RecordedMail
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.relay.rejudge import MailJudge, scan_again, tally_mail
 from tests.relay.past_day import (
     Played,

@@ -11,12 +11,13 @@ import pytest
 
 from egressguard.net.flow import Flow, Protocol
 from egressguard.policy.decision import FlowAction, MailAction
-from egressguard.policy.facts import Attachment, MailFacts, ScanReport, Verdict
+from egressguard.policy.facts import Attachment, MailFacts, ScanReport
 from egressguard.policy.flows import Surroundings, decide_flow
 from egressguard.policy.load import parse_rules
 from egressguard.policy.mail import decide_envelope, decide_mail
 from egressguard.policy.model import Policy
 from egressguard.policy.patterns import name_matches
+from egressguard.policy.verdict import Verdict
 
 RULES = Path(__file__).parents[2] / "rules"
 FILES = {path.name: path.read_bytes() for path in sorted(RULES.glob("*.yaml"))}

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan import look, worker
 from egressguard.scan.alone import how_it_died
 from egressguard.scan.client import ScanClient

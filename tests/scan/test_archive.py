@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan import libarchive
 from egressguard.scan.archive import members
 from egressguard.scan.budget import MAX_MEMBERS, Budget, Member, Opened

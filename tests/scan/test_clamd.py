@@ -10,7 +10,8 @@ import pytest
 
 from egressguard.policy.scanning import Clamd
 from egressguard.scan.clamd import ClamdEngine
-from egressguard.scan.engine import NAME_CHARACTERS, Answer, EngineDown, Subject
+from egressguard.scan.engine import Answer, Subject
+from egressguard.scan.engine_words import NAME_CHARACTERS, EngineDown
 from tests.scan import daemons
 from tests.scan.daemons import MARKER, STREAM_OCTETS, impostor
 from tests.scan.samples import mail_with

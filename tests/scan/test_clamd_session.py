@@ -14,7 +14,8 @@ import pytest
 from egressguard.policy.scanning import Clamd
 from egressguard.scan.clamd import ClamdEngine
 from egressguard.scan.clamd_session import MOST_UNDER_WAY, Session
-from egressguard.scan.engine import Answer, EngineDown, Subject
+from egressguard.scan.engine import Answer, Subject
+from egressguard.scan.engine_words import EngineDown
 from tests.scan import daemons
 from tests.scan.daemons import MARKER
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from egressguard.policy.facts import ScanReport, ScanRequest, Verdict
+from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.scanning import Clamd, Rspamd, Spamd, Yara
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.client import ScanClient
 from egressguard.scan.engine import Subject
 from egressguard.scan.engines import Engines

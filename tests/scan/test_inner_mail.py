@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from egressguard.scan.inner_mail import MAX_LEVELS
 from tests.scan.samples import EICAR, mail_with, zip_of

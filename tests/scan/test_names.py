@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from egressguard.scan.names import parameter_names
 from tests.scan.samples import mail_with

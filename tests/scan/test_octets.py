@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan import octets, searching
 from egressguard.scan.examine import examine
 from egressguard.scan.octets import Octets, Stored, TooMuch, contains, gather, part, read, same, stored, windows

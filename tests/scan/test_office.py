@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from egressguard.scan.office import OLE, has_macro, is_encrypted
 from egressguard.scan.protocol import decode_report, encode_report

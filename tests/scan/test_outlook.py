@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.compound import COMPOUND, ROOT, STORAGE, STREAM
 from egressguard.scan.examine import examine
 from egressguard.scan.outlook import attachments

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest, Verdict
+from egressguard.policy.facts import Attachment, EngineResult, ScanReport, ScanRequest
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.protocol import (
     REQUEST_OCTETS,
     TEXT_CHARACTERS,

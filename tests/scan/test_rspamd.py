@@ -10,7 +10,8 @@ import pytest
 
 from egressguard.policy.facts import ScanRequest
 from egressguard.policy.scanning import Rspamd
-from egressguard.scan.engine import MAX_NAMES, Answer, EngineDown, Subject
+from egressguard.scan.engine import MAX_NAMES, Answer, Subject
+from egressguard.scan.engine_words import EngineDown
 from egressguard.scan.rspamd import RspamdEngine, understood
 from tests.scan import daemons
 from tests.scan.daemons import MARKER, impostor

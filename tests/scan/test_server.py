@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from egressguard.policy.facts import ScanReport, Verdict
+from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.client import ScanClient
 from egressguard.scan.server import ScanServer
 from egressguard.store.content import Content

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from egressguard.policy.scanning import Spamd
-from egressguard.scan.engine import Answer, EngineDown, Subject
+from egressguard.scan.engine import Answer, Subject
+from egressguard.scan.engine_words import EngineDown
 from egressguard.scan.spamd import SpamdEngine, understood
 from tests.scan import daemons
 from tests.scan.daemons import MARKER, impostor

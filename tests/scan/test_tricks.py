@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from tests.scan.more_tricks import tricks
 from tests.scan.samples import EICAR, zip_of

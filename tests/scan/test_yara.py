@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from egressguard.scan.archive import Member
-from egressguard.scan.engine import Answer, EngineDown, Seen, Subject
+from egressguard.scan.engine import Answer, Seen, Subject
+from egressguard.scan.engine_words import EngineDown
 from egressguard.scan.yara import RulesBroken, YaraEngine, compiled, digest
 
 pytest.importorskip("yara_x", reason="yara-x is not installed")

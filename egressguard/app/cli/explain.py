@@ -20,12 +20,13 @@ from egressguard.app.revisions import Unreadable, rules_at
 from egressguard.app.rules import read_rules
 from egressguard.net.flow import TUNNELS, Flow, IPAddress, Protocol
 from egressguard.policy.expect import FlowGiven, parse_given
-from egressguard.policy.facts import MailFacts, Moment, ScanReport, Verdict
+from egressguard.policy.facts import MailFacts, Moment, ScanReport
 from egressguard.policy.fields import WEEKDAYS
 from egressguard.policy.flows import Surroundings
 from egressguard.policy.load import render_faults
 from egressguard.policy.model import Policy
 from egressguard.policy.trial import flow_of, mail_facts, surroundings_of
+from egressguard.policy.verdict import Verdict
 
 MAX_MESSAGE_OCTETS = 256 * 1024 * 1024
 

@@ -14,8 +14,8 @@ from egressguard.policy.difference.messages import (
     USUAL_OCTETS,
     Messages,
 )
-from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import WEEKDAYS
+from egressguard.policy.verdict import Verdict
 
 USUAL_TIME = (0, 720)
 

@@ -19,7 +19,6 @@ from typing import Any, get_args
 from egressguard.policy.difference.boxes import Box, Search
 from egressguard.policy.difference.classes import Addresses, Fact, hours, number, one_of, paths, yes_or_no
 from egressguard.policy.difference.texts import text_for
-from egressguard.policy.facts import Verdict
 from egressguard.policy.fields import WEEKDAYS, AuthResult
 from egressguard.policy.limits import quotas
 from egressguard.policy.match import MailMatch, RouteMatch
@@ -27,6 +26,7 @@ from egressguard.policy.matchers import is_asked
 from egressguard.policy.model import Limit, Policy
 from egressguard.policy.networks import PrefixSet, prefixes
 from egressguard.policy.patterns import shown_name
+from egressguard.policy.verdict import Verdict
 
 UNKNOWN = "unknown"
 USUAL_CLIENTS = tuple(map(ip_address, ("198.51.100.7", "2001:db8::7")))
