@@ -152,7 +152,7 @@ def _zipped(file: File, change: Callable[[str], str]) -> bytes:
 
 def _gzipped(file: File, extra: bytes = b"") -> bytes:
     flags = 8 | (4 if extra else 0)
-    packed = gzip.compress(file.content)
+    packed = gzip.compress(file.content, mtime=0)
     return packed[:3] + bytes((flags,)) + packed[4:10] + extra + file.name + b"\0" + packed[10:]
 
 
@@ -247,7 +247,7 @@ def wrappings() -> Iterator[tuple[str, Trick]]:
     ):
         yield f"{name} in a ZIP", lambda f, w=wrapped: _attached(f, b"a.zip", zip_of(w(f)))
         yield f"{name} in a ZIP in a ZIP", lambda f, w=wrapped: _attached(f, b"a.zip", zip_of(("b.zip", zip_of(w(f)))))
-    yield "a message in gzip", lambda f: _attached(f, b"a.eml.gz", gzip.compress(multipart(f)))
+    yield "a message in gzip", lambda f: _attached(f, b"a.eml.gz", gzip.compress(multipart(f), mtime=0))
     yield "AppleSingle", lambda f: _attached(f, b"a", apple_single(f))
     yield "AppleDouble", _apple_double
     yield "MacBinary", lambda f: _attached(f, b"a.bin", mac_binary(f))

@@ -14,10 +14,11 @@ __all__ = ["EICAR", "PROGRAM", "mail_with", "text_mail", "zip_of"]
 
 
 def zip_of(*members: tuple[str, bytes]) -> bytes:
+    """The same members make the same octets, at whatever time."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
 
