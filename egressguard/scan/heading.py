@@ -28,9 +28,13 @@ from egressguard.values import value
 
 _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
+_ACROSS_OCTETS = 4 * _VALUE_OCTETS
+"""Of all values in a block that are read across CRs: each may have the next ones in it."""
 _KEPT_OCTETS = 1000
 """Blocks whose values have more are described each time anew: what is kept takes a megabyte at most."""
 _END_OF_VALUE = re.compile(rb"\r\n(?![ \t])|\n(?![ \t])|\r(?![ \t\n])")
+_END_BY_LF = re.compile(rb"\r?\n(?![ \t])")
+_BARE_CR = re.compile(rb"\r(?!\n)")
 _PLAIN = re.compile(rb"(?i).content-(?:type|transfer-encoding|disposition|description|location)[ \t]*:\Z", re.DOTALL)
 _MEDIA_TYPE = re.compile(rb"([^\s/;()\"<>,=]{1,80})\s*/\s*([^\s/;()\"<>,=]{1,120})")
 _COMMENT = re.compile(rb"\([^()]*\)")
@@ -83,17 +87,28 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
 def _fields(block: bytes) -> tuple[_Field, ...]:
     """Of those of MIME, each; of all others what they say of a name."""
     found: list[_Field] = []
-    between = [0]
+    between, across = [0], _ACROSS_OCTETS
     for match in islice(content_fields(block), _MAX_FIELDS):
         kind, start = match[1].lower(), match.end()
         text, is_cut = _value(block, start)
         found.append((kind, text, _PLAIN.match(match.group()) is not None, is_cut))
         if kind in _NAMING:
-            between += (start, start + len(text))
+            end = start + len(text)
+            between += (start, end)
+            if _BARE_CR.match(block, end):
+                found.append(_across_cr(block, start, across))
+                across -= len(found[-1][1])
     between.append(len(block))
     lowered = block.lower()
     gaps = zip(between[::2], between[1::2], strict=True)
     return (*found, *islice((stray for gap in gaps for stray in _strays(block, lowered, *gap)), _MAX_FIELDS))
+
+
+def _across_cr(block: bytes, start: int, most: int) -> _Field:
+    """A value to those who take a bare CR for a blank; where no LF follows they see no header at all."""
+    text, is_cut = _value(block, start, _END_BY_LF)
+    is_cut = len(text) > most or (is_cut and block.find(b"\n", start + len(text)) >= 0)
+    return b"name", _BARE_CR.sub(b" ", text[: max(most, 0)]), False, is_cut
 
 
 def _strays(block: bytes, lowered: bytes, start: int, end: int) -> Iterator[_Field]:
@@ -142,10 +157,10 @@ _kept_heading = lru_cache(maxsize=512)(_heading)
 """Parts of all messages say the same few things of themselves, and two readings describe each block."""
 
 
-def _value(block: bytes, start: int) -> tuple[bytes, bool]:
+def _value(block: bytes, start: int, ends: re.Pattern[bytes] = _END_OF_VALUE) -> tuple[bytes, bool]:
     """(the value with its folds, whether there is more of it than is read)."""
     most = min(len(block), start + _VALUE_OCTETS)
-    end = _END_OF_VALUE.search(block, start, most)
+    end = ends.search(block, start, most)
     return block[start : end.start() if end else most], end is None and most < len(block)
 
 
@@ -186,3 +201,5 @@ def _named(value: bytes) -> Iterator[str]:
         yield from parameter_names(value)
         if b"\0" in value:
             yield from parameter_names(value.replace(b"\0", b""))
+        if value.count(b'"') % 2:  # some take a quote that does not end for a character like others
+            yield from parameter_names(value.replace(b'"', b""))

@@ -46,8 +46,8 @@ def parameter_names(value: bytes) -> Iterator[str]:
             pieces.append((int(number), _unquoted(text)))
         for raw in _values(text):
             yield from _readings(raw)
-        if match[3].strip():  # behind a closing quote: some take it along, some take it alone
-            for raw in (_unquoted(match[3]), (text + match[3]).replace(b'"', b"")):
+        if behind := match[3].strip():  # a closing quote: some take it along, some take it alone
+            for raw in (_unquoted(behind), _unquoted(_COMMENT.sub(b"", behind)), (text + match[3]).replace(b'"', b"")):
                 yield from _readings(raw)
     if pieces:
         every = [(int(match[1]), _unquoted(match[2])) for match in islice(_PIECE.finditer(value), MAX_PARAMETERS)]

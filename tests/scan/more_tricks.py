@@ -337,6 +337,12 @@ def spoiled() -> Iterator[tuple[str, Trick]]:
         ("an encoded word without an end", lambda n: b'filename="' + n[:-2] + b"=?utf-8?Q?" + n[-2:] + b'"'),
         ("a fold in an unquoted name", lambda n: b"filename=" + n[:3] + b"\r\n " + n[3:]),
         ("a fold in an escape", lambda n: b"filename*=utf-8''%6\r\n " + b"%02x" % n[0] + n[1:]),
+        ("a bare CR in quotes", lambda n: b'filename="\r' + n + b'"'),
+        ("a bare CR before a name", lambda n: b"filename=\r" + n),
+        ("a bare CR before an equals sign", lambda n: b"filename\r=" + n),
+        ("pieces behind a quote that does not end", lambda n: b'filename*1="' + n[3:] + b"; filename*0=" + n[:3]),
+        ("two quoted strings and a comment", lambda n: b'filename="' + n[:2] + b'" "' + n + b'"(comment)'),
+        ("a line that starts with CR", lambda n: b'filename\n\r="' + n + b'"'),
         ("an encoded word in the parameter's name", lambda n: b'filena=?utf-8?Q?me="' + n + b'"'),
     ):
         yield name, with_disposition(parameter)
