@@ -28,13 +28,18 @@ from egressguard.values import value
 
 _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
-_ACROSS_OCTETS = 4 * _VALUE_OCTETS
-"""Of all values in a block that are read across CRs: each may have the next ones in it."""
+_GOING_ON_OCTETS = 4 * _VALUE_OCTETS
+"""Of all values in a block that go on to somebody: each may have the next ones in it."""
 _KEPT_OCTETS = 1000
 """Blocks whose values have more are described each time anew: what is kept takes a megabyte at most."""
 _END_OF_VALUE = re.compile(rb"\r\n(?![ \t])|\n(?![ \t])|\r(?![ \t\n])")
-_END_BY_LF = re.compile(rb"\r?\n(?![ \t])")
+_NO_FOLD = rb"(?:\r?\n|--|[!-9;-~]{1,200}[ \t]{0,20}:|\Z)"
+_GOES_ON = re.compile(rb"\r(?!\n)|\r?\n(?!" + _NO_FOLD + rb")")
+"""What ends a value, but not to who takes a bare CR, or a line that is no field, for more of it."""
+
+_NEXT_FIELD = re.compile(rb"\r?\n(?=" + _NO_FOLD + rb")")
 _BARE_CR = re.compile(rb"\r(?!\n)")
+_OTHER_FOLD = re.compile(rb"\n(?![ \t])")
 _PLAIN = re.compile(rb"(?i).content-(?:type|transfer-encoding|disposition|description|location)[ \t]*:\Z", re.DOTALL)
 _MEDIA_TYPE = re.compile(rb"([^\s/;()\"<>,=]{1,80})\s*/\s*([^\s/;()\"<>,=]{1,120})")
 _COMMENT = re.compile(rb"\([^()]*\)")
@@ -87,7 +92,7 @@ def describe(block: bytes, default_type: str = "text/plain") -> Heading:
 def _fields(block: bytes) -> tuple[_Field, ...]:
     """Of those of MIME, each; of all others what they say of a name."""
     found: list[_Field] = []
-    between, across = [0], _ACROSS_OCTETS
+    between, left = [0], _GOING_ON_OCTETS
     for match in islice(content_fields(block), _MAX_FIELDS):
         kind, start = match[1].lower(), match.end()
         text, is_cut = _value(block, start)
@@ -95,20 +100,20 @@ def _fields(block: bytes) -> tuple[_Field, ...]:
         if kind in _NAMING:
             end = start + len(text)
             between += (start, end)
-            if _BARE_CR.match(block, end):
-                found.append(_across_cr(block, start, across))
-                across -= len(found[-1][1])
+            if _GOES_ON.match(block, end):
+                found.append(_to_next_field(block, start, left))
+                left -= len(found[-1][1])
     between.append(len(block))
     lowered = block.lower()
     gaps = zip(between[::2], between[1::2], strict=True)
     return (*found, *islice((stray for gap in gaps for stray in _strays(block, lowered, *gap)), _MAX_FIELDS))
 
 
-def _across_cr(block: bytes, start: int, most: int) -> _Field:
-    """A value to those who take a bare CR for a blank; where no LF follows they see no header at all."""
-    text, is_cut = _value(block, start, _END_BY_LF)
+def _to_next_field(block: bytes, start: int, most: int) -> _Field:
+    """A value to those who drop bare CRs, and take a line that is no field for a fold. No LF: they see no header."""
+    text, is_cut = _value(block, start, _NEXT_FIELD)
     is_cut = len(text) > most or (is_cut and block.find(b"\n", start + len(text)) >= 0)
-    return b"name", _BARE_CR.sub(b" ", text[: max(most, 0)]), False, is_cut
+    return b"name", _OTHER_FOLD.sub(b"\n ", _BARE_CR.sub(b"", text[: max(most, 0)])), False, is_cut
 
 
 def _strays(block: bytes, lowered: bytes, start: int, end: int) -> Iterator[_Field]:
@@ -197,9 +202,17 @@ def _encodings(value: bytes) -> list[str]:
 
 
 def _named(value: bytes) -> Iterator[str]:
-    if b"name" in value.lower():
-        yield from parameter_names(value)
-        if b"\0" in value:
-            yield from parameter_names(value.replace(b"\0", b""))
-        if value.count(b'"') % 2:  # some take a quote that does not end for a character like others
-            yield from parameter_names(value.replace(b'"', b""))
+    for variant in _variants(value):
+        if b"name" in variant.lower():
+            yield from parameter_names(variant)
+
+
+def _variants(value: bytes) -> Iterator[bytes]:
+    """The value, and without what some drop before they look for parameters."""
+    yield value
+    if b"\0" in value:
+        yield value.replace(b"\0", b"")
+    if value.count(b'"') % 2:  # a quote that does not end is a character like others
+        yield value.replace(b'"', b"")
+    if b"(" in value:
+        yield _COMMENT.sub(b"", value)

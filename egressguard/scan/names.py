@@ -24,6 +24,9 @@ _ANY_VALUE = re.compile(rb"=[ \t]*(\"[^\"]*\"?|[^;=\r\n]*)")
 _PIECE = re.compile(rb"\*[^0-9A-Za-z=;\r\n]{0,20}([0-9]{1,4})[^0-9A-Za-z=;\r\n]{0,20}=" + _TEXT, re.DOTALL)
 _STRAY = re.compile(rb"name" + _BEFORE_EQUALS)
 _TOKENS = re.compile(rb"[^\s\"'(),;<>=\[\]\\\0-\x1f\x7f]+")
+_LETTERS_OF_TOKENS = re.compile(rb"[!#-'*+.0-9A-Z^-~-]+"), re.compile(rb"[!#$&+.0-9A-Z^-~-]+")
+"""RFC 2045 s5.1's token, RFC 2231 s7's attribute-char: some end an unquoted value where these end."""
+_NOT_IN_TOKENS = b' \t\r\n"\\()<>'
 _MOST_TOKENS = 10
 _BLANKS = re.compile(rb"[ \t]{16,}")
 _FOLD = re.compile(rb"[\r\n]+[ \t]*")
@@ -107,6 +110,10 @@ def _values(text: bytes) -> Iterator[bytes]:
     if not text.startswith(b'"'):
         yield text.split(None, 1)[0] if text.split() else b""
         yield text.replace(b'"', b"")
+        if (bare := text.translate(None, _NOT_IN_TOKENS)) != text:
+            yield bare
+        ended = [found.group() for letters in _LETTERS_OF_TOKENS if (found := letters.match(text))]
+        yield from (token for token in ended if b"." in token and token != whole)
         yield from (token for token in _TOKENS.findall(text)[:_MOST_TOKENS] if b"." in token and token != whole)
     if b"\\" in text:
         yield text.strip(b'"')

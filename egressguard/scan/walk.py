@@ -309,7 +309,6 @@ def _other_line_ends(content: Octets) -> Iterator[Octets]:
         yield stored(content[:].replace(b"\r\r\n", b"\r\n"))
     if content.find(b"\n\r", 0, 1 << 16) >= 0 and search(_LF_CR, content, 0, 1 << 16):
         yield stored(_LF_CR.sub(b"\n", content[:]))
-        yield stored(_LF_CR.sub(b"\n ", content[:]))  # to some a line that starts with CR is a fold
 
 
 def _fields(content: Octets) -> int:

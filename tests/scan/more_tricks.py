@@ -340,6 +340,21 @@ def spoiled() -> Iterator[tuple[str, Trick]]:
         ("a bare CR in quotes", lambda n: b'filename="\r' + n + b'"'),
         ("a bare CR before a name", lambda n: b"filename=\r" + n),
         ("a bare CR before an equals sign", lambda n: b"filename\r=" + n),
+        ("a bare CR in a parameter's name", lambda n: b"filen\rame=" + n),
+        ("a comment in a parameter's name", lambda n: b"file(x)name=" + n),
+        ("a comment in the word", lambda n: b"na(x)me=" + n),
+        ("a quoted name on a line of its own", lambda n: b'filename=\r\n"' + n + b'"'),
+        ("a name on a line of its own", lambda n: b"filename=\r\n" + n),
+        ("a line's end in quotes", lambda n: b'filename="\r\n' + n + b'"'),
+        *(
+            (f"{mark!r} in an unquoted name", lambda n, m=mark: b"filename=" + n[:-2] + m + n[-2:])
+            for mark in (b" ", b"\\", b")", b">")
+        ),
+        *(
+            (f"{mark!r} behind an unquoted name", lambda n, m=mark: b"filename=" + n + m)
+            for mark in (b"@", b"\xc3\xa9", b"*0")
+        ),
+        ("an escape, and an at sign behind", lambda n: b"filename=%%%02x" % n[0] + n[1:] + b"@"),
         ("pieces behind a quote that does not end", lambda n: b'filename*1="' + n[3:] + b"; filename*0=" + n[:3]),
         ("two quoted strings and a comment", lambda n: b'filename="' + n[:2] + b'" "' + n + b'"(comment)'),
         ("a line that starts with CR", lambda n: b'filename\n\r="' + n + b'"'),
