@@ -115,6 +115,37 @@ def test_no_body_takes_its_reader_more_than_it_is_given(place: Path, name: str, 
     scan(place, TOP + b"Content-Type: a/b; name=x\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n" + body)
 
 
+FIELDS = {
+    "brackets": b"X-File: " + b"name(" * 200_000,
+    "brackets and blanks": b"Content-Type: a/b; name" + b" (" * 400_000,
+    "brackets and blanks in many": (b"X: name" + b"(   " * 6 + b"\r\n") * 5000,
+    "names": b"X-File: " + b"name=a.exf; " * 80_000,
+    "names in many": (b"Content-Type: x/y\r\nX: " + b"name=a;" * 200 + b"\r\n\r\nhi\r\n") * 300,
+    "names in no field": b"name=a.exf " * 80_000,
+    "quotes": b"Content-Disposition: attachment; " + b'filename="' * 100_000,
+    "comments": b"Content-Disposition: attachment; " + b"file(x)name=a.b;" * 60_000,
+    "pieces": b"Content-Disposition: attachment; " + b"name**1*=x;" * 90_000,
+    "folds": b"X-File: name=" + b"a\r\n " * 250_000,
+    "lines that are no fields": b"Content-Type: a/b; name=a\r\n" + b"x y z\n" * 170_000,
+    "bare CRs": b"Content-Type: a/b; name=a" + b"\rname=b" * 120_000,
+    "fields that go on": b"Content-Type: a/b; name=a\rb\r\n" * 35_000,
+    "words": b"X-File: " + b"name==?utf-8?Q?" * 70_000,
+    "blanks": b"X-File: name" + b" " * 500_000 + b"=" + b" \t" * 250_000,
+    "stars": b"X-File: name" + b"*" * 1_000_000,
+    "tokens": b"X-File: name=" + b"a.b " * 250_000,
+    "percents": b"Content-Type: a/b; name*=utf-8''" + b"%" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_no_field_takes_its_reader_more_than_it_is_given(place: Path, name: str, end: bytes) -> None:
+    part = FIELDS[name].replace(b"\r\n", end) + end + b"Content-Transfer-Encoding: base64" + end * 2 + FILE.base64
+
+    scan(place, TOP + part)
+    scan(place, multipart(FILE, part=part))
+
+
 def _tnef_in_tnef() -> bytes:
     content = b"x" * 100_000
     for _ in range(300):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from egressguard.policy.facts import Verdict
 from egressguard.policy.site import Scan
+from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from tests.scan.readers.asking import FAMILIES, START_SECONDS, Family, Found, Readers, lacking
 from tests.scan.readers.making import EICAR_ZIP, FILES, made
