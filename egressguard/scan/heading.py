@@ -30,6 +30,10 @@ _MAX_FIELDS = 64
 _VALUE_OCTETS = 64 * 1024
 _GOING_ON_OCTETS = 4 * _VALUE_OCTETS
 """Of all values in a block that go on to somebody: each may have the next ones in it."""
+MAX_COST = 10 * 1024 * 1024
+"""In octets of blocks, of the values in them, which may stand in each other, and of the names in those."""
+_BLOCK_COST, _VALUE_COST = 4, 8
+"""How often they are looked through: for fields and words, for one name after the other."""
 _KEPT_OCTETS = 1000
 """Blocks whose values have more are described each time anew: what is kept takes a megabyte at most."""
 _END_OF_VALUE = re.compile(rb"\r\n(?![ \t])|\n(?![ \t])|\r(?![ \t\n])")
@@ -69,7 +73,7 @@ _PLAIN_ENCODING = re.compile(rb"(?i)[\s\"']*(base64|quoted-printable|(?:x-)?uuen
 class Heading:
     """`media_type` and `encoding` are the plain reading; `is_named` if Content-Type or -Disposition give a name.
 
-    `crowded`: there is more of it than is read, which no mail program writes."""
+    `crowded`: there is more of it than is read, which no mail program writes. `cost`: of its names (names.Names)."""
 
     media_type: str
     boundary: bytes | None
@@ -80,13 +84,25 @@ class Heading:
     charset: str
     is_named: bool
     crowded: bool
+    cost: int
 
 
-def describe(block: bytes, default_type: str = "text/plain") -> Heading:
-    """What one header block says; `block` need not have any field of ours."""
-    fields = _fields(b"\n" + block)
-    is_short = sum(len(value) for _, value, *_ in fields) <= _KEPT_OCTETS
-    return (_kept_heading if is_short else _heading)(fields, default_type)
+class Describer:
+    """Says of each header block of one message what is in it, until that has cost MAX_COST: then only that it is
+    `crowded`. Costs are counted, not timed: the same message always ends the same way."""
+
+    def __init__(self) -> None:
+        self._left = MAX_COST
+
+    def __call__(self, block: bytes, default_type: str = "text/plain") -> Heading:
+        """`block` need not have any field of ours."""
+        if self._left <= 0:
+            return Heading(default_type, None, "", ("",), (default_type,), (), "", False, True, 0)
+        fields = _fields(b"\n" + block)
+        octets = sum(len(value) for _, value, *_ in fields)
+        heading = (_kept_heading if octets <= _KEPT_OCTETS else _heading)(fields, default_type)
+        self._left -= len(block) * _BLOCK_COST + octets * _VALUE_COST + heading.cost
+        return heading
 
 
 def _fields(block: bytes) -> tuple[_Field, ...]:
@@ -136,9 +152,10 @@ def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
         all_encodings.setdefault("")
     naming = [value for kind, value, *_ in fields if kind in _NAMING]
     loose = (name for kind, value, *_ in fields if kind == b"disposition" for name in files_among_parameters(value))
-    stray = (name for kind, value, *_ in fields if kind == b"stray" for name in _named(value) if is_like_a_file(name))
-    named, crowded = bounded(chain((name for value in naming for name in _named(value)), loose, stray))
-    custom, _ = bounded(
+    said = (name for kind, value, *_ in fields if kind == b"stray" for name in _named(value))
+    stray = (name if is_like_a_file(name) else "" for name in said)
+    named = bounded(chain((name for value in naming for name in _named(value)), loose, stray))
+    custom = bounded(
         n for kind, value, *_ in fields if kind in (b"description", b"location") for n in loose_names(value)
     )
     charset = _CHARSET.search(first or b"")
@@ -148,13 +165,14 @@ def _heading(fields: tuple[_Field, ...], default_type: str) -> Heading:
         encoding,
         tuple(all_encodings),
         tuple(dict.fromkeys([media_type, *(t for value in types for t in _media_types(value[:1000]))])),
-        tuple(dict.fromkeys([*named, *custom])),
+        tuple(dict.fromkeys([*named.found, *custom.found])),
         charset[1].decode("ascii").lower() if charset else "",
-        any(named),
-        crowded
+        any(named.found),
+        named.crowded
         or len(fields) >= _MAX_FIELDS
         or any(is_cut for *_, is_cut in fields)
         or any(value.count(b"=") > MAX_PARAMETERS for kind, value, *_ in fields if kind in (*_NAMING, b"stray")),
+        named.cost + custom.cost,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from egressguard.scan.heading import describe
+from egressguard.scan.heading import Describer
 from egressguard.scan.octets import Octets
 from egressguard.scan.searching import search
 from egressguard.scan.spotting import CONTENT_FIELD, content_fields, empty_line, line_of_dashes, no_field
@@ -25,10 +25,10 @@ _SECTION_STARTS = (b"\n\n", b"\n\r\n", b"\r\r", b"\n--", b"\r--")
 _LAST_LINE_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?![ \t])")
 
 
-def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Iterator[Leaf]:
+def pieces(content: Octets, known: Collection[Leaf], describe: Describer, problems: list[str]) -> Iterator[Leaf]:
     """The parts that only a loose reader sees."""
     bodies = {leaf.start: leaf.end for leaf in known}
-    if (broken := _broken_header(content)) is not None:
+    if (broken := _broken_header(content, describe)) is not None:
         yield broken
     blocks = list(_blocks(content, problems))
     for number, (start, after, last, body) in enumerate(blocks):
@@ -43,7 +43,7 @@ def pieces(content: Octets, known: Collection[Leaf], problems: list[str]) -> Ite
             yield Leaf(heading, first, max(first, end))
 
 
-def _broken_header(content: Octets) -> Leaf | None:
+def _broken_header(content: Octets, describe: Describer) -> Leaf | None:
     """What follows the first line of the message's header that is no field: many readers end the header there."""
     most = min(len(content), _BLOCK_OCTETS)
     empty = empty_line(content, 0, most)

@@ -10,11 +10,17 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 MAX_NAME_CHARACTERS = 255
 MAX_NAMES = 100
 MAX_PARAMETERS = 200
+MAX_COST = 300_000
+"""In characters of the names that are looked at until MAX_NAMES different ones are found."""
+_NAME_COST = 100
+"""What a name costs besides its characters."""
+
 _DROPPED = rb"(?:[^0-9A-Za-z=:;\r\n(]|\((?:[^()\r\n]{0,60}+\))?+|\r?\n[ \t]){0,20}+"
 _BEFORE_EQUALS = _DROPPED + rb"(?:([0-9]{1,4})" + _DROPPED + rb"[0-9]{0,4}" + _DROPPED + rb")?="
 """A piece's number, asterisks, blanks, comments, folds and whatever else is dropped on the way."""
@@ -41,34 +47,35 @@ _LOOKS_LIKE_A_FILE = re.compile(r"[^/\\:*?<>|]{1,200}\.[A-Za-z0-9]{1,5}\Z")
 
 def parameter_names(value: bytes) -> Iterator[str]:
     """The names in one field's value (Content-Type, Content-Disposition), as many as there are ways to read it."""
-    value = _BLANKS.sub(b" ", value)
+    read: set[bytes] = set()
+    for raw in _raw_names(_BLANKS.sub(b" ", value)):
+        if raw not in read:
+            read.add(raw)
+            yield from _readings(raw)
+
+
+def _raw_names(value: bytes) -> Iterator[bytes]:
+    """As they stand there, pieces put together."""
     pieces: list[tuple[int, bytes]] = []
     for match in islice(_PARAMETER.finditer(value), MAX_PARAMETERS):
         number, text = match[1], match[2]
         if number:
             pieces.append((int(number), _unquoted(text)))
-        for raw in _values(text):
-            yield from _readings(raw)
+        yield from _values(text)
         if behind := match[3].strip():  # a closing quote: some take it along, some take it alone
-            for raw in (_unquoted(behind), _unquoted(_COMMENT.sub(b"", behind)), (text + match[3]).replace(b'"', b"")):
-                yield from _readings(raw)
+            yield from (_unquoted(behind), _unquoted(_COMMENT.sub(b"", behind)), (text + match[3]).replace(b'"', b""))
     if pieces:
         every = [(int(match[1]), _unquoted(match[2])) for match in islice(_PIECE.finditer(value), MAX_PARAMETERS)]
         for some in (pieces, every):  # whatever parameter they are said to be of
-            yield from _joined(some)
-
-
-def _joined(pieces: list[tuple[int, bytes]]) -> Iterator[str]:
-    in_order = sorted(pieces, key=lambda piece: piece[0])
-    for order in (in_order, pieces):
-        yield from _readings(b"".join(text for _, text in order))
+            for order in (sorted(some, key=lambda piece: piece[0]), some):
+                yield b"".join(text for _, text in order)
 
 
 def files_among_parameters(value: bytes) -> Iterator[str]:
-    """What looks like a file's name, whatever the parameter is called that has it."""
+    """What looks like a file's name, whatever the parameter is called that has it; "" for what does not."""
     for match in islice(_ANY_VALUE.finditer(value), MAX_PARAMETERS):
         if b"." in match[1]:
-            yield from (name for name in _readings(_unquoted(match[1])) if is_like_a_file(name))
+            yield from (name if is_like_a_file(name) else "" for name in _readings(_unquoted(match[1])))
 
 
 def stray_parameter(lowered: bytes, start: int, end: int) -> int:
@@ -80,28 +87,38 @@ def stray_parameter(lowered: bytes, start: int, end: int) -> int:
 
 
 def loose_names(value: bytes) -> Iterator[str]:
-    """The name in a field that is one by custom only (Content-Description, Content-Location): if it looks like one."""
+    """The name in a field that is one by custom only (Content-Description, Content-Location); "" for what is none."""
     for name in _readings(_unquoted(value.strip())):
         last = name.rpartition("/")[2]
-        if is_like_a_file(last):
-            yield last
+        yield last if is_like_a_file(last) else ""
 
 
 def is_like_a_file(name: str) -> bool:
     return _LOOKS_LIKE_A_FILE.match(name) is not None
 
 
-def bounded(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
-    """(each name once, at most MAX_NAMES of them; whether there were more)."""
+class Names(NamedTuple):
+    """Each once; `crowded`: there are more of them than are read. `cost` is that of all that was looked at, in
+    characters."""
+
+    found: tuple[str, ...]
+    crowded: bool
+    cost: int
+
+
+def bounded(names: Iterable[str]) -> Names:
+    """MAX_NAMES of them at most, for MAX_COST: to read a name again costs as much as to read another. "" is none."""
     found: dict[str, None] = {}
+    cost = 0
     for name in names:
-        if len(found) >= MAX_NAMES:
-            return tuple(found), True
+        cost += len(name) + _NAME_COST
+        if len(found) >= MAX_NAMES or cost > MAX_COST:
+            return Names(tuple(found), True, cost)
         if name:
             found.setdefault(name[:MAX_NAME_CHARACTERS])
             if len(name) > MAX_NAME_CHARACTERS:  # who shortens it may keep its suffix
                 found.setdefault(name[-MAX_NAME_CHARACTERS:])
-    return tuple(found), False
+    return Names(tuple(found), False, cost)
 
 
 def _values(text: bytes) -> Iterator[bytes]:
@@ -196,7 +213,7 @@ def _shown(name: str) -> Iterator[str]:
     if "&" in name and _suffix(unescaped := html.unescape(name)) != _suffix(name):
         texts.append(unescaped)
     for text in texts:
-        shown = "".join(c for c in text if c.isprintable()).strip()
+        shown = (text if text.isprintable() else "".join(filter(str.isprintable, text))).strip()
         yield shown
         last = re.split(r"[/\\]", shown)[-1].strip()
         if last != shown:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from egressguard.scan.heading import Heading, describe
+from egressguard.scan.heading import Describer, Heading
 from egressguard.scan.octets import Octets
 from egressguard.scan.searching import match
 from egressguard.values import value
@@ -36,7 +36,7 @@ class Leaf:
     end: int
 
 
-def leaves(content: Octets, problems: list[str]) -> list[Leaf]:
+def leaves(content: Octets, describe: Describer, problems: list[str]) -> list[Leaf]:
     found: list[Leaf] = []
     waiting: list[tuple[int, int, int, str]] = [(0, len(content), 0, "text/plain")]
     while waiting:
@@ -47,7 +47,7 @@ def leaves(content: Octets, problems: list[str]) -> list[Leaf]:
         if len(found) >= MAX_PARTS:
             _note(problems, f"more than {MAX_PARTS} parts")
             break
-        heading, body = _heading(content, start, end, default_type, problems)
+        heading, body = _heading(content, start, end, default_type, describe, problems)
         children = _children(content, heading, body, end, problems)
         if children is None:
             found.append(Leaf(heading, body, end))
@@ -62,7 +62,9 @@ def _note(problems: list[str], problem: str) -> None:
         problems.append(problem)
 
 
-def _heading(content: Octets, start: int, end: int, default_type: str, problems: list[str]) -> tuple[Heading, int]:
+def _heading(
+    content: Octets, start: int, end: int, default_type: str, describe: Describer, problems: list[str]
+) -> tuple[Heading, int]:
     """The header section ends at the first empty line; without one there is no body."""
     empty = match(_NEWLINE, content, start, end)
     if empty is not None:

@@ -24,7 +24,7 @@ from egressguard.scan.encodings import (
     is_odd_base64,
     looks_like_base64,
 )
-from egressguard.scan.heading import Heading
+from egressguard.scan.heading import Describer, Heading
 from egressguard.scan.kinds import dangerous_type
 from egressguard.scan.loose import pieces
 from egressguard.scan.names import bounded
@@ -92,6 +92,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self._walked = Walked()
+        self._describe = Describer()
         self._decoded = 0
         self._compared = 0
         self._texts: set[Octets] = set()
@@ -112,10 +113,10 @@ class _Walk:
 
     def _read(self, content: Octets, level: int, plain: bool) -> None:
         self._decoded += len(content)
-        known = leaves(content, self._walked.problems)
+        known = leaves(content, self._describe, self._walked.problems)
         for leaf in known:
             self._leaf(content, leaf, level, plain)
-        for piece in pieces(content, known, self._walked.problems):
+        for piece in pieces(content, known, self._describe, self._walked.problems):
             self._piece(content, piece, level)
         self._sweep(content, level)
         self._found(sweep.raw_archives(content, self._walked.problems), level)
@@ -211,7 +212,7 @@ class _Walk:
     def _members(self, found: Iterator[sweep.Found], plain: bool) -> None:
         for names, content in found:
             self._decoded += len(content)
-            self._walked.parts.append(Part(bounded(names)[0], content, False, plain))
+            self._walked.parts.append(Part(bounded(names).found, content, False, plain))
 
     def _charset(self, content: Octets, charset: str, level: int) -> None:
         """Text in a charset whose letters are not ASCII's: looked at as it is shown, too."""
@@ -226,7 +227,7 @@ class _Walk:
     def _found(self, files: Iterator[sweep.Found], level: int) -> None:
         for names, file in files:
             self._decoded += len(file)
-            named, _ = bounded(names)
+            named = bounded(names).found
             kind = dangerous_type(file)
             if (named or kind) and not self._is_known(named, file):
                 self._differ(f"a file in the midst of text: {named[0] if named else kind}")

@@ -122,6 +122,13 @@ FIELDS = {
     "names": b"X-File: " + b"name=a.exf; " * 80_000,
     "names in many": (b"Content-Type: x/y\r\nX: " + b"name=a;" * 200 + b"\r\n\r\nhi\r\n") * 300,
     "names in no field": b"name=a.exf " * 80_000,
+    "fields in folds": (b"Content-Type: a/b; " + b"\0 \\)\r\n Content-Type: a/b; <name=" * 110 + b"\r\n\r\nx\r\n")
+    * 200,
+    "pieces in folds": (b"@(\r\n (x)?=name*0*=\r\n Content-Name: " * 100 + b"\r\n\r\nx\r\n") * 200,
+    "fields in a name": (b"Content-Disposition: a; = name=\\(,\0.exe\n?=\r" * 90 + b"\r\n\r\nx\r\n") * 200,
+    "lines ended by LF CR": b"Content-Type: text/plain\n\r" * 5400,
+    "half a name": (b"X: " + b"%41)(name" * 6000 + b"\r\nContent-Type: a/b\r\n\r\nx\r\n") * 100,
+    "words in a name": (b'Content-Name: "a b"@(=?utf-8?Q?x,name*0*="%41?=\t' * 90 + b"\r\n\r\nx\r\n") * 200,
     "quotes": b"Content-Disposition: attachment; " + b'filename="' * 100_000,
     "comments": b"Content-Disposition: attachment; " + b"file(x)name=a.b;" * 60_000,
     "pieces": b"Content-Disposition: attachment; " + b"name**1*=x;" * 90_000,

@@ -153,6 +153,6 @@ def test_what_is_kept_of_a_heading_is_no_other_block_s() -> None:
     fresh = []
     for block in blocks:
         heading._kept_heading.cache_clear()
-        fresh.append(heading.describe(*block))
+        fresh.append(heading.Describer()(*block))
 
-    assert [heading.describe(*block) for block in blocks * 2] == fresh * 2
+    assert [heading.Describer()(*block) for block in blocks * 2] == fresh * 2
