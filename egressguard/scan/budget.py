@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from egressguard.scan.heading import Describer
 from egressguard.scan.octets import Octets, gather
 from egressguard.values import value
 
@@ -36,7 +37,7 @@ class Opened:
 
 @dataclass(slots=True)
 class Budget:
-    """What may still be unpacked from one message.
+    """What may still be unpacked from one message, and read of the header sections of mail in it.
 
     `clock` counts the processor's time (children's too), not the wall's: a busy machine holds no more mail than an
     idle one."""
@@ -45,6 +46,7 @@ class Budget:
     members: int = MAX_MEMBERS
     seconds: float = MAX_CPU_SECONDS
     kept: int = 2 * MAX_KEPT_OCTETS
+    describe: Describer = field(default_factory=Describer)
     clock: Callable[[], float] = field(default=lambda: sum(os.times()[:4]))
     _ends: float | None = None
     _spent: bool = False

@@ -50,9 +50,9 @@ class Scanners(Protocol):
 
 def examine(content: Octets, settings: Scan, scanners: Scanners | None = None) -> ScanReport:
     """The facts of one message for the rules."""
-    walked = walk(content)
-    opened = Opened(problems=list(walked.problems))
     budget = Budget(settings.max_unpacked_octets)
+    walked = walk(content, budget.describe)
+    opened = Opened(problems=list(walked.problems))
     infected: list[str] = []
     denied: list[str] = []
     attachments: list[Attachment] = []

@@ -44,7 +44,7 @@ def with_mail(
         budget.octets -= len(member.content)
         if budget.spent(name, opened):
             return
-        for names, content in _parts(name, member.content, opened):
+        for names, content in _parts(name, member.content, budget, opened):
             paths = [(*member.path, shown(one)) for one in names] or [(*member.path, "unnamed")]
             kind = media_type(content)
             mine = [Member(path, content, kind) for path in paths]
@@ -74,7 +74,7 @@ def _is_mail(name: str, content: Octets) -> bool:
     return CONTENT_FIELD.search(b"\n" + content[: empty.start() if empty else _HEADER_OCTETS]) is not None
 
 
-def _parts(name: str, content: Octets, opened: Opened) -> Iterator[Found]:
+def _parts(name: str, content: Octets, budget: Budget, opened: Opened) -> Iterator[Found]:
     if content.startswith(tnef.TNEF):
         yield from tnef.attachments(content)
     elif content.startswith((apple.SINGLE, apple.DOUBLE)):
@@ -82,7 +82,7 @@ def _parts(name: str, content: Octets, opened: Opened) -> Iterator[Found]:
     elif outlook.has_attachments(content):
         yield from outlook.attachments(content)
     else:
-        walked = walk(content)
+        walked = walk(content, budget.describe)
         for problem in walked.problems:
             opened.problem(f"{problem}: {name}")
         for difference in walked.differences:

@@ -74,9 +74,9 @@ class Walked:
     differences: list[str] = field(default_factory=list)
 
 
-def walk(content: Octets) -> Walked:
+def walk(content: Octets, describe: Describer) -> Walked:
     """All parts of the message, what was wrong with it, and where its readings differ."""
-    return _Walk().run(content)
+    return _Walk(describe).run(content)
 
 
 @value(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class Reading:
 class _Walk:
     """One message; `waiting` has octets that are to be read as a message of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, describe: Describer) -> None:
         self._walked = Walked()
-        self._describe = Describer()
+        self._describe = describe
         self._decoded = 0
         self._compared = 0
         self._texts: set[Octets] = set()

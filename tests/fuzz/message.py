@@ -12,6 +12,7 @@ import email.message
 import email.policy
 from collections.abc import Iterator
 
+from egressguard.scan.heading import Describer
 from egressguard.scan.names import MAX_NAME_CHARACTERS
 from egressguard.scan.walk import MAX_DIFFERENCES, MAX_PARTS, walk
 from tests.fuzz.memory import Finding
@@ -25,7 +26,7 @@ ARCHIVE = b"PK\x03\x04" + bytes(range(1, 21)) + b"PK\x05\x06" + bytes(range(1, 1
 
 def message(octets: bytes) -> None:
     """A message, or what claims to be one."""
-    walked = walk(octets)
+    walked = walk(octets, Describer())
     if len(walked.parts) > MAX_PARTS + _SLACK or len(walked.differences) > MAX_DIFFERENCES:
         raise Finding(f"{len(walked.parts)} parts, {len(walked.differences)} differences")
     if any(len(name) > MAX_NAME_CHARACTERS for part in walked.parts for name in part.names):

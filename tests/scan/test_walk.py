@@ -15,6 +15,7 @@ from egressguard.policy.verdict import Verdict
 from egressguard.scan import heading
 from egressguard.scan.archive import Member
 from egressguard.scan.examine import examine
+from egressguard.scan.heading import Describer
 from egressguard.scan.merged import NOBODY_ASKED, Merged
 from egressguard.scan.walk import walk
 from tests.scan.more_tricks import tricks
@@ -108,7 +109,7 @@ def test_a_mutated_message_never_raises_and_keeps_its_octets(seed: bytes, data: 
             break
     before = bytes(content)
 
-    walk(before)
+    walk(before, Describer())
 
     assert before == bytes(content)
 
@@ -136,7 +137,7 @@ def test_a_program_in_base64_is_found_after_any_line_end(before: bytes, line_end
     program = b64encode(b"MZ\x90\0\x03" + bytes(range(256)))
     message = TOP + b"\r\n" + before + line_end + program + line_end
 
-    assert "a file in the midst of text: application/x-dosexec" in walk(message).differences
+    assert "a file in the midst of text: application/x-dosexec" in walk(message, Describer()).differences
 
 
 def test_what_is_kept_of_a_heading_is_no_other_block_s() -> None:
