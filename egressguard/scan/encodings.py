@@ -224,13 +224,16 @@ def _lines(body: Octets) -> Iterator[bytes]:
     yield from map(re.Match.group, _LINE.finditer(rest))
 
 
+_UU_LETTERS = bytes(octet if 32 <= octet <= 96 else 32 for octet in range(256))
+
+
 def _uu_line(line: bytes) -> bytes:
     try:
         return binascii.a2b_uu(line)
     except binascii.Error:  # letters too many, or blanks at its end lost: the count says what is meant
         count = (line[0] - 32) & 63
         need = (count * 8 + 5) // 6
-        kept = bytes(octet if 32 <= octet <= 96 else 32 for octet in line[1 : 1 + need]).ljust(need, b" ")
+        kept = line[1 : 1 + need].translate(_UU_LETTERS).ljust(need, b" ")
         try:
             return binascii.a2b_uu(bytes((32 + count,)) + kept)
         except binascii.Error:

@@ -63,7 +63,10 @@ _LOOSE_BEGIN = re.compile(
 )
 """Any mode or none at all, but a line of uuencode behind it: what words of a text are not followed by."""
 _BEGINS = (b"begin", b"BEGIN", b"Begin")
-_UU_END = re.compile(rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)")
+_UU_END = re.compile(
+    rb"[\r\n](?:end|====)[ \t]*(?=[\r\n]|\Z)|[\r\n\t >\0\x0b\x0c](?=begin(?:-base64)?[ \t]{1,20}[0-7]{3,4}[ \t])"
+)
+"""Or the next file's "begin", which no line of letters has: it is in lower case."""
 _YBEGIN = re.compile(
     rb"=ybegin[^\r\n]{0,300}?(?:name=([^\r\n]{1,255}))?(?:\r\n|\r|\n)(?:=ypart[^\r\n]*(?:\r\n|\r|\n))?"
 )
@@ -215,7 +218,7 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
         end = search(_UU_END, content, begin.end())
         stop = end.start() if end else len(content)
         spent += stop - begin.end()
-        if spent > 2 * len(content):
+        if spent > len(content):  # files do not overlap
             return _note_too_many(problems)
         body = part(content, begin.end(), stop)
         yield _uu_names(begin[2]), base64(body, 0, len(body)) if begin[1] else uudecode(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from base64 import b64encode
+from binascii import b2a_uu
 
 import pytest
 
@@ -61,3 +62,11 @@ def test_a_file_that_begins_a_line_is_found(begins: bytes, before: bytes) -> Non
     file = begins + bytes(range(200))
 
     assert list(sweep.files(before + b64encode(file), [])) == [((), file)]
+
+
+def test_a_uuencoded_file_ends_where_the_next_begins() -> None:
+    files = {b"one.zip": b"PK\3\4 the first", b"two.zip": b"PK\3\4 the second"}
+    lines = (b"begin 644 " + name + b"\r\n" + b2a_uu(content) for name, content in files.items())
+    found = dict(sweep.files(b"\r\nsee both:\r\n" + b"".join(lines) + b"`\r\nend\r\n", []))
+
+    assert {name.encode(): bytes(content) for (name,), content in found.items()} == files
