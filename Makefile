@@ -45,6 +45,7 @@ system: ## the long versions: 20,000 packets, 200 reloads under a flood, 200 kil
 	EGRESSGUARD_KILLS=200 .venv/bin/python -m pytest -q --timeout=0 tests/quarantine/test_orders.py -k killed
 	EGRESSGUARD_BOMBS=1 .venv/bin/python -m pytest -q --timeout=0 tests/scan/test_archive.py -k bomb
 	EGRESSGUARD_READINGS=all .venv/bin/python -m pytest -q --timeout=0 tests/scan/test_octets.py
+	EGRESSGUARD_COSTS=1500 .venv/bin/python -m pytest -q -s --timeout=0 tests/scan/test_costs.py
 	EGRESSGUARD_MUTATIONS=20000 .venv/bin/python -m pytest -q -s --timeout=0 tests/scan/readers
 	EGRESSGUARD_CHANGES=all .venv/bin/python -m pytest -q --timeout=0 \
 		tests/relay/test_rejudge.py tests/firewall/test_recording.py

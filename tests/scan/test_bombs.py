@@ -1,50 +1,21 @@
-"""What is made to cost much goes to a real worker of the scan role, to which the kernel gives five seconds of the
-processor: an answer that is not its reader's own says that it took more."""
+"""What is made to cost much is read within the seconds that the kernel gives a worker (tests.scan.limited)."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from egressguard.policy.facts import ScanReport
-from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
-from egressguard.scan import worker
-from egressguard.scan.client import ScanClient
-from egressguard.scan.server import ScanServer
-from egressguard.store.content import Content
+from tests.scan.limited import place, scan
 from tests.scan.more_tricks import lines
 from tests.scan.samples import zip_of
 from tests.scan.test_active import onenote
 from tests.scan.tricks import TOP, File, multipart, tnef
 
+__all__ = ["place"]
 FILE = File(b"report.zip", zip_of(("a.txt", b"hello " * 100)))
-SETTINGS = Scan(denied_names=("*.exe",), timeout_seconds=100, workers=1)
-PROCESSOR_SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="eg-scan-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "PROCESSOR_SHARE", PROCESSOR_SECONDS / SETTINGS.timeout_seconds)
-        server = ScanServer(Path(name) / "s", SETTINGS, registry=CollectorRegistry())
-        server.start()
-        try:
-            yield Path(name) / "s"
-        finally:
-            server.stop()
-
-
-def scan(place: Path, content: bytes) -> ScanReport:
-    client = ScanClient(place, timeout_seconds=200, registry=CollectorRegistry())
-    report = asyncio.run(client.scan(Content.of(content)))
-    assert report.attachments is not None, report.findings  # else its reader did not come to an end
-    return report
 
 
 def _letters_in_archives() -> bytes:
