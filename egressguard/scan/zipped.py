@@ -95,7 +95,7 @@ class Zip:
     def _local(self, info: zipfile.ZipInfo) -> tuple[int, int] | None:
         """Which octets a member takes; None where its own header contradicts the directory."""
         start = info.header_offset
-        if self.content[start : start + 4] != LOCAL or start + _LOCAL_OCTETS > len(self.content):
+        if start < 0 or self.content[start : start + 4] != LOCAL or start + _LOCAL_OCTETS > len(self.content):
             return None
         flags, method = struct.unpack("<HH", self.content[start + 6 : start + 10])
         packed, size, name_octets, extra_octets = struct.unpack("<IIHH", self.content[start + 18 : start + 30])
