@@ -7,10 +7,11 @@ import zipfile
 from email.message import EmailMessage
 
 from egressguard.scan.eicar import _SIGNATURE as EICAR
+from tests.scan.tricks import File
 
 PROGRAM = b"MZ\x90\x00" + b"\0" * 60
 
-__all__ = ["EICAR", "PROGRAM", "mail_with", "text_mail", "zip_of"]
+__all__ = ["EICAR", "EICAR_ZIP", "INVOICE", "PROGRAM", "mail_with", "text_mail", "zip_of"]
 
 
 def zip_of(*members: tuple[str, bytes]) -> bytes:
@@ -32,3 +33,7 @@ def mail_with(name: str | None, content: bytes) -> bytes:
 
 def text_mail(text: bytes) -> bytes:
     return b"Subject: x\r\nContent-Type: text/plain\r\n\r\n" + text + b"\r\n"
+
+
+EICAR_ZIP = File(b"eicar.zip", zip_of(("eicar.com", EICAR)))
+INVOICE = File(b"invoice.exe", b"not even a program; the name is enough\x01\x02\x03" * 5)

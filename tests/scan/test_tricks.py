@@ -10,12 +10,10 @@ from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from tests.scan.more_tricks import tricks
-from tests.scan.samples import EICAR, zip_of
+from tests.scan.samples import EICAR_ZIP, INVOICE
 from tests.scan.tricks import TOP, File, Trick, multipart
 
 SETTINGS = Scan(denied_names=("*.exe",))
-EICAR_ZIP = File(b"eicar.zip", zip_of(("eicar.com", EICAR)))
-INVOICE = File(b"invoice.exe", b"not even a program; the name is enough\x01\x02\x03" * 5)
 
 
 TINY = File(b"invoice.exe", b"hi")

@@ -56,7 +56,7 @@ _PHP = 'exec "$(ls /usr/bin/php[0-9].[0-9] | tail -n 1)" -d extension=mbstring -
 
 _PYTHON = "/usr/bin/python3"  # the one that Debian's bindings are for
 FAMILIES = (
-    Family("Perl", {name: _script("perl", f"{name}.pl") for name in ("mime_parser", "email_mime")}),
+    Family("Perl", {name: _script("perl", "libraries.pl", name) for name in ("mime_parser", "email_mime")}),
     Family("Ruby", {"mail": _script("ruby", "mail.rb")}),
     Family("PHP", {"mailparse": _script("sh", "-c", _PHP, "mailparse.php")}),
     Family("GNOME", {name: _script(_PYTHON, "libraries.py", name) for name in ("gmime", "camel")}),

@@ -8,11 +8,9 @@ from random import Random
 
 from tests.scan.more_tricks import tricks
 from tests.scan.readers.changes import changed, spliced
-from tests.scan.samples import EICAR, zip_of
+from tests.scan.samples import EICAR_ZIP, INVOICE
 from tests.scan.tricks import File, Trick, multipart
 
-EICAR_ZIP = File(b"eicar.zip", zip_of(("eicar.com", EICAR)))
-INVOICE = File(b"invoice.exe", b"not even a program; the name is enough\x01\x02\x03" * 5)
 FILES = (EICAR_ZIP, INVOICE)
 MAX_OCTETS = 60_000
 """Larger tricks are there for limits of ours; readers would only take their time."""

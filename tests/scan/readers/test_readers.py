@@ -18,7 +18,8 @@ from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
 from egressguard.scan.examine import examine
 from tests.scan.readers.asking import FAMILIES, START_SECONDS, Family, Found, Readers, lacking
-from tests.scan.readers.making import EICAR_ZIP, FILES, made
+from tests.scan.readers.making import FILES, made
+from tests.scan.samples import EICAR_ZIP
 from tests.scan.tricks import File, multipart
 
 pytestmark = pytest.mark.peers
