@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from pathlib import Path
 
 from egressguard.mailbox.takeover import compressed, keywords, pop3_names, uid_lists
@@ -141,17 +142,20 @@ class MaildirReader:
         keywords_of = _keywords(directory, form)
         uidls = pop3_names.parse_courier_sizes(directory.lines(pop3_names.COURIER_FILE)) if form == COURIER else {}
 
+        orders = {base: order for order, base in enumerate(uidls, 1)}
         validity = listed.uid_validity if listed else None
 
-        def uidl_of(base: str, given: Given | None) -> str | None:
+        def pop3_of(base: str, given: Given | None) -> tuple[str | None, int | None]:
+            """UIDL and order."""
             if name != INBOX:
-                return None  # POP3 shows INBOX only
+                return None, None  # POP3 shows INBOX only
             if given is None:
-                return uidls.get(base)
+                return uidls.get(base), orders.get(base)
             by_format = pop3_names.render_uidl(uidl_format, given.uid, validity, base)
-            return pop3_names.checked(given.uidl) or uidls.get(base) or by_format
+            uidl = pop3_names.checked(given.uidl) or uidls.get(base) or by_format
+            return uidl, given.pop3_order or orders.get(base)
 
-        messages = self._messages(listed, keywords_of, uidl_of)
+        messages = self._messages(listed, keywords_of, pop3_of)
         following = max(listed.uid_next if listed else 1, messages[-1].uid + 1 if messages else 1)
         self.folder = Folder(name, validity, following, messages)
 
@@ -170,7 +174,7 @@ class MaildirReader:
         self,
         listed: UidList | None,
         keywords_of: Callable[[str, str], tuple[str, ...]],
-        uidl_of: Callable[[str, Given | None], str | None],
+        pop3_of: Callable[[str, Given | None], tuple[str | None, int | None]],
     ) -> list[Message]:
         self._list_files()
         with_uid: list[tuple[int, str]] = []
@@ -195,11 +199,11 @@ class MaildirReader:
                 continue
             letters = file.partition(":2,")[2] if part == "cur" else ""
             flags = "".join(sorted(set(letters) & _KNOWN_FLAGS))
-            given = Given(uid, listed.given[key].uidl) if uid in seen and listed else None
+            given = listed.given[key] if uid in seen and listed else None
             # Without any list the file's name is all that POP3 has (qmail).
-            uidl = uidl_of(key, given if listed else Given(uid))
-            out.append(Message(key, uid, flags, keywords_of(key, letters), received, uidl, is_new=part == "new"))
-        return out
+            uidl, order = pop3_of(key, given if listed else Given(uid))
+            out.append(Message(key, uid, flags, keywords_of(key, letters), received, uidl, part == "new", order))
+        return without_usual_order(out)
 
     def _list_files(self) -> None:
         """Look twice: a file that gets other flags while its directory is read may be seen under neither name."""
@@ -286,6 +290,14 @@ def _keywords(directory: Directory, form: str) -> Callable[[str, str], tuple[str
                 if name[:1] not in {":", "."} and lists.holds(name):
                     found[name] = keywords.parse_courier_file(lists.lines(name, most_octets=65536))
     return lambda base, _flags: found.get(base, ())
+
+
+def without_usual_order(messages: list[Message]) -> list[Message]:
+    """Of messages by UID: an order of POP3 that says no more than the UIDs do is none."""
+    told = [message.pop3_order or MAX_UID for message in messages]
+    if told != sorted(told):
+        return messages
+    return [replace(message, pop3_order=None) if message.pop3_order else message for message in messages]
 
 
 def _arrival(base: str) -> tuple[int, int, str]:

@@ -55,7 +55,8 @@ def checked(uidl: str | None) -> str | None:
 
 
 def parse_courier_sizes(lines: list[bytes]) -> dict[str, str]:
-    """Base name -> UIDL, from the list that Courier's POP3 server keeps; {} when it is another file."""
+    """Base name -> UIDL in the order that POP3 shows, from the list that Courier's POP3 server keeps; {} when it is
+    another file."""
     if not lines or not _COURIER_HEAD.fullmatch(lines[0]):
         return {}
     found = {}

@@ -30,7 +30,8 @@ class SourceError(Exception):
 class Message:
     """`key` names the message within its folder for ever. `flags` are Maildir's letters, sorted.
 
-    `is_new`: no program has shown it yet (Maildir's new/). `uidl` None: POP3 clients of the source had none to keep."""
+    `is_new`: no program has shown it yet (Maildir's new/). `uidl` None: POP3 clients of the source had none to keep.
+    `pop3_order`: POP3 showed messages in this order, from 1, and those without it last; None: in the order of UIDs."""
 
     key: str
     uid: int
@@ -39,6 +40,7 @@ class Message:
     received_ns: int
     uidl: str | None = None
     is_new: bool = False
+    pop3_order: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from egressguard.mailbox.takeover import keywords, uid_lists
 from egressguard.mailbox.takeover.ledger import STAGED, Ledger, Row
 from egressguard.mailbox.takeover.pop3_names import without_repeats
 from egressguard.mailbox.takeover.source import INBOX, Folder, Message, Name, Problems, Reader, SourceError, shown
+from egressguard.mailbox.takeover.uid_lists import Given
 from egressguard.store.durable import put, sync_directory
 
 SETTLE_MESSAGES = 4000
@@ -119,7 +120,7 @@ class Stage:
             self.ledger.change_validity(folder.name, validity)
         there = [message for message in folder.messages if message.key in bases]
         uidls = without_repeats(message.uidl for message in there)
-        lines = ((m.uid, bases[m.key], uidl) for m, uidl in zip(there, uidls, strict=True))
+        lines = ((bases[m.key], Given(m.uid, uidl, m.pop3_order)) for m, uidl in zip(there, uidls, strict=True))
         self.write(place / uid_lists.FILE, uid_lists.render_uid_list(validity, folder.uid_next, guid, lines))
         if letters:
             self.write(place / keywords.DOVECOT_FILE, keywords.render_dovecot_keywords(letters).encode())

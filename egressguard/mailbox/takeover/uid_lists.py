@@ -21,10 +21,12 @@ _COURIER_HEAD = re.compile(rb"1 (\d{1,10}) (\d{1,10})\s*")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A UID; `uidl` is what POP3 clients call the message, where the list says so."""
+    """A UID; `uidl` is what POP3 clients call the message, and `pop3_order` where among the others POP3 shows it, where
+    the list says so."""
 
     uid: int
     uidl: str | None = None
+    pop3_order: int | None = None
 
 
 @dataclass(slots=True)
@@ -49,8 +51,9 @@ def parse_dovecot(lines: list[bytes]) -> UidList | None:
         head, colon, name = line.partition(b" :")
         words = head.split(b" ")
         if colon:
-            uidl = next((word[1:].decode("ascii", "replace") for word in words[1:] if word[:1] == b"P"), None)
-            _take(found, words[0], name, uidl or None)
+            told = {word[:1]: word[1:] for word in words[1:]}
+            uidl = told.get(b"P", b"").decode("ascii", "replace") or None
+            _take(found, words[0], name, uidl, _number(told.get(b"O", b"")))
     return found
 
 
@@ -61,17 +64,22 @@ def parse_courier(lines: list[bytes]) -> UidList | None:
     found = UidList(validity, following)
     for line in lines[1:]:
         uid, _, name = line.partition(b" ")
-        _take(found, uid, name, None)
+        _take(found, uid, name)
     return found
 
 
 def render_uid_list(
-    uid_validity: int, uid_next: int, guid: str, messages: Iterable[tuple[int, str, str | None]]
+    uid_validity: int, uid_next: int, guid: str, messages: Iterable[tuple[str, Given]]
 ) -> Iterable[bytes]:
-    """Lines, of (UID ascending, base name of the file, UIDL)."""
+    """Lines, of the base name of a file and what it was given, UIDs ascending."""
     yield f"3 V{uid_validity} N{uid_next} G{guid}\n".encode()
-    for uid, base, uidl in messages:
-        yield b"%d %s:%s\n" % (uid, f"P{uidl} ".encode() if uidl else b"", base.encode("utf-8", "surrogateescape"))
+    for base, given in messages:
+        words = [str(given.uid)]
+        if given.uidl:
+            words.append(f"P{given.uidl}")
+        if given.pop3_order:
+            words.append(f"O{given.pop3_order}")
+        yield f"{' '.join(words)} :{base}\n".encode("utf-8", "surrogateescape")
 
 
 def base_of(name: str) -> str:
@@ -79,12 +87,12 @@ def base_of(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _take(found: UidList, digits: bytes, name: bytes, uidl: str | None) -> None:
+def _take(found: UidList, digits: bytes, name: bytes, uidl: str | None = None, pop3_order: int | None = None) -> None:
     uid = _number(digits)
     base = base_of(name.decode("utf-8", "surrogateescape"))
     if uid is None or not base:
         return
-    found.given[base] = Given(uid, uidl)  # a line that came later is about the file as it is now
+    found.given[base] = Given(uid, uidl, pop3_order)  # a line that came later is about the file as it is now
     found.uid_next = max(found.uid_next, min(uid + 1, MAX_UID))
 
 

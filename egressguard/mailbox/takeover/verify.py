@@ -125,6 +125,7 @@ def _compare_message(message: Message, here: _Here, row: Row | None, octets: byt
         ("keywords", sorted(message.keywords), sorted(here.letters.get(c, "?") for c in flags if c.islower())),
         ("UID", message.uid, given.uid if given else None),
         ("POP3 UIDL", message.uidl, given.uidl if given and message.uidl else message.uidl if given else None),
+        ("POP3 order", message.pop3_order, given.pop3_order if given else None),
     )
     for name, there, now in pairs:
         if there != now:

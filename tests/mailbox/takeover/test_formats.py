@@ -56,17 +56,17 @@ def test_names_from_anywhere_are_bounded_and_right(parts):
 
 
 def test_a_uid_list_is_read_as_it_was_written():
-    rows = [(1, "1.a", None), (7, "2.b,S=3", "00000007"), (9, "x:odd".partition(":")[0], None)]
+    rows = [("1.a", Given(1)), ("2.b,S=3", Given(7, "00000007", 2)), ("x", Given(9, None, 1))]
     lines = b"".join(uid_lists.render_uid_list(5, 12, "ab", rows)).split(b"\n")[:-1]
     found = uid_lists.parse_dovecot(lines)
     assert (found.uid_validity, found.uid_next, found.guid) == (5, 12, "ab")
-    assert found.given == {base: Given(uid, uidl) for uid, base, uidl in rows}
+    assert found.given == dict(rows)
 
 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ([b"3 V5 N12 Gab", b"1 :a", b"2 W5 S6 Pxy :b:2,S"], (5, 12, {"a": Given(1), "b": Given(2, "xy")})),
+        ([b"3 V5 N12 Gab", b"1 :a", b"2 W5 S6 Pxy O3 :b:2,S"], (5, 12, {"a": Given(1), "b": Given(2, "xy", 3)})),
         ([b"3 V5 N1", b"8 :a"], (5, 9, {"a": Given(8)})),  # the header lags
         ([b"1 5 12", b"1 a", b"2 b:2,S"], (5, 12, {"a": Given(1), "b": Given(2)})),
         ([b"3 V5 N3", b"1 :a", b"2 :a"], (5, 3, {"a": Given(2)})),  # the later line is about the file of now
@@ -124,8 +124,9 @@ def test_a_uidl_is_what_pop3_can_say_and_unique():
 
 
 def test_couriers_pop3_sizes():
-    lines = [b"/3 3 1795711257", b"1.a,S=14:2,RS 17 1:1795711257:0", b"2.b 17 0:1795711257", b"nonsense"]
-    assert pop3_names.parse_courier_sizes(lines) == {"1.a,S=14": "UID1-1795711257", "2.b": "2.b"}
+    lines = [b"/3 3 1795711257", b"3.c,S=14:2,RS 17 1:1795711257:0", b"2.b 17 0:1795711257", b"nonsense"]
+    found = pop3_names.parse_courier_sizes(lines)
+    assert list(found.items()) == [("3.c,S=14", "UID1-1795711257"), ("2.b", "2.b")]
     assert pop3_names.parse_courier_sizes([b"other"]) == {}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from egressguard.mailbox.takeover.importing import Asked, open_source, take_over
 from egressguard.mailbox.takeover.stage import Stage
+from egressguard.mailbox.takeover.uid_lists import parse_dovecot
 from egressguard.mailbox.takeover.verify import compare_files
 from tests.mailbox.takeover.samples import LETTERS, fill
 from tests.mailbox.takeover.servers import (
@@ -90,6 +91,37 @@ def test_no_mail_program_notices_the_move(world, home, source):
     assert len(before[0]["INBOX"][2]) == 2 * len(LETTERS) - 2
     assert without_empty_ones(after) == without_empty_ones(before)
     assert here.uidls() == uidls
+
+
+@pytest.mark.parametrize("source", SOURCES[:1] + SOURCES[3:], ids=lambda made: made.__name__)
+def test_pop3_shows_messages_in_the_order_that_it_did(world, home, source):
+    """Which need not be IMAP's: Courier's POP3 server goes by names, Dovecot's by what its list says beyond UIDs."""
+    server, asked = source(world, home)
+    for part in ("cur", "new", "tmp"):
+        (home / "Maildir" / part).mkdir(parents=True, exist_ok=True)
+    for name in ("1700000000.M99999P1.host", "1700000000.M100000P1.host", "1700000000.M100001P1.host"):
+        (home / "Maildir" / "new" / name).write_bytes(f"Subject: {name}\n\nbody\n".encode())
+        give(home)
+        client = server.imap()  # UIDs are given in the order of arrival
+        client.select("INBOX")
+        client.logout()
+    if source is dovecot_maildir:
+        listed = home / "Maildir" / "dovecot-uidlist"
+        first, *lines = listed.read_bytes().splitlines()
+        orders = zip(lines, (b" O3 :", b" O1 :", b" O2 :"), strict=True)
+        listed.write_bytes(b"\n".join([first, *(line.replace(b" :", order) for line, order in orders), b""]))
+    uidls = server.uidls()
+    messages = seen_by_a_client(server)[0]["INBOX"][2]
+    assert [content.split()[1] for _, _, content in messages.values()] == [
+        b"1700000000.M99999P1.host",
+        b"1700000000.M100000P1.host",
+        b"1700000000.M100001P1.host",
+    ]
+    here = move(world, asked)
+    assert seen_by_a_client(here)[0]["INBOX"][2] == messages
+    assert here.uidls() == uidls
+    listed = parse_dovecot((world / "mailboxes/anna/dovecot-uidlist").read_bytes().splitlines())
+    assert [given.pop3_order for given in listed.given.values()] == [3, 1, 2]
 
 
 def test_uw_imaps_mailboxes_keep_their_uids(world, home):
