@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MAX_FILES = 2000
 MAX_OCTETS = 16 * 1024 * 1024
 """More than that is not remembered."""
-_READERS = Path(egressguard.__file__).parent / "policy"
+_READERS = os.path.join(os.path.dirname(egressguard.__file__), "policy")  # noqa: PTH118, PTH120
+"""Here, and below, words instead of Paths: a hundred files are read at each start."""
 
 
 class RulesChanged(Exception):
@@ -66,17 +67,20 @@ def rules_digest(directory: Path, site: str) -> str:
     whole = hashlib.sha256(f"{egressguard.__version__} {site!r}".encode())
     room = MAX_OCTETS
     try:
-        paths = [*_files_below(_READERS), *_files_below(directory)]
+        paths = [*_files_below(_READERS), *_files_below(str(directory))]
         for path in paths if len(paths) <= MAX_FILES else ():
-            content = path.read_bytes() if path.stat().st_size <= room else b""
-            room -= path.stat().st_size
-            whole.update(f"{path!s} {len(content)}\n".encode("utf-8", "surrogateescape") + content)
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                content = file.read(room + 1)
+            room -= len(content)
+            whole.update(f"{path} {len(content)}\n".encode("utf-8", "surrogateescape") + content)
+            if room < 0:
+                break
     except OSError:
         return ""
     return whole.hexdigest() if room >= 0 and len(paths) <= MAX_FILES else ""
 
 
-def _files_below(directory: Path) -> list[Path]:
+def _files_below(directory: str) -> list[str]:
     """Hidden files, too: more than count for rules. Raises OSError."""
 
     def fail(wrong: OSError) -> None:
@@ -85,5 +89,5 @@ def _files_below(directory: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(directory, onerror=fail):
         folders[:] = [name for name in folders if name != "__pycache__" and not name.startswith(".git")]
-        found += [Path(folder, name) for name in names]
+        found += [os.path.join(folder, name) for name in names]  # noqa: PTH118
     return sorted(found)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from egressguard.policy.verdict import Verdict
-from egressguard.scan.sources import Source, Status
+from egressguard.scan.job import ERROR, Done, Job
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -41,32 +41,10 @@ AHEAD = 2 * AT_ONCE
 _PAUSE_SECONDS = 0.002
 """While each worker has enough to do answers are left to gather."""
 _GRACE_SECONDS = 5
-ERROR = "error"
 _VERDICTS = frozenset({*(verdict.value for verdict in Verdict), ERROR})
 _MAX_FINDINGS, _FINDING_CHARACTERS = 100, 1000
 _NO_RULES = Path()
 Passed = TypeVar("Passed")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Octets `start` to `start` + `size` of `fd`, which whoever takes the Job back closes."""
-
-    source: Source
-    status: Status
-    fd: int
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """`verdict` as Verdict's values, or "error"; `digest` of the content, empty when nothing was read."""
-
-    job: Job
-    verdict: str
-    digest: bytes
-    findings: tuple[str, ...]
 
 
 @dataclass(eq=False, slots=True)

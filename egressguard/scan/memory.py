@@ -16,7 +16,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from egressguard.scan.sources import Status
 
@@ -25,6 +25,7 @@ MAX_ROWS = 5_000_000
 DIGEST_OCTETS = 16
 _TICK_NS = 1_000_000_000
 _AT_ONCE = 500
+_OTHERS_BETWEEN = 100
 _KEPT_SETTINGS = 10
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS edition (number INTEGER PRIMARY KEY, words TEXT UNIQUE)",
@@ -34,7 +35,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (digest TEXT PRIMARY KEY, words TEXT)",
 )
 _REMEMBER = "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_COLUMNS = "size, mtime_ns, ctime_ns, digest, edition, scanned_at, verdict, findings"
+_RECALL = "SELECT size, mtime_ns, ctime_ns, digest, edition, scanned_at, verdict, findings, key FROM message WHERE key "
+_BETWEEN = _RECALL + "BETWEEN ? AND ? LIMIT ?"
 _KEY = struct.Struct(">QQQ")
 _NO_WORDS: tuple[tuple[str, ...]] = ((),)
 
@@ -53,7 +55,7 @@ class Known(NamedTuple):
 
     def is_of(self, status: Status, size: int) -> bool:
         """Whether the file was certainly not touched since."""
-        return (self.size, self.mtime_ns, self.ctime_ns) == (size, status.mtime_ns, status.ctime_ns)
+        return self.ctime_ns == status.ctime_ns and self.mtime_ns == status.mtime_ns and self.size == size
 
 
 def key_of(status: Status, start: int = 0) -> bytes:
@@ -108,16 +110,23 @@ class Memory:
             self._db.execute(f"DELETE FROM settings WHERE rowid NOT IN ({newest})", (_KEPT_SETTINGS,))  # noqa: S608
 
     def recall(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
-        """What is known of those messages."""
+        """What is known of those messages, and perhaps of others."""
         found: dict[bytes, Known] = {}
         for first in range(0, len(keys), _AT_ONCE):
-            some = keys[first : first + _AT_ONCE]
-            query = f"SELECT {_COLUMNS}, key FROM message WHERE key IN ({','.join('?' * len(some))})"  # noqa: S608
-            for row in self._db.execute(query, some):
+            for row in self._rows(keys[first : first + _AT_ONCE]):
                 findings = row[7]
                 words = _NO_WORDS if findings == "[]" else (tuple(json.loads(findings)),)
                 found[row[8]] = Known._make(row[:7] + words)
         return found
+
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Of those, and perhaps of others. Files that were made together have inodes side by side: to read all from the
+        first to the last takes a third of the time that looking up each does, where hardly any others lie between."""
+        most = len(keys) + _OTHERS_BETWEEN
+        rows = self._db.execute(_BETWEEN, (min(keys), max(keys), most)).fetchall()
+        if len(rows) < most:
+            return rows
+        return self._db.execute(f"{_RECALL} IN ({','.join('?' * len(keys))})", keys).fetchall()
 
     def remember(self, rows: Iterable[tuple[bytes, Known]]) -> None:
         with self._db:

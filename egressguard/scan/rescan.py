@@ -16,16 +16,18 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from egressguard.policy.verdict import Verdict
 from egressguard.scan.again import AT_ONCE, ClamdAgain
-from egressguard.scan.crew import ERROR, Crew, Done, Job
+from egressguard.scan.job import ERROR, Done, Job
 from egressguard.scan.mbox import is_mbox, split_mbox
 from egressguard.scan.memory import DIGEST_OCTETS, Known, Memory, key_of, known
 from egressguard.scan.sources import Source, Status, find_sources, moved_to, open_source, status_of
+
+if TYPE_CHECKING:
+    from egressguard.scan.crew import Crew
 
 MAX_MESSAGE_OCTETS = 1 << 29
 _AT_ONCE = 500
@@ -34,8 +36,7 @@ _READ_OCTETS = 1 << 20
 _CLEAN = Verdict.CLEAN.value
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """`everything`: whatever is remembered; `only_new`: what is not remembered at all; `since`: files changed then."""
 
     everything: bool = False
@@ -67,8 +68,7 @@ class _Asked(NamedTuple):
     fd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
+class Behind(NamedTuple):
     """The `editions` that differ from a run's by clamd alone, and that clamd, which is given what was clean to them."""
 
     editions: frozenset[int]
@@ -76,12 +76,13 @@ class Behind:
 
 
 class Rescan:
-    """One run. `told` gets the Row of each newly judged message before it is remembered. Close it when done."""
+    """One run. `crew` is asked for with the first message that is to be looked at. `told` gets the Row of each newly
+    judged message before it is remembered. Close it when done."""
 
     def __init__(
         self,
         memory: Memory,
-        crew: Crew,
+        crew: Callable[[], Crew],
         edition: int,
         clock: Callable[[], float],
         told: Callable[[Row], None] = lambda _row: None,
@@ -102,10 +103,17 @@ class Rescan:
         subject = f"{self._edition} {sorted(paths)}"
         began = self._memory.begin(subject, self._clock()) if choice.everything else 0.0
         sources = chain.from_iterable(map(find_sources, paths))
-        for found in self._crew.run(self._items(sources, choice, began)):
+        for found in self._worked_off(self._items(sources, choice, began)):
             yield self._judged(found) if isinstance(found, Done) else found
         self.close()
         self._memory.finish(subject)
+
+    def _worked_off(self, items: Iterator[Job | Row]) -> Iterator[Done | Row]:
+        for item in items:
+            if isinstance(item, Job):
+                yield from self._crew().run(chain((item,), items))
+            else:
+                yield item
 
     def close(self) -> None:
         """Remember what was found so far, and ask no more."""
@@ -125,7 +133,7 @@ class Rescan:
                 if source.status is None:
                     yield Row(source.path, ERROR, (source.problem,))
                 elif choice.since is None or source.status.mtime_ns >= choice.since * 1e9:
-                    asked.append(_Asked(source, source.status, 0, source.status.size))
+                    asked.append(_Asked._make((source, source.status, 0, source.status.size, None)))
             yield from self._out_of_date(asked, choice, began)
         while self._behind and self._behind.clamd:
             yield self._answered(self._behind)
@@ -133,18 +141,18 @@ class Rescan:
     def _out_of_date(self, asked: list[_Asked], choice: Choice, began: float) -> Iterator[Job | Row]:
         keys = [key_of(each.status, each.start) for each in asked]
         recalled = self._memory.recall(keys)
-        for each, key in zip(asked, keys, strict=True):
-            kept = recalled.get(key)
+        for each, kept in zip(asked, map(recalled.get, keys), strict=True):
             if kept is not None and self._is_current(kept, choice, began) and kept.is_of(each.status, each.size):
-                _close(each)
+                if each.fd is not None:
+                    os.close(each.fd)
                 yield _row(each, kept, remembered=True)
             else:
                 yield from self._opened(each, kept, choice, began)
 
     def _is_current(self, kept: Known, choice: Choice, began: float) -> bool:
-        if choice.everything:
-            return kept.scanned_at >= began and kept.edition == self._edition
-        return choice.only_new or kept.edition == self._edition
+        if kept.edition == self._edition:
+            return not choice.everything or kept.scanned_at >= began
+        return choice.only_new
 
     def _opened(self, each: _Asked, kept: Known | None, choice: Choice, began: float) -> Iterator[Job | Row]:
         opened = each if each.fd is not None else _open(each)
@@ -211,7 +219,7 @@ class Rescan:
         job, now = done.job, self._clock()
         if done.verdict != ERROR and not done.digest:  # its reader died before it could say
             with contextlib.suppress(OSError):
-                done = replace(done, digest=_digest(job.fd, job.start, job.size))
+                done = done._replace(digest=_digest(job.fd, job.start, job.size))
         os.close(job.fd)
         key = key_of(job.status, job.start)
         before = self._before.pop(key, None)
@@ -280,8 +288,7 @@ def _digest(fd: int, start: int, size: int) -> bytes:
 
 
 def _row(each: _Asked, kept: Known, *, was: str = "", remembered: bool = False) -> Row:
-    start = each.start or None
-    return Row(each.source.path, kept.verdict, kept.findings, each.size, start, was, remembered)
+    return Row._make((each.source.path, kept.verdict, kept.findings, each.size, each.start or None, was, remembered))
 
 
 def _close(each: _Asked) -> None:

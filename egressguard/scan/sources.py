@@ -21,6 +21,7 @@ _MESSAGES = ("new", "cur")  # in this order: what is moved while we walk is move
 _NO_FOLDERS = frozenset({"new", "cur", "tmp"})
 MAX_DEPTH = 64
 _LOOKS = 5
+_inode = os.DirEntry.inode
 
 
 class Status(NamedTuple):
@@ -118,6 +119,8 @@ def _messages(maildir: str) -> Iterator[Source]:
 
 
 def _files(entries: list[os.DirEntry[str]], *, in_maildir: bool) -> Iterator[Source]:
+    """In the order of their inodes: so they lie on a disk, and in what is remembered of them."""
+    entries.sort(key=_inode)
     for entry in entries:
         try:
             found = entry.stat(follow_symlinks=False)
@@ -130,7 +133,7 @@ def _files(entries: list[os.DirEntry[str]], *, in_maildir: bool) -> Iterator[Sou
             yield Source(entry.path, None, in_maildir, _words(wrong))
             continue
         if stat.S_ISREG(found.st_mode):
-            yield Source(entry.path, status_of(found), in_maildir)
+            yield Source._make((entry.path, status_of(found), in_maildir, ""))
         elif not stat.S_ISDIR(found.st_mode):
             yield Source(entry.path, None, in_maildir, "no regular file; links are not followed")
 

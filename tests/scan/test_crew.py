@@ -15,7 +15,8 @@ import pytest
 
 from egressguard.policy.site import Scan
 from egressguard.scan import crew, hand, look
-from egressguard.scan.crew import Crew, Done, Job
+from egressguard.scan.crew import Crew
+from egressguard.scan.job import Done, Job
 from egressguard.scan.sources import find_sources
 
 CLEAN = b"Subject: x\r\n\r\nnothing\r\n"

@@ -39,8 +39,25 @@ def test_what_was_remembered_is_recalled_in_the_next_run(tmp_path: Path) -> None
     memory.close()
     memory = Memory(tmp_path / "new" / "memory")
     wanted = [key_of(STATUS), key_of(STATUS, 8), *(bytes([n // 256, n % 256]) for n in range(1200))]
-    assert memory.recall(wanted) == {key_of(STATUS): kept}
+    recalled = memory.recall(wanted)
+    assert recalled[key_of(STATUS)] == kept
+    assert not recalled.keys() - {key_of(STATUS), key_of(STATUS, 7)}
     assert (tmp_path / "new" / "memory").stat().st_mode & 0o777 == 0o600
+    memory.close()
+
+
+@pytest.mark.parametrize("between", [0, 50, 5000])
+def test_each_is_recalled_however_many_others_lie_between(tmp_path: Path, between: int) -> None:
+    memory = Memory(tmp_path / "memory")
+    wanted = [key_of(STATUS, n * (between + 1)) for n in range(700)]
+    others = [key_of(STATUS, n * 7) for n in range(min(between * 700, 20_000))]
+    rows = {key: known(STATUS, 10, DIGEST, 1, NOW, "clean", (str(n),)) for n, key in enumerate({*wanted, *others})}
+    memory.remember(rows.items())
+    shuffled = sorted(wanted, key=hash)
+    recalled = memory.recall(shuffled)
+    assert {key: recalled[key] for key in wanted} == {key: rows[key] for key in wanted}
+    assert len(recalled) <= 700 + 2 * 100
+    assert memory.recall([]) == {}
     memory.close()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from egressguard.policy.site import Clamd, Scan
 from egressguard.scan.again import ClamdAgain
-from egressguard.scan.crew import AHEAD, ANSWER_OCTETS, Crew, Done, Job
+from egressguard.scan.crew import AHEAD, ANSWER_OCTETS, Crew
+from egressguard.scan.job import Done, Job
 from egressguard.scan.memory import Known, Memory, key_of
 from egressguard.scan.rescan import Behind, Choice, Rescan, Row, _Asked, _is_given
 from egressguard.scan.sources import find_sources, status_of
@@ -60,7 +61,7 @@ def scan(
     edition: int = 1,
     behind: Behind | None = None,
 ) -> dict[str, Row]:
-    with closing(Rescan(memory, crew, edition, later, behind=behind)) as rescan:
+    with closing(Rescan(memory, lambda: crew, edition, later, behind=behind)) as rescan:
         return {os.path.relpath(row.path, path): row for row in rescan.run([str(path)], choice)}
 
 
@@ -127,12 +128,12 @@ def test_an_mbox_is_remembered_message_by_message(memory: Memory, crew: Crew, tm
     folder.mkdir()
     lines = b"From a Thu Nov 26 15:00:00 2026\n"
     (folder / "mbox").write_bytes(lines + CLEAN + b"\n" + lines + INFECTED + b"\n\n")
-    with closing(Rescan(memory, crew, 1, later)) as rescan:
+    with closing(Rescan(memory, lambda: crew, 1, later)) as rescan:
         rows = sorted(rescan.run([str(folder)], Choice()), key=lambda row: row.start or 0)
     assert [(row.verdict, row.start is not None) for row in rows] == [("clean", True), ("infected", True)]
     with (folder / "mbox").open("ab") as file:
         file.write(lines + CLEAN)
-    with closing(Rescan(memory, crew, 1, later)) as rescan:
+    with closing(Rescan(memory, lambda: crew, 1, later)) as rescan:
         rows = sorted(rescan.run([str(folder)], Choice()), key=lambda row: row.start or 0)
     assert [row.remembered for row in rows] == [True, True, False]
 
@@ -148,10 +149,10 @@ def test_a_run_that_ends_early_goes_on_where_it_was(memory: Memory, box: Path) -
     for n in range(300):
         (box / "new" / str(n)).write_bytes(CLEAN)
     for choice in (Choice(), Choice(everything=True)):
-        with closing(Crew(Scan, 2)) as first, closing(Rescan(memory, first, 1, time.time)) as rescan:
+        with closing(Crew(Scan, 2)) as first, closing(Rescan(memory, lambda: first, 1, time.time)) as rescan:
             rows = rescan.run([str(box)], choice)
             done = sum(1 for _ in zip(range(100), rows, strict=False))
-        with closing(Crew(Scan, 2)) as another, closing(Rescan(memory, another, 1, time.time)) as rescan:
+        with closing(Crew(Scan, 2)) as another, closing(Rescan(memory, lambda: another, 1, time.time)) as rescan:
             rest = list(rescan.run([str(box)], choice))
         assert len(rest) == 300
         assert sum(not row.remembered for row in rest) <= 300 - done
@@ -308,7 +309,7 @@ def test_a_run_that_ends_while_clamd_is_asked_leaves_nothing_open(memory: Memory
         (box / "new" / str(n)).write_bytes(CLEAN)
     scan(memory, crew, box)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with news() as behind, closing(Rescan(memory, crew, 2, later, behind=behind())) as rescan:
+    with news() as behind, closing(Rescan(memory, lambda: crew, 2, later, behind=behind())) as rescan:
         rows = rescan.run([str(box)], Choice())
         assert next(rows).verdict == "clean"
         assert rescan._behind and len(rescan._behind.clamd) > 1

@@ -21,14 +21,16 @@ import egressguard
 from egressguard.app.cli.options import as_json, default_places, span_seconds, with_places
 from egressguard.app.cli.output import SCHEMA, Exit, colored, fail
 from egressguard.app.places import Places
+from egressguard.app.scan_settings import RulesChanged, ScanSettings
 from egressguard.scan.again import ClamdAgain
+from egressguard.scan.edition import but_for_clamd, edition_of
+from egressguard.scan.memory import Memory
 from egressguard.scan.rescan import Behind, Choice, Rescan, Row
 
 if TYPE_CHECKING:
     from egressguard.app.incidents import Reporter
     from egressguard.policy.site import Scan
     from egressguard.scan.crew import Crew
-    from egressguard.scan.memory import Memory
 
 INTERRUPTED = 130
 """As a shell says of a program that SIGINT ended."""
@@ -132,19 +134,21 @@ def _read_settings(rules: Path, site: str) -> Scan:
 @contextmanager
 def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], None]) -> Iterator[Rescan]:
     """The parts of a run; they end with it, however it ends."""
-    from egressguard.app.scan_settings import RulesChanged, ScanSettings
-    from egressguard.scan.crew import Crew
-    from egressguard.scan.memory import Memory
-
     rules = _rules(places)
     settings = ScanSettings(rules, places.site, partial(_read_settings, rules, places.site))
     try:
-        with (
-            closing(Memory(memory_file)) as memory,
-            closing(Crew(settings.settings, jobs, rules)) as crew,
-            closing(_run(memory, crew, settings.text(memory), rules, told)) as rescan,
-        ):
-            yield rescan
+        with closing(Memory(memory_file)) as memory, ExitStack() as open_ones:
+
+            def crew() -> Crew:
+                from egressguard.scan.crew import Crew  # not loaded where nothing is out of date
+
+                return open_ones.enter_context(closing(Crew(settings.settings, jobs, rules)))
+
+            text = settings.text(memory)
+            edition = edition_of(text, rules)
+            behind = _behind(memory, edition, text)
+            run = Rescan(memory, crew, memory.edition(edition), time.time, told, behind)
+            yield open_ones.enter_context(closing(run))
     except RulesChanged:
         fail("the rules were changed meanwhile; the same command goes on with the new ones", Exit.TEMPORARY)
     except PermissionError as wrong:
@@ -156,17 +160,8 @@ def _rescan(memory_file: Path, places: Places, jobs: int, told: Callable[[Row], 
         sys.exit(INTERRUPTED)
 
 
-def _run(memory: Memory, crew: Crew, settings: str, rules: Path, told: Callable[[Row], None]) -> Rescan:
-    from egressguard.scan.edition import edition_of
-
-    edition = edition_of(settings, rules)
-    return Rescan(memory, crew, memory.edition(edition), time.time, told, _behind(memory, edition, settings))
-
-
 def _behind(memory: Memory, edition: str, settings: str) -> Behind | None:
     """None: nothing is remembered that clamd alone has news of, or it is too far away to be given descriptors."""
-    from egressguard.scan.edition import but_for_clamd
-
     others, clamd = but_for_clamd(edition), json.loads(settings)["clamd"]
     if clamd is None or not clamd["address"].startswith("unix:"):
         return None
