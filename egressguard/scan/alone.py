@@ -22,6 +22,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
+from egressguard.scan.limits import TOO_COSTLY
 from egressguard.scan.protocol import encode_report
 from egressguard.scan.worker import deadly
 
@@ -107,8 +108,8 @@ def how_it_died(exit_code: int) -> str | None:
     """In words; None: not of its message."""
     if exit_code >= 0 or exit_code in _NOT_ITS_DOING:
         return None
-    if exit_code == -signal.SIGPROF:
-        return "its reader took too much of the processor's time"
+    if exit_code == -signal.SIGXCPU:
+        return TOO_COSTLY
     if exit_code == -signal.SIGKILL:
         return "its reader was killed, as those are that take too much memory"
     return f"its reader crashed ({_name(-exit_code)})"

@@ -2,8 +2,8 @@
 
 Contract
     It has no network (where no engine needs one and the kernel lets us), as root another user's rights, and the
-    limits of the scan role's workers: a message that takes too long or too much memory, or that its
-    reader stumbles over, ends the worker, no more.
+    limits of the scan role's workers: a message that takes too much of the processor is denied, and one that takes too
+    long or too much memory, or that its reader stumbles over, ends the worker, no more.
     Requests: descriptors, each with start and size, at most AT_ONCE together. Answers: one JSON line a message, in the
     same order.
     Engines that can do so begin with the messages that wait behind the one in hand.
@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import pwd
-import resource
 import signal
 import socket
 import struct
@@ -29,11 +28,13 @@ from pathlib import Path
 import egressguard
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
+from egressguard.scan import limits
 from egressguard.scan.crew import AT_ONCE, REQUEST
+from egressguard.scan.limits import TOO_COSTLY, Share, TooCostly, share_seconds
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
 from egressguard.scan.octets import digest_of, read
-from egressguard.scan.worker import MEMORY_OCTETS, PROCESSOR_SHARE, deadly
+from egressguard.scan.worker import deadly
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,19 @@ def serve(sock: socket.socket, settings: Scan, rules: Path, alone: bool = False)
     comes is the only one of this process, and what its reader stumbles over now is the message's doing."""
     look = Look(settings, rules)
     confine(keeps_network=needs_network(settings))
-    if alone:
-        signal.setitimer(signal.ITIMER_PROF, settings.timeout_seconds * PROCESSOR_SHARE)
     with sock, contextlib.suppress(ConnectionError):
         for asked in _requests(sock, look):
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
+            seconds, is_sound = share_seconds(settings, asked.size), True
             try:
-                answer = _answer(asked, look, alone)
+                answer = _answer(asked, look, alone, seconds)
+            except TooCostly:
+                answer, is_sound = _encode(deadly(TOO_COSTLY), b""), False
             finally:
                 os.close(asked.fd)
             sock.sendall(answer)
+            if not is_sound:
+                return  # it was stopped somewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,17 @@ def _request(look: Look, fd: int, start: int, size: int) -> _Request:
     return _Request(fd, start, size, is_file, look.ahead(fd, size) if is_file else None)
 
 
-def _answer(asked: _Request, look: Look, alone: bool) -> bytes:
+def _answer(asked: _Request, look: Look, alone: bool, seconds: float) -> bytes:
+    """Raises TooCostly."""
     try:
         content = read(asked.fd, asked.start, asked.size)
         digest = digest_of(content, DIGEST_OCTETS)
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
     try:
-        return _encode(look(content, fd=asked.fd if asked.is_file else None, number=asked.number), digest)
+        with Share(seconds):
+            report = look(content, fd=asked.fd if asked.is_file else None, number=asked.number)
+        return _encode(report, digest)
     except Exception as wrong:
         log.exception("a message could not be examined")
         if not alone:
@@ -123,13 +130,7 @@ def _encode(report: ScanReport, digest: bytes) -> bytes:
 
 def confine(*, keeps_network: bool) -> None:
     """Give up all that reading a message does not need. What the kernel refuses to take stays."""
-    for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C is the parent's
-        signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
+    limits.confine()
     is_root = os.geteuid() == 0
     if not keeps_network:
         ctypes.CDLL(None).unshare(_CLONE_NEWNET if is_root else _CLONE_NEWUSER | _CLONE_NEWNET)

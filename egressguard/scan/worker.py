@@ -1,8 +1,9 @@
 """A scan worker: its own process, one message at a time, limits set by the kernel.
 
 Contract
-    A message that takes too long, too much memory or too much of the processor ends the worker, not the gateway: the
-    client sees the connection close, and asks for a second try (scan.alone). The server starts a new worker.
+    A message that takes more of the processor than its share is denied, and the worker makes room for another.
+    One that takes too long or too much memory ends the worker, not the gateway: the client sees the connection close,
+    and asks for a second try (scan.alone). The server starts a new worker.
     A reader that stumbles over a message gives no answer, either; the worker goes on.
 """
 
@@ -10,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,27 +19,26 @@ from pathlib import Path
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
+from egressguard.scan.limits import TOO_COSTLY, Share, TooCostly, confine, share_seconds
 from egressguard.scan.look import Look
 from egressguard.scan.protocol import encode_report, received_message
 
 log = logging.getLogger(__name__)
 
-MEMORY_OCTETS = 2 * 1024**3
-PROCESSOR_SHARE = 0.5
-"""Of a message's time so much may be the processor's: who is ended for that took it, and was not kept waiting."""
 MESSAGES_PER_WORKER = 2000
 """After so many messages a worker makes room for a fresh one: whatever leaked or was bent goes with it."""
 
 
 def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octets: int) -> None:
     """Serve clients of `listener` until told to end. `rules` is the directory that a folder of YARA rules lies in."""
-    _limit()
+    confine()
     look = Look(settings, rules, Path(listener.getsockname()))
     for _ in range(MESSAGES_PER_WORKER):
         client, _ = listener.accept()
         with client, _in_time(client, settings.timeout_seconds):
             try:
-                _serve(client, look, max_message_octets)
+                if not _serve(client, look, settings, max_message_octets):
+                    return
             except MemoryError:  # what is left of it is not worth much
                 log.exception("a message took too much memory")
                 return
@@ -50,11 +48,11 @@ def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octet
 
 def work_alone(client: socket.socket, settings: Scan, rules: Path, places: Path, max_message_octets: int) -> None:
     """One message, the only one of this process: what its reader stumbles over now is the message's doing."""
-    _limit()
+    confine()
     look = Look(settings, rules, places)
     with _in_time(client, settings.timeout_seconds):
         try:
-            _serve(client, look, max_message_octets)
+            _serve(client, look, settings, max_message_octets)
         except Exception as wrong:
             log.exception("a message cannot be examined")
             client.sendall(encode_report(deadly(f"its reader gave up: {type(wrong).__name__}")))
@@ -67,33 +65,28 @@ def deadly(why: str) -> ScanReport:
 
 @contextlib.contextmanager
 def _in_time(client: socket.socket, seconds: float) -> Iterator[None]:
-    """The default of each timer's signal ends the process."""
+    """The default of the timer's signal ends the process."""
     client.settimeout(seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_PROF, seconds * PROCESSOR_SHARE)
     yield
-    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _serve(client: socket.socket, look: Look, max_message_octets: int) -> None:
-    """Raises whatever the reader stumbles over."""
+def _serve(client: socket.socket, look: Look, settings: Scan, max_message_octets: int) -> bool:
+    """False: the reader was stopped somewhere, and is of no more use. Raises whatever it stumbles over."""
+    is_sound = True
     with contextlib.ExitStack() as stack:
         try:
             received = stack.enter_context(received_message(client, max_message_octets))
         except (OSError, ValueError) as wrong:
             log.warning("not a scan request", extra={"fields": {"why": str(wrong)}})
-            return
-        report = look(received.content, received.request, received.fd)
+            return True
+        try:
+            with Share(share_seconds(settings, len(received.content))):
+                report = look(received.content, received.request, received.fd)
+        except TooCostly:
+            log.warning("a message takes too much of the processor's time, and is denied")
+            report, is_sound = deadly(TOO_COSTLY), False
     with contextlib.suppress(OSError):  # a client that went away asks again
         client.sendall(encode_report(report))
-
-
-def _limit() -> None:
-    for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
+    return is_sound

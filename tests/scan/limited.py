@@ -26,7 +26,7 @@ PROCESSOR_SECONDS = 5
 def place() -> Iterator[Path]:
     """The worker's socket."""
     with tempfile.TemporaryDirectory(prefix="eg-scan-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "PROCESSOR_SHARE", PROCESSOR_SECONDS / SETTINGS.timeout_seconds)
+        patch.setattr(worker, "share_seconds", lambda *_: PROCESSOR_SECONDS)
         server = ScanServer(Path(name) / "s", SETTINGS, registry=CollectorRegistry())
         server.start()
         try:

@@ -106,7 +106,7 @@ def test_a_message_that_every_reader_dies_of_is_denied(
     does: Callable[[], None], words: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doing(monkeypatch, does)
-    monkeypatch.setattr(worker, "PROCESSOR_SHARE", 0.02)
+    monkeypatch.setattr(worker, "share_seconds", lambda *_: 0.4)
     server = serving(place)
     try:
         report = scan(place)
@@ -115,6 +115,24 @@ def test_a_message_that_every_reader_dies_of_is_denied(
 
     assert (report.verdict, report.attachments, report.score) == (Verdict.DENIED, None, None)
     assert words in report.findings[0]
+
+
+def test_a_message_that_takes_too_much_time_is_not_tried_again(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_all_time_and_tell() -> None:
+        with (tmp_path / "tries").open("a") as file:
+            file.write("x")
+        take_all_time()
+
+    doing(monkeypatch, take_all_time_and_tell)
+    monkeypatch.setattr(worker, "share_seconds", lambda *_: 0.2)
+    server = serving(place)
+    try:
+        assert [scan(place).verdict for _ in range(3)] == [Verdict.DENIED] * 3, "another worker takes its place"
+    finally:
+        server.stop()
+    assert (tmp_path / "tries").read_text() == "xxx"
 
 
 @pytest.mark.parametrize("does", [be_kept_waiting, find_the_machine_full])

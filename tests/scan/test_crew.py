@@ -73,7 +73,7 @@ def doing(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None:
 
     monkeypatch.setattr(look, "examine", examine)
     monkeypatch.setattr(crew, "_context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(hand, "PROCESSOR_SHARE", 0.02)
+    monkeypatch.setattr(hand, "share_seconds", lambda *_: 0.4)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_a_worker_dies_of_twice_is_said(
 ) -> None:
     doing(monkeypatch, does)
 
-    found = done_with(folder, Scan(timeout_seconds=2 if does is take_all_time else 30))
+    found = done_with(folder, Scan(timeout_seconds=30))
 
     assert {name: done.verdict for name, done in found.items() if name != "2.eml"} == dict.fromkeys(
         ("0.eml", "1.eml", "3.eml", "4.eml"), "clean"
