@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import signal
+import time
 from types import FrameType, TracebackType
 
 from egressguard.policy.site import Scan
@@ -43,11 +44,12 @@ class Share:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_open = False
+        self._old_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
     def __enter__(self) -> None:
-        spent = resource.getrusage(resource.RUSAGE_SELF)
-        most = math.ceil(spent.ru_utime + spent.ru_stime + 2 * self._seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+        most = math.ceil(time.process_time() + 2 * self._seconds) + 1
+        self._old_limit = soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
         self._is_open = True
         signal.signal(signal.SIGPROF, self._over)
         signal.setitimer(signal.ITIMER_PROF, self._seconds, _AGAIN_SECONDS)
@@ -57,7 +59,7 @@ class Share:
     ) -> None:
         self._is_open = False
         signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, self._old_limit)
 
     def _over(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_open:
