@@ -161,11 +161,11 @@ def _after_padding(body: bytes) -> list[bytes]:
 
 def _quoted_printable(body: Octets) -> list[Octets]:
     if not isinstance(body, bytes):
-        strict = gather(replaced(_ESCAPE, _octet, _joined(body), _UNFINISHED_ESCAPE))
+        strict = gather(replaced(_ESCAPE, octet_of, _joined(body), _UNFINISHED_ESCAPE))
         lax = gather(replaced(_LOOSE_ESCAPE, _loose_octet, _joined(body), _UNFINISHED_ESCAPE))
         return [strict] if lax == strict else [strict, lax]
     joined = _SOFT_BREAK.sub(b"", _TRAILING_BLANKS.sub(b"", body))
-    plain, loose = _ESCAPE.sub(_octet, joined), _LOOSE_ESCAPE.sub(_loose_octet, joined)
+    plain, loose = _ESCAPE.sub(octet_of, joined), _LOOSE_ESCAPE.sub(_loose_octet, joined)
     return [plain] if loose == plain else [plain, loose]
 
 
@@ -175,7 +175,8 @@ def _joined(body: Octets) -> Iterator[bytes]:
     return replaced(_SOFT_BREAK_IN_TEXT, b"", bare, _UNFINISHED_BREAK, at_end=_SOFT_BREAK)
 
 
-def _octet(found: re.Match[bytes]) -> bytes:
+def octet_of(found: re.Match[bytes]) -> bytes:
+    """Of an escape's two hexadecimal digits."""
     return bytes((int(found[1], 16),))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from egressguard.scan.encodings import from_all_letters
+from egressguard.scan.encodings import from_all_letters, octet_of
 from egressguard.scan.kinds import SHORTCUT, SVG, ZIP, archive_kinds, media_type
 from egressguard.scan.octets import WINDOW_OCTETS, Octets, gather, part, windows
 from egressguard.scan.searching import finditer, has_word, match, replaced, run_end, search
@@ -71,7 +71,7 @@ def _may_make(text: Octets) -> bool:
 def _blobs(text: Octets) -> Iterator[Octets]:
     for found in finditer(_DATA_URI, text) if has_word(text, b"data:") else ():
         written = windows(text, found.end(), run_end(text, found.end(), len(text), _URI_LETTERS))
-        packed = gather(replaced(_PERCENT, _octet, written, _UNFINISHED_PERCENT))
+        packed = gather(replaced(_PERCENT, octet_of, written, _UNFINISHED_PERCENT))
         yield _decoded(packed) if b"base64" in found[2].lower() else packed
     if isinstance(text, bytes):
         yield from (_decoded(found[1]) for found in _BLOB.finditer(text))
@@ -98,10 +98,6 @@ def _large_blobs(text: Octets) -> Iterator[Octets]:
 
 def _decoded(text: Octets) -> Octets:
     return gather(from_all_letters(windows(text)))
-
-
-def _octet(found: re.Match[bytes]) -> bytes:
-    return bytes((int(found[1], 16),))
 
 
 def _eight_bit(content: Octets) -> Octets:

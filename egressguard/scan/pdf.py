@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
+from egressguard.scan.encodings import octet_of
 from egressguard.scan.octets import Octets, gather, part, windows
 from egressguard.scan.searching import finditer, replaced, search
 
@@ -60,7 +61,7 @@ def _streams(content: Octets) -> Iterator[tuple[bytes, Octets]]:
         if number >= MAX_STREAMS or left <= 0:
             return
         head = content[max(reached, found.start() - _DICTIONARY_OCTETS) : found.start()]
-        head = _ESCAPE.sub(_octet, head[max(head.rfind(b" obj"), 0) :])
+        head = _ESCAPE.sub(octet_of, head[max(head.rfind(b" obj"), 0) :])
         reached = found.end()
         if b"/ObjStm" not in head and b"/EmbeddedFile" not in head:
             continue
@@ -87,8 +88,4 @@ def _inflated(octets: Octets, most: int) -> bytes:
 def _unescaped(content: Octets) -> Octets:
     if content.find(b"#") < 0:
         return content
-    return gather(replaced(_ESCAPE, _octet, windows(content), _UNFINISHED_ESCAPE))
-
-
-def _octet(found: re.Match[bytes]) -> bytes:
-    return bytes((int(found[1], 16),))
+    return gather(replaced(_ESCAPE, octet_of, windows(content), _UNFINISHED_ESCAPE))

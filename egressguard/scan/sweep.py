@@ -1,25 +1,21 @@
 """Files that stand in any octets, whatever the structure around them says. Pure, bounded, never raises.
 
 Contract
-    `files` finds base64 and quoted-printable of what begins like a file that can do harm, uuencode, yEnc, BinHex,
-    data: URIs and ZIP archives behind something else. What is more than the limits below is a problem in words.
+    `files` finds base64 and quoted-printable of what begins like a file that can do harm, uuencode, yEnc and BinHex,
+    `raw_archives` and `zip_behind` ZIP archives among or behind something else. What is more than the limits below is a
+    problem in words.
     What begins like nothing known is not found here: this looks where structure hides files, it does not replace it.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 
 from egressguard.scan.binhex import unhex
-from egressguard.scan.encodings import base64, uudecode, ydecode
+from egressguard.scan.encodings import base64, octet_of, uudecode, ydecode
 from egressguard.scan.octets import Octets, gather, overlapping, part, windows
 from egressguard.scan.searching import (
-    REACH_OCTETS,
-    count_of,
-    finditer,
-    has_word,
     match,
     replaced,
     run_end,
@@ -28,10 +24,7 @@ from egressguard.scan.searching import (
 
 MAX_FILES = 64
 MAX_POSITIONS = 2000
-MAX_URIS = 300
-MAX_ENTITIES = 200_000
 TOO_MANY = "more that looks like hidden files than is read"
-_NEAR_OCTETS = 300
 _RUN_OCTETS = 64 * 1024 * 1024
 _TAIL_OCTETS = 66_000
 """A ZIP archive's directory ends within its last 65,557 octets (APPNOTE s4.3.16)."""
@@ -70,23 +63,10 @@ _UU_END = re.compile(
 _YBEGIN = re.compile(
     rb"=ybegin[^\r\n]{0,300}?(?:name=([^\r\n]{1,255}))?(?:\r\n|\r|\n)(?:=ypart[^\r\n]*(?:\r\n|\r|\n))?"
 )
-_DATA = re.compile(rb"(?i)data:([a-z0-9.+/-]{0,80})((?:;[^,;\"'<>\s]{0,80}){0,5}),")
-_DOWNLOAD = re.compile(rb"(?i)download[ \t]*=[ \t]*[\"']?([^\"'<>\r\n]{1,255})")
 _SOFT_BREAK = re.compile(rb"=[ \t]{0,100}\r?\n")
 _UNFINISHED_BREAK = re.compile(rb"=[ \t]{0,100}\r?\Z")
 _UNFINISHED_ESCAPE = re.compile(rb"=[0-9A-Fa-f]?\Z")
-_UNFINISHED_PERCENT = re.compile(rb"%[0-9A-Fa-f]?\Z")
 _ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
-_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
-_ENTITY = re.compile(rb"(?i)&(?:#|colon|comma|semi|tab|newline|sol|plus|equals)")
-_CARD = re.compile(rb"(?i)[\s\xef\xbb\xbf]{0,100}BEGIN:VC")
-_LINE_END = re.compile(rb"[\r\n]")
-_UNFINISHED_FOLD = re.compile(rb"(?:\r\n|\n|\r)\Z")
-_FIELD_OCTETS = 64 * 1024
-_CARD_FOLD = re.compile(rb"(?:\r\n|\n|\r)[ \t]")
-_IN_BASE64 = re.compile(rb"(?i);ENCODING=\"?B(?:ASE64)?\b")
-_CARD_NAME = re.compile(rb"(?i)(?:FILENAME|X-[A-Z-]{0,30}NAME)=\"?([^\";:\r\n]{1,255})")
-_URI_END = re.compile(rb"[\"'<>)]")
 _BINHEX = b"his file must be converted"
 _BEGIN_WORDS = (b"egin", b"BEGIN")
 """The first is in "begin", "Begin" and "=ybegin"."""
@@ -163,7 +143,7 @@ def _base64(content: Octets, places: list[tuple[int, int]], problems: list[str])
         taken += len(content[taken : taken + 2]) - len(content[taken : taken + 2].lstrip(b"="))
         yield (), base64(content, start, taken)
         ahead = {a: p if p >= taken else content.find(a, taken - 1) for a, p in ahead.items()}
-    _note_too_many(problems)
+    note_too_many(problems)
 
 
 def _first(anchor: bytes, content: Octets, places: list[tuple[int, int]]) -> int:
@@ -183,10 +163,10 @@ def _positions(content: Octets, word: bytes, problems: list[str]) -> Iterator[in
             return
         yield position
         position = content.find(word, position + 1)
-    _note_too_many(problems)
+    note_too_many(problems)
 
 
-def _note_too_many(problems: list[str]) -> None:
+def note_too_many(problems: list[str]) -> None:
     if TOO_MANY not in problems:
         problems.append(TOO_MANY)
 
@@ -199,11 +179,7 @@ def _quoted_printable(content: Octets) -> Iterator[Found]:
         end = content.find(b"\n--", found.start())
         body = part(content, found.start(), min(end if end > 0 else len(content), found.start() + _RUN_OCTETS))
         joined = replaced(_SOFT_BREAK, b"", windows(body), _UNFINISHED_BREAK)
-        yield (), gather(replaced(_ESCAPED, _octet, joined, _UNFINISHED_ESCAPE))
-
-
-def _octet(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match[1], 16),))
+        yield (), gather(replaced(_ESCAPED, octet_of, joined, _UNFINISHED_ESCAPE))
 
 
 def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
@@ -219,7 +195,7 @@ def _uuencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
         stop = end.start() if end else len(content)
         spent += stop - begin.end()
         if spent > len(content):  # files do not overlap
-            return _note_too_many(problems)
+            return note_too_many(problems)
         body = part(content, begin.end(), stop)
         yield _uu_names(begin[2]), base64(body, 0, len(body)) if begin[1] else uudecode(body)
 
@@ -249,7 +225,7 @@ def _yencoded(content: Octets, problems: list[str]) -> Iterator[Found]:
         stop = end if end > 0 else len(content)
         spent += stop - begin.end()
         if spent > 2 * len(content):
-            return _note_too_many(problems)
+            return note_too_many(problems)
         name = (begin[1] or b"").decode("utf-8", "replace").strip().strip('"')
         yield (name,) if name else (), ydecode(part(content, begin.end(), stop))
 
@@ -259,82 +235,10 @@ def _binhex(content: Octets, problems: list[str]) -> Iterator[Found]:
     for start in _positions(content, _BINHEX, problems):
         spent += len(content) - start
         if spent > 4 * len(content):
-            return _note_too_many(problems)
+            return note_too_many(problems)
         found = unhex(part(content, start, start + _RUN_OCTETS))
         if found is not None:
             yield found
-
-
-def data_uris(content: Octets, problems: list[str]) -> Iterator[Found]:
-    """What a page carries in its own links: unnamed, or as its `download` attribute says."""
-    spent = 0
-    if not has_word(content, b"data:"):
-        return
-    for number, link in enumerate(finditer(_DATA, content)):
-        end = search(_URI_END, content, link.end())
-        stop = end.start() if end else len(content)
-        spent += stop - link.end()
-        if number >= MAX_URIS or spent > 2 * len(content):
-            return _note_too_many(problems)
-        body = gather(replaced(_PERCENT, _octet, windows(content, link.end(), stop), _UNFINISHED_PERCENT))
-        near = content[max(0, link.start() - _NEAR_OCTETS) : link.start()] + content[stop : stop + _NEAR_OCTETS]
-        names = tuple(name.decode("utf-8", "replace") for name in _DOWNLOAD.findall(near)[:2])
-        yield names, base64(body, 0, len(body)) if b"base64" in link[2].lower() else body
-
-
-def cards(content: Octets, problems: list[str]) -> Iterator[Found]:
-    """Files in a calendar's or a card's own lines (RFC 5545 s3.8.1.1, RFC 6350 s6.2.4), folds undone."""
-    if match(_CARD, content) is None:
-        return
-    found = 0
-    for line in _lines(gather(replaced(_CARD_FOLD, b"", windows(content), _UNFINISHED_FOLD))):
-        colon = line.rfind(b":")
-        if colon > _FIELD_OCTETS and not isinstance(line, bytes):
-            return _note_too_many(problems)
-        field = line[: max(colon, 0)]
-        if _IN_BASE64.search(field) is None:
-            continue
-        found += 1
-        if found > MAX_FILES:
-            return _note_too_many(problems)
-        names = tuple(name.decode("utf-8", "replace") for name in _CARD_NAME.findall(field)[:4])
-        yield names, base64(line, colon + 1, len(line))
-
-
-def _lines(content: Octets) -> Iterator[Octets]:
-    if isinstance(content, bytes):
-        yield from content.splitlines()
-        return
-    start = 0
-    while window := next(windows(content, start), b""):
-        end = max(window.rfind(b"\r"), window.rfind(b"\n")) + 1
-        yield from window[:end].splitlines()
-        if not end:
-            after = search(_LINE_END, content, start)
-            end = (after.end() if after else len(content)) - start
-            yield part(content, start, start + end)
-        start += end
-
-
-def shown_markup(content: Octets, problems: list[str]) -> Octets | None:
-    """A page as its reader takes its links: characters by their names or numbers, no line ends and tabs inside, one
-    octet a letter. None: nothing in it is written so."""
-    plain = gather(window.translate(None, b"\0\t\r\n") for window in windows(content))
-    if plain.find(b"&") >= 0 and search(_ENTITY, plain) is not None:
-        if sum(window.count(b"&") for window in windows(plain)) <= MAX_ENTITIES:
-            return gather(_unescaped(plain))
-        _note_too_many(problems)
-    return plain if count_of(plain, b"data:") != count_of(content, b"data:") else None
-
-
-def _unescaped(content: Octets) -> Iterator[bytes]:
-    rest = b""
-    for window in windows(content):
-        text = rest + window
-        end = text.rfind(b"&", max(0, len(text) - REACH_OCTETS))
-        rest = text[end:] if end >= 0 else b""
-        yield html.unescape(text[: len(text) - len(rest)].decode("latin-1")).encode("utf-8", "replace")
-    yield html.unescape(rest.decode("latin-1")).encode("utf-8", "replace")
 
 
 def zip_behind(content: Octets) -> Octets | None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from egressguard.scan import apple, outlook, pkcs7, sweep, tnef
+from egressguard.scan import apple, carried, outlook, pkcs7, sweep, tnef
 from egressguard.scan.encodings import (
     ODD_OCTETS,
     base64,
@@ -190,13 +190,13 @@ class _Walk:
 
     def _text(self, content: Octets, heading: Heading, level: int, plain: bool) -> None:
         """Files in a page's links, and in the lines of calendars and cards."""
-        self._members(sweep.data_uris(content, self._walked.problems), plain)
-        self._members(sweep.cards(content, self._walked.problems), plain)
+        self._members(carried.data_uris(content, self._walked.problems), plain)
+        self._members(carried.cards(content, self._walked.problems), plain)
         self._charset(content, heading.charset, level)
         if "html" in heading.media_type or heading.is_named:
-            shown = sweep.shown_markup(content, self._walked.problems)
+            shown = carried.shown_markup(content, self._walked.problems)
             if shown is not None:
-                self._members(sweep.data_uris(shown, self._walked.problems), False)
+                self._members(carried.data_uris(shown, self._walked.problems), False)
 
     def _decoded_part(self, content: Octets, heading: Heading, level: int, plain: bool) -> None:
         """RFC 2046 s5.2.1 and s6.4 of RFC 2045 forbid encoded messages and multiparts: not all readers look inside."""
