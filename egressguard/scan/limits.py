@@ -18,6 +18,7 @@ from egressguard.policy.site import Scan
 
 MEMORY_OCTETS = 2 * 1024**3
 LEAST_SHARE, MOST_SHARE = 1 / 15, 0.5
+LEAST_SECONDS = 4.0
 SMALL_OCTETS, LARGE_OCTETS = 8 * 1024 * 1024, 100 * 1024 * 1024
 """Of a message's time so much may be the processor's: the least up to the one size, the most from the other on. Four
 seconds where nobody says otherwise, a thousand times what a letter takes (docs/decisions/0052)."""
@@ -32,9 +33,11 @@ class TooCostly(BaseException):
 def share_seconds(settings: Scan, octets: int) -> float:
     """Of the processor's time, for a message of that size. YARA rules, which work in this process, have theirs besides:
     that they are slow is no fact about the message."""
+    most = settings.timeout_seconds * MOST_SHARE
+    least = min(max(settings.timeout_seconds * LEAST_SHARE, LEAST_SECONDS), most)
     growth = min(max(octets - SMALL_OCTETS, 0) / (LARGE_OCTETS - SMALL_OCTETS), 1)
     for_yara = settings.yara.timeout_seconds if settings.yara else 0
-    return settings.timeout_seconds * (LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * growth) + for_yara
+    return least + (most - least) * growth + for_yara
 
 
 class Share:

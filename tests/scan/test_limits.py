@@ -23,6 +23,7 @@ def test_a_larger_message_has_more() -> None:
     settings = Scan(timeout_seconds=60)
     shares = [round(share_seconds(settings, size * MB), 1) for size in (0, 4, 8, 10, 50, 100, 400)]
     assert shares == [4, 4, 4, 4.6, 15.9, 30, 30]
+    assert [share_seconds(Scan(timeout_seconds=seconds), 0) for seconds in (1, 5, 8, 30)] == [0.5, 2.5, 4, 4]
     assert share_seconds(Scan(timeout_seconds=600), 0) == 40, "a slow machine's administrator gives more"
     assert share_seconds(Scan(yara=Yara(folder="x", timeout_seconds=7)), 0) == pytest.approx(4 + 7)
 
