@@ -43,3 +43,17 @@ def test_a_name_in_another_language_stays_one_name(name: str) -> None:
     names = set(parameter_names(b'attachment; filename="' + name.encode() + b'"'))
 
     assert names == {name}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'attachment; filename=""inv"\r\n oice.exe"',
+        b'attachment; filename="a"\n\tb.exe',
+        b'attachment; filename="a.txt"\r\n filename="b.exe"',
+        b'attachment; filename="a.txt" filename="b.exe"',
+        b'attachment; filename="a.txt"(name=b.exe',
+    ],
+)
+def test_what_stands_behind_a_quoted_string_is_a_name_too(value: bytes) -> None:
+    assert any(name.endswith(".exe") for name in parameter_names(value))
