@@ -108,7 +108,7 @@ def how_it_died(exit_code: int) -> str | None:
     """In words; None: not of its message."""
     if exit_code >= 0 or exit_code in _NOT_ITS_DOING:
         return None
-    if exit_code == -signal.SIGXCPU:
+    if exit_code == -signal.SIGVTALRM:
         return TOO_COSTLY
     if exit_code == -signal.SIGKILL:
         return "its reader was killed, as those are that take too much memory"

@@ -2,16 +2,14 @@
 
 Contract
     `Share` raises TooCostly in who takes more, in Python code wherever it is. What does not come back to Python by
-    then is ended by the kernel (SIGXCPU) when it has taken twice as much and a second.
+    then is ended by the kernel (SIGVTALRM) when it has taken twice as much and a second.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import signal
-import time
 from types import FrameType, TracebackType
 
 from egressguard.policy.site import Scan
@@ -47,14 +45,13 @@ class Share:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_open = False
-        self._old_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
     def __enter__(self) -> None:
-        most = math.ceil(time.process_time() + 2 * self._seconds) + 1
-        self._old_limit = soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
         self._is_open = True
         signal.signal(signal.SIGPROF, self._over)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+        # Not RLIMIT_CPU, which is reckoned from the start: by ticks, and no clock that can be read tells how many.
+        signal.setitimer(signal.ITIMER_VIRTUAL, 2 * self._seconds + 1)
         signal.setitimer(signal.ITIMER_PROF, self._seconds, _AGAIN_SECONDS)
 
     def __exit__(
@@ -62,7 +59,7 @@ class Share:
     ) -> None:
         self._is_open = False
         signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, self._old_limit)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def _over(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_open:

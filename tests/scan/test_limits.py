@@ -72,15 +72,11 @@ def test_who_waits_or_keeps_to_it_is_not_stopped() -> None:
     take_time(lambda: time.process_time() - began > 0.8)  # nor is who comes behind it
 
 
-def test_a_limit_that_was_there_before_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An administrator's, which nobody but root may raise again."""
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 2 * 10**6))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: asked.append(limit))
-    with Share(0.1):
-        pass
-    (inside, outside) = asked
-    assert inside[0] < 10**6 and inside[1] == 2 * 10**6 and outside == (10**6, 2 * 10**6)
+def test_its_timers_end_with_it() -> None:
+    with Share(0.5):
+        inside = signal.getitimer(signal.ITIMER_PROF)[0], signal.getitimer(signal.ITIMER_VIRTUAL)[0]
+    outside = signal.getitimer(signal.ITIMER_PROF)[0], signal.getitimer(signal.ITIMER_VIRTUAL)[0]
+    assert 0 < inside[0] <= 0.51 < inside[1] <= 2.01 and outside == (0, 0)
 
 
 def test_what_does_not_come_back_is_ended_by_the_kernel() -> None:
