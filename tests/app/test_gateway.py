@@ -300,7 +300,7 @@ def test_a_start_comes_back_to_what_was_confirmed(gateway: Running) -> None:
     gateway.again(signal.SIGKILL)
 
     assert revision(gateway) == first
-    assert "the rules directory says something else" in gateway.words()
+    until(lambda: "the rules directory says something else" in gateway.words())
     late = said(gateway, "confirm")
     assert late.returncode == 5
 
