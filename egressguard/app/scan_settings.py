@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 MAX_FILES = 2000
 MAX_OCTETS = 16 * 1024 * 1024
 """More than that is not remembered."""
-_READERS = os.path.join(os.path.dirname(egressguard.__file__), "policy")  # noqa: PTH118, PTH120
-"""Here, and below, words instead of Paths: a hundred files are read at each start."""
+_READERS = Path(egressguard.__file__).parent / "policy"
 
 
 class RulesChanged(Exception):
@@ -67,21 +66,25 @@ def rules_digest(directory: Path, site: str) -> str:
     whole = hashlib.sha256(f"{egressguard.__version__} {site!r}".encode())
     room = MAX_OCTETS
     try:
-        paths = [*_files_below(_READERS), *_files_below(str(directory))]
-        for path in paths if len(paths) <= MAX_FILES else ():
+        paths = [*_files_below(_READERS), *_files_below(directory)]
+        if len(paths) > MAX_FILES:
+            return ""
+        for path in paths:
             with open(path, "rb", buffering=0) as file:  # noqa: PTH123
                 content = file.read(room + 1)
             room -= len(content)
-            whole.update(f"{path} {len(content)}\n".encode("utf-8", "surrogateescape") + content)
             if room < 0:
-                break
+                return ""
+            whole.update(f"{path} {len(content)}\n".encode("utf-8", "surrogateescape") + content)
     except OSError:
         return ""
-    return whole.hexdigest() if room >= 0 and len(paths) <= MAX_FILES else ""
+    return whole.hexdigest()
 
 
-def _files_below(directory: str) -> list[str]:
-    """Hidden files, too: more than count for rules. Raises OSError."""
+def _files_below(directory: Path) -> list[str]:
+    """Hidden files, too: more than count for rules. No Paths: a hundred files are read at each start.
+
+    Raises OSError."""
 
     def fail(wrong: OSError) -> None:
         raise wrong

@@ -162,8 +162,8 @@ class Scan(Strict):
     timeout_seconds: Seconds = Field(
         60,
         description="how long one message may take; then the verdict is unknown, and mail deferred; one that takes "
-        "more of the processor's time than its size explains (a fifteenth of this, four seconds at least; half of it "
-        "from 100 MB on), or that its reader crashes on, twice, is denied",
+        "more of the processor's time than its size explains (a fifteenth of this or four seconds, whatever is more; "
+        "half of it from 100 MB on, and at most), or that its reader crashes on, twice, is denied",
         examples=[30],
     )
     clamd: Clamd | None = Field(

@@ -28,9 +28,8 @@ from pathlib import Path
 import egressguard
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
-from egressguard.scan import limits
 from egressguard.scan.crew import AT_ONCE, REQUEST
-from egressguard.scan.limits import TOO_COSTLY, Share, TooCostly, share_seconds
+from egressguard.scan.limits import TOO_COSTLY, TooCostly, keep_to_limits
 from egressguard.scan.look import Look, needs_network
 from egressguard.scan.memory import DIGEST_OCTETS
 from egressguard.scan.octets import digest_of, read
@@ -53,9 +52,9 @@ def serve(sock: socket.socket, settings: Scan, rules: Path, alone: bool = False)
     with sock, contextlib.suppress(ConnectionError):
         for asked in _requests(sock, look):
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_seconds)  # its signal's default ends the process
-            seconds, is_sound = share_seconds(settings, asked.size), True
+            is_sound = True
             try:
-                answer = _answer(asked, look, alone, seconds)
+                answer = _answer(asked, look, alone)
             except TooCostly:
                 answer, is_sound = _encode(deadly(TOO_COSTLY), b""), False
             finally:
@@ -105,7 +104,7 @@ def _request(look: Look, fd: int, start: int, size: int) -> _Request:
     return _Request(fd, start, size, is_file, look.ahead(fd, size) if is_file else None)
 
 
-def _answer(asked: _Request, look: Look, alone: bool, seconds: float) -> bytes:
+def _answer(asked: _Request, look: Look, alone: bool) -> bytes:
     """Raises TooCostly."""
     try:
         content = read(asked.fd, asked.start, asked.size)
@@ -113,9 +112,7 @@ def _answer(asked: _Request, look: Look, alone: bool, seconds: float) -> bytes:
     except OSError as wrong:
         return _encode(ScanReport(None, (f"cannot be read: {wrong.strerror}",)), b"")
     try:
-        with Share(seconds):
-            report = look(content, fd=asked.fd if asked.is_file else None, number=asked.number)
-        return _encode(report, digest)
+        return _encode(look(content, fd=asked.fd if asked.is_file else None, number=asked.number), digest)
     except Exception as wrong:
         log.exception("a message could not be examined")
         if not alone:
@@ -130,7 +127,7 @@ def _encode(report: ScanReport, digest: bytes) -> bytes:
 
 def confine(*, keeps_network: bool) -> None:
     """Give up all that reading a message does not need. What the kernel refuses to take stays."""
-    limits.confine()
+    keep_to_limits()
     is_root = os.geteuid() == 0
     if not keeps_network:
         ctypes.CDLL(None).unshare(_CLONE_NEWNET if is_root else _CLONE_NEWUSER | _CLONE_NEWNET)

@@ -18,8 +18,8 @@ MEMORY_OCTETS = 2 * 1024**3
 LEAST_SHARE, MOST_SHARE = 1 / 15, 0.5
 LEAST_SECONDS = 4.0
 SMALL_OCTETS, LARGE_OCTETS = 8 * 1024 * 1024, 100 * 1024 * 1024
-"""Of a message's time so much may be the processor's: the least up to the one size, the most from the other on. Four
-seconds where nobody says otherwise, a thousand times what a letter takes (docs/decisions/0052)."""
+"""Of a message's time so much may be the processor's: the least up to the one size, but LEAST_SECONDS if that is not
+more than the most, which is from the other size on. A letter takes a thousandth of it (docs/decisions/0052)."""
 TOO_COSTLY = "its reader took too much of the processor's time"
 _AGAIN_SECONDS = 0.2
 
@@ -49,7 +49,6 @@ class Share:
     def __enter__(self) -> None:
         self._is_open = True
         signal.signal(signal.SIGPROF, self._over)
-        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
         # Not RLIMIT_CPU, which is reckoned from the start: by ticks, and no clock that can be read tells how many.
         signal.setitimer(signal.ITIMER_VIRTUAL, 2 * self._seconds + 1)
         signal.setitimer(signal.ITIMER_PROF, self._seconds, _AGAIN_SECONDS)
@@ -66,9 +65,9 @@ class Share:
             raise TooCostly
 
 
-def confine() -> None:
+def keep_to_limits() -> None:
     """Of signals, memory and files: what every process has that reads messages."""
-    for number in (signal.SIGALRM, signal.SIGTERM):
+    for number in (signal.SIGALRM, signal.SIGVTALRM, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C is the parent's
         signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,8 @@ Contract
     What our own readers stumble over goes up: whoever asks says what it means. Trouble of the machine (OSError) is
     the verdict None.
     Engines have ENGINES_SHARE of a message's time: one that hangs is told of, and its `fail` holds, before the worker
-    is ended.
+    is ended. A message that takes more of the processor than its share is TooCostly: whoever asks says so, and is of no
+    more use, as the readers and engines were stopped somewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from egressguard.policy.facts import ScanReport, ScanRequest
 from egressguard.policy.site import Scan
 from egressguard.scan.engines import Engines
 from egressguard.scan.examine import examine
+from egressguard.scan.limits import Share, share_seconds
 from egressguard.scan.octets import Octets
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,11 @@ class Look:
     ) -> ScanReport:
         """`fd` where there is a file of `content` and nothing else, `number` if it was given ahead.
 
-        Raises whatever `examine` stumbles over."""
+        Raises TooCostly, and whatever `examine` stumbles over."""
         inquiry = self._engines.inquiry(request, self._settings.timeout_seconds * ENGINES_SHARE, fd, number)
         try:
-            return examine(content, self._settings, inquiry)
+            with Share(share_seconds(self._settings, len(content))):
+                return examine(content, self._settings, inquiry)
         except OSError as wrong:
             log.exception("a message could not be examined")
             return ScanReport(None, (f"cannot be examined now: {wrong.strerror or type(wrong).__name__}",), score=None)

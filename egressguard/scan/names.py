@@ -25,9 +25,9 @@ _DROPPED = rb"(?:[^0-9A-Za-z=:;\r\n(]|\((?:[^()\r\n]{0,60}+\))?+|\r?\n[ \t]){0,2
 _BEFORE_EQUALS = _DROPPED + rb"(?:([0-9]{1,4})" + _DROPPED + rb"[0-9]{0,4}" + _DROPPED + rb")?="
 """A piece's number, asterisks, blanks, comments, folds and whatever else is dropped on the way."""
 _TEXT = rb"[ \t\r\n]*(\"(?:[^\"\\]|\\.)*\"?|[^;\r\n]*(?:\r?\n[ \t][^;\r\n]*)*)"
-_PARAMETER = re.compile(rb"(?i)(?:file)?name" + _BEFORE_EQUALS + _TEXT, re.DOTALL)
-_BEHIND = re.compile(rb"[^;\r\n]*(?:\r?\n[ \t][^;\r\n]*)*")
-"""What stands behind a quoted string, in folds, too: a parameter in there is another's as well."""
+_BEHIND = rb"(?=([^;\r\n]*(?:\r?\n[ \t][^;\r\n]*)*))"
+"""What stands behind a quoted string, in folds, too, and not taken: there may be a parameter in it."""
+_PARAMETER = re.compile(rb"(?i)(?:file)?name" + _BEFORE_EQUALS + _TEXT + _BEHIND, re.DOTALL)
 _ANY_VALUE = re.compile(rb"=[ \t]*(\"[^\"]*\"?|[^;=\r\n]*)")
 _PIECE = re.compile(rb"\*[^0-9A-Za-z=;\r\n]{0,20}([0-9]{1,4})[^0-9A-Za-z=;\r\n]{0,20}=" + _TEXT, re.DOTALL)
 _STRAY = re.compile(rb"name" + _BEFORE_EQUALS)
@@ -64,19 +64,13 @@ def _raw_names(value: bytes) -> Iterator[bytes]:
         if number:
             pieces.append((int(number), _unquoted(text)))
         yield from _values(text)
-        rest = _behind(value, match.end())
-        if behind := rest.strip():  # a closing quote: some take it along, some take it alone
-            yield from (_unquoted(behind), _unquoted(_COMMENT.sub(b"", behind)), (text + rest).replace(b'"', b""))
+        if behind := match[3].strip():  # a closing quote: some take it along, some take it alone
+            yield from (_unquoted(behind), _unquoted(_COMMENT.sub(b"", behind)), (text + match[3]).replace(b'"', b""))
     if pieces:
         every = [(int(match[1]), _unquoted(match[2])) for match in islice(_PIECE.finditer(value), MAX_PARAMETERS)]
         for some in (pieces, every):  # whatever parameter they are said to be of
             for order in (sorted(some, key=lambda piece: piece[0]), some):
                 yield b"".join(text for _, text in order)
-
-
-def _behind(value: bytes, start: int) -> bytes:
-    found = _BEHIND.match(value, start)
-    return found.group() if found else b""
 
 
 def files_among_parameters(value: bytes) -> Iterator[str]:

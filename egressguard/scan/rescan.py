@@ -133,7 +133,7 @@ class Rescan:
                 if source.status is None:
                     yield Row(source.path, ERROR, (source.problem,))
                 elif choice.since is None or source.status.mtime_ns >= choice.since * 1e9:
-                    asked.append(_Asked._make((source, source.status, 0, source.status.size, None)))
+                    asked.append(_Asked(source, source.status, 0, source.status.size))
             yield from self._out_of_date(asked, choice, began)
         while self._behind and self._behind.clamd:
             yield self._answered(self._behind)
@@ -143,16 +143,15 @@ class Rescan:
         recalled = self._memory.recall(keys)
         for each, kept in zip(asked, map(recalled.get, keys), strict=True):
             if kept is not None and self._is_current(kept, choice, began) and kept.is_of(each.status, each.size):
-                if each.fd is not None:
-                    os.close(each.fd)
+                _close(each)
                 yield _row(each, kept, remembered=True)
             else:
                 yield from self._opened(each, kept, choice, began)
 
     def _is_current(self, kept: Known, choice: Choice, began: float) -> bool:
-        if kept.edition == self._edition:
-            return not choice.everything or kept.scanned_at >= began
-        return choice.only_new
+        if choice.everything:
+            return kept.scanned_at >= began and kept.edition == self._edition
+        return choice.only_new or kept.edition == self._edition
 
     def _opened(self, each: _Asked, kept: Known | None, choice: Choice, began: float) -> Iterator[Job | Row]:
         opened = each if each.fd is not None else _open(each)
@@ -288,7 +287,7 @@ def _digest(fd: int, start: int, size: int) -> bytes:
 
 
 def _row(each: _Asked, kept: Known, *, was: str = "", remembered: bool = False) -> Row:
-    return Row._make((each.source.path, kept.verdict, kept.findings, each.size, each.start or None, was, remembered))
+    return Row(each.source.path, kept.verdict, kept.findings, each.size, each.start or None, was, remembered)
 
 
 def _close(each: _Asked) -> None:

@@ -133,7 +133,7 @@ def _files(entries: list[os.DirEntry[str]], *, in_maildir: bool) -> Iterator[Sou
             yield Source(entry.path, None, in_maildir, _words(wrong))
             continue
         if stat.S_ISREG(found.st_mode):
-            yield Source._make((entry.path, status_of(found), in_maildir, ""))
+            yield Source(entry.path, status_of(found), in_maildir)
         elif not stat.S_ISDIR(found.st_mode):
             yield Source(entry.path, None, in_maildir, "no regular file; links are not followed")
 

@@ -15,12 +15,7 @@ from collections.abc import Iterator
 from egressguard.scan.binhex import unhex
 from egressguard.scan.encodings import base64, octet_of, uudecode, ydecode
 from egressguard.scan.octets import Octets, gather, overlapping, part, windows
-from egressguard.scan.searching import (
-    match,
-    replaced,
-    run_end,
-    search,
-)
+from egressguard.scan.searching import match, replaced, run_end, search
 
 MAX_FILES = 64
 MAX_POSITIONS = 2000

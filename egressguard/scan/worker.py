@@ -19,7 +19,7 @@ from pathlib import Path
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
-from egressguard.scan.limits import TOO_COSTLY, Share, TooCostly, confine, share_seconds
+from egressguard.scan.limits import TOO_COSTLY, TooCostly, keep_to_limits
 from egressguard.scan.look import Look
 from egressguard.scan.protocol import encode_report, received_message
 
@@ -31,13 +31,13 @@ MESSAGES_PER_WORKER = 2000
 
 def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octets: int) -> None:
     """Serve clients of `listener` until told to end. `rules` is the directory that a folder of YARA rules lies in."""
-    confine()
+    keep_to_limits()
     look = Look(settings, rules, Path(listener.getsockname()))
     for _ in range(MESSAGES_PER_WORKER):
         client, _ = listener.accept()
         with client, _in_time(client, settings.timeout_seconds):
             try:
-                if not _serve(client, look, settings, max_message_octets):
+                if not _serve(client, look, max_message_octets):
                     return
             except MemoryError:  # what is left of it is not worth much
                 log.exception("a message took too much memory")
@@ -48,11 +48,11 @@ def work(listener: socket.socket, settings: Scan, rules: Path, max_message_octet
 
 def work_alone(client: socket.socket, settings: Scan, rules: Path, places: Path, max_message_octets: int) -> None:
     """One message, the only one of this process: what its reader stumbles over now is the message's doing."""
-    confine()
+    keep_to_limits()
     look = Look(settings, rules, places)
     with _in_time(client, settings.timeout_seconds):
         try:
-            _serve(client, look, settings, max_message_octets)
+            _serve(client, look, max_message_octets)
         except Exception as wrong:
             log.exception("a message cannot be examined")
             client.sendall(encode_report(deadly(f"its reader gave up: {type(wrong).__name__}")))
@@ -72,7 +72,7 @@ def _in_time(client: socket.socket, seconds: float) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _serve(client: socket.socket, look: Look, settings: Scan, max_message_octets: int) -> bool:
+def _serve(client: socket.socket, look: Look, max_message_octets: int) -> bool:
     """False: the reader was stopped somewhere, and is of no more use. Raises whatever it stumbles over."""
     is_sound = True
     with contextlib.ExitStack() as stack:
@@ -82,8 +82,7 @@ def _serve(client: socket.socket, look: Look, settings: Scan, max_message_octets
             log.warning("not a scan request", extra={"fields": {"why": str(wrong)}})
             return True
         try:
-            with Share(share_seconds(settings, len(received.content))):
-                report = look(received.content, received.request, received.fd)
+            report = look(received.content, received.request, received.fd)
         except TooCostly:
             log.warning("a message takes too much of the processor's time, and is denied")
             report, is_sound = deadly(TOO_COSTLY), False

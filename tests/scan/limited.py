@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
-from egressguard.scan import worker
+from egressguard.scan import look
 from egressguard.scan.client import ScanClient
 from egressguard.scan.server import ScanServer
 from egressguard.store.content import Content
@@ -26,7 +26,7 @@ PROCESSOR_SECONDS = 5
 def place() -> Iterator[Path]:
     """The worker's socket."""
     with tempfile.TemporaryDirectory(prefix="eg-scan-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "share_seconds", lambda *_: PROCESSOR_SECONDS)
+        patch.setattr(look, "share_seconds", lambda *_: PROCESSOR_SECONDS)
         server = ScanServer(Path(name) / "s", SETTINGS, registry=CollectorRegistry())
         server.start()
         try:

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from egressguard.policy.facts import ScanReport
 from egressguard.policy.site import Scan
 from egressguard.policy.verdict import Verdict
-from egressguard.scan import look, worker
+from egressguard.scan import look
 from egressguard.scan.alone import how_it_died
 from egressguard.scan.client import ScanClient
 from egressguard.scan.server import ScanServer
@@ -106,7 +106,7 @@ def test_a_message_that_every_reader_dies_of_is_denied(
     does: Callable[[], None], words: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doing(monkeypatch, does)
-    monkeypatch.setattr(worker, "share_seconds", lambda *_: 0.4)
+    monkeypatch.setattr(look, "share_seconds", lambda *_: 0.4)
     server = serving(place)
     try:
         report = scan(place)
@@ -126,7 +126,7 @@ def test_a_message_that_takes_too_much_time_is_not_tried_again(
         take_all_time()
 
     doing(monkeypatch, take_all_time_and_tell)
-    monkeypatch.setattr(worker, "share_seconds", lambda *_: 0.2)
+    monkeypatch.setattr(look, "share_seconds", lambda *_: 0.2)
     server = serving(place)
     try:
         assert [scan(place).verdict for _ in range(3)] == [Verdict.DENIED] * 3, "another worker takes its place"

@@ -73,7 +73,7 @@ def doing(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None:
 
     monkeypatch.setattr(look, "examine", examine)
     monkeypatch.setattr(crew, "_context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(hand, "share_seconds", lambda *_: 0.4)
+    monkeypatch.setattr(look, "share_seconds", lambda *_: 0.4)
 
 
 @pytest.mark.parametrize(

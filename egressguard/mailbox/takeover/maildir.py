@@ -203,7 +203,7 @@ class MaildirReader:
             # Without any list the file's name is all that POP3 has (qmail).
             uidl, order = pop3_of(key, given if listed else Given(uid))
             out.append(Message(key, uid, flags, keywords_of(key, letters), received, uidl, part == "new", order))
-        return without_usual_order(out)
+        return _without_usual_order(out)
 
     def _list_files(self) -> None:
         """Look twice: a file that gets other flags while its directory is read may be seen under neither name."""
@@ -292,7 +292,7 @@ def _keywords(directory: Directory, form: str) -> Callable[[str, str], tuple[str
     return lambda base, _flags: found.get(base, ())
 
 
-def without_usual_order(messages: list[Message]) -> list[Message]:
+def _without_usual_order(messages: list[Message]) -> list[Message]:
     """Of messages by UID: an order of POP3 that says no more than the UIDs do is none."""
     told = [message.pop3_order or MAX_UID for message in messages]
     if told != sorted(told):
